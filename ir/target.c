@@ -1,0 +1,73 @@
+/* Targets: the table's rows and what this machine can run.
+ *
+ * Input: a name or an id. Output: a row of target.def; `host` resolved by asking the CPU.
+ * Invariant: rows of one family go from the least to the most demanding, so the last that runs
+ * here is the best.
+ */
+#include "target.h"
+#include "text.h"
+
+#include <string.h>
+
+static const Target rows[N_TARGETS] = {
+#define TARGET(id, name, family, lanes, tile_rows, flags, features, summary) \
+    [TARGET_##id] = { name, FAMILY_##family, lanes, tile_rows, flags, features, summary },
+#include "target.def"
+#undef TARGET
+};
+
+const Target *target_info(TargetId id)
+{
+    if ((unsigned)id >= N_TARGETS)
+        BUG("target %d", (int)id);
+    return &rows[id];
+}
+
+bool target_from_name(const char *name, TargetId *id)
+{
+    for (int i = 0; i < N_TARGETS; i++)
+        if (strcmp(rows[i].name, name) == 0) {
+            *id = (TargetId)i;
+            return true;
+        }
+    return false;
+}
+
+/* The flags ask the C compiler for whole architecture levels, so the levels are what is asked of
+ * the CPU; the feature list in the table is the part of them that the kernels rely on. */
+static bool cpu_runs(TargetId id)
+{
+#if defined __x86_64__
+    __builtin_cpu_init();
+    switch (id) {
+    case TARGET_X86_64_V3: return __builtin_cpu_supports("x86-64-v3");
+    case TARGET_X86_64_V4: return __builtin_cpu_supports("x86-64-v4");
+    default: return false;
+    }
+#elif defined __aarch64__
+    return id == TARGET_ARM_NEON;   /* part of armv8-a itself */
+#else
+    (void)id;
+    return false;
+#endif
+}
+
+TargetId target_resolve(TargetId id)
+{
+    if (id != TARGET_HOST)
+        return id;
+#if defined __aarch64__
+    TargetId best = TARGET_ARM_NEON;
+#else
+    TargetId best = TARGET_X86_64_V3;   /* also where nothing runs: target_runs_here then says so */
+#endif
+    for (int i = 0; i < N_TARGETS; i++)
+        if (i != TARGET_HOST && cpu_runs((TargetId)i))
+            best = (TargetId)i;
+    return best;
+}
+
+bool target_runs_here(TargetId id)
+{
+    return cpu_runs(target_resolve(id));
+}

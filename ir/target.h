@@ -1,0 +1,33 @@
+/* Targets: what code is generated for. See target.def. */
+#ifndef MOSSC_IR_TARGET_H
+#define MOSSC_IR_TARGET_H
+
+#include <stdbool.h>
+
+typedef enum {
+#define TARGET(id, ...) TARGET_##id,
+#include "target.def"
+#undef TARGET
+    N_TARGETS
+} TargetId;
+
+typedef enum { FAMILY_X86, FAMILY_AARCH64 } Family;
+
+typedef struct {
+    const char *name;
+    Family family;
+    int lanes;              /* float32 lanes of one vector register */
+    int tile_rows;          /* activation rows of one GEMM tile */
+    const char *flags;      /* for the C compiler */
+    const char *features;   /* space-separated; the artifact refuses to run without them */
+    const char *summary;
+} Target;
+
+const Target *target_info(TargetId id);
+bool target_from_name(const char *name, TargetId *id);
+/* `host` becomes the best target this machine can run; others stay. */
+TargetId target_resolve(TargetId id);
+/* Can code for `id` run on this machine? */
+bool target_runs_here(TargetId id);
+
+#endif
