@@ -1,0 +1,187 @@
+/* Contexts, and moss_eval: tokens through the generated code, chunk by chunk.
+ *
+ * Input: a state and tokens. Output: the advanced state, logits of the last n_logits tokens.
+ * A context is one block: struct, members of the team, shared scratch, each thread's scratch.
+ * Invariant: everything that can fail is checked before the first chunk runs, so a call that
+ * reports an error has not touched the state.
+ */
+#include "threads.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct moss_context {
+    moss_team team;
+    uint32_t magic;               /* tells a context from memory never initialised */
+    const uint8_t *weights;
+    uint8_t *shared, *private_scratch;
+};
+enum { MOSS_CONTEXT_MAGIC = 0x58435347 };
+
+/* Offsets of the parts; the last is the length, 0 when it overflows. */
+typedef struct { uint64_t members, shared, private_scratch, end; } moss_context_layout;
+
+static moss_context_layout moss_context_plan(int32_t n_threads)
+{
+    const moss_program *program = &moss_program_data;
+    const uint64_t most = (uint64_t)INT64_MAX / 4, n = (uint64_t)n_threads;
+    moss_context_layout layout = { 0 };
+    if (n_threads < 1 || n_threads > MOSS_MAX_THREADS || program->shared_len > most
+        || program->private_len > most / n)
+        return layout;
+    layout.members = moss_align_up(sizeof(moss_context));
+    layout.shared = moss_align_up(layout.members + n * sizeof(moss_member));
+    layout.private_scratch = moss_align_up(layout.shared + program->shared_len);
+    layout.end = moss_align_up(layout.private_scratch + n * program->private_len);
+    return layout;
+}
+
+/* 0 when n_threads is out of range. */
+size_t moss_context_len(int32_t n_threads)
+{
+    return (size_t)moss_context_plan(n_threads).end;
+}
+
+static int moss_context_check(const moss_context *context, const moss_model *model,
+                              int32_t n_threads, moss_error *error)
+{
+    if (!context || !moss_is_aligned(context))
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "context is %s",
+                              context ? "not aligned to 64 bytes" : "NULL");
+    if (!model || !model->weights)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "model is %s",
+                              model ? "not open" : "NULL");
+    if (n_threads < 1 || n_threads > MOSS_MAX_THREADS)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_threads is %d, expected 1 to %d",
+                              n_threads, MOSS_MAX_THREADS);
+    return MOSS_OK;
+}
+
+int moss_context_init(moss_context *context, const moss_model *model, int32_t n_threads,
+                      const int32_t *cpus, moss_error *error)
+{
+    int status = moss_context_check(context, model, n_threads, error);
+    if (status != MOSS_OK)
+        return status;
+    const moss_context_layout layout = moss_context_plan(n_threads);
+    uint8_t *block = (uint8_t *)context;
+    memset(context, 0, sizeof *context);
+    context->weights = model->weights;
+    context->shared = block + layout.shared;
+    context->private_scratch = block + layout.private_scratch;
+    moss_member *members = (moss_member *)(void *)(block + layout.members);
+    status = moss_team_start(&context->team, members, n_threads, cpus, error);
+    if (status == MOSS_OK)
+        context->magic = MOSS_CONTEXT_MAGIC;
+    return status;
+}
+
+void moss_context_deinit(moss_context *context)
+{
+    if (!context || context->magic != MOSS_CONTEXT_MAGIC)
+        return;
+    moss_team_stop(&context->team);
+    context->magic = 0;
+}
+
+static int moss_eval_check_tokens(const int32_t *tokens, int32_t n_tokens, moss_error *error)
+{
+    const int32_t vocab_size = moss_program_data.vocab_size;
+    if (!tokens)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "tokens is NULL");
+    for (int32_t i = 0; i < n_tokens; i++)
+        if (tokens[i] < 0 || tokens[i] >= vocab_size)
+            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "token %d is %d, expected 0 to %d", i,
+                                  tokens[i], vocab_size - 1);
+    return MOSS_OK;
+}
+
+static int moss_eval_check_room(const moss_state *state, int32_t n_tokens, moss_error *error)
+{
+    const int64_t most = moss_program_data.full_attention ? state->n_context : INT64_MAX;
+    if (n_tokens > most - state->position)
+        return moss_error_set(error, MOSS_ERROR_STATE,
+            "the state is full: %" PRId64 " tokens seen and %d more, n_context is %" PRId64,
+            state->position, n_tokens, most);
+    return MOSS_OK;
+}
+
+static int moss_eval_check_numbers(int32_t mode, int32_t chunk, int32_t n_tokens,
+                                   const float *logits, int32_t n_logits, moss_error *error)
+{
+    if (mode < 0 || mode >= moss_program_data.n_modes)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "mode is %d, expected 0 to %d", mode,
+                              moss_program_data.n_modes - 1);
+    if (chunk < 0)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "chunk is %d, expected 0 or more", chunk);
+    if (n_tokens < 1)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_tokens is %d, expected 1 or more",
+                              n_tokens);
+    if (n_logits < 0 || n_logits > n_tokens)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_logits is %d, expected 0 to %d",
+                              n_logits, n_tokens);
+    if (n_logits && !logits)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "logits is NULL, n_logits is %d",
+                              n_logits);
+    return MOSS_OK;
+}
+
+typedef struct { const moss_run *run; moss_forward_fn *forward; } moss_eval_task;
+
+static void moss_eval_member(void *argument, int thread)
+{
+    const moss_eval_task *task = argument;
+    task->forward(task->run, thread);
+}
+
+/* All chunks of one call; `run` comes with what does not change from chunk to chunk. */
+static void moss_eval_chunks(moss_context *context, moss_run *run, int32_t chunk,
+                             const int32_t *tokens, int32_t n_tokens, int32_t n_logits)
+{
+    const int32_t first_logits = n_tokens - n_logits;   /* first token whose logits are wanted */
+    float *logits = run->logits;
+    int32_t n;
+    for (int32_t done = 0; done < n_tokens; done += n) {
+        n = n_tokens - done < chunk ? n_tokens - done : chunk;
+        const int32_t skipped = first_logits > done ? first_logits - done : 0;
+        run->tokens = tokens + done;
+        run->n_tokens = n;
+        run->n_logits = skipped < n ? n - skipped : 0;
+        run->logits = run->n_logits ? logits : NULL;
+        moss_eval_task task = {
+            run, n == 1 ? moss_program_data.decode : moss_program_data.prefill,
+        };
+        moss_team_run(&context->team, moss_eval_member, &task);
+        logits += (ptrdiff_t)run->n_logits * moss_program_data.vocab_size;
+        run->position += n;
+    }
+}
+
+int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t chunk,
+              const int32_t *tokens, int32_t n_tokens, float *logits, int32_t n_logits,
+              moss_error *error)
+{
+    if (!context || context->magic != MOSS_CONTEXT_MAGIC)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "context is %s",
+                              context ? "not initialised" : "NULL");
+    int status = moss_eval_check_numbers(mode, chunk, n_tokens, logits, n_logits, error);
+    if (status == MOSS_OK)
+        status = moss_state_check_header(state, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_tokens(tokens, n_tokens, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_room(state, n_tokens, error);
+    if (status != MOSS_OK)
+        return status;
+    if (chunk == 0 || chunk > moss_program_data.chunk)
+        chunk = moss_program_data.chunk;   /* scratch is planned for no more */
+    moss_run run = {
+        .weights = context->weights, .state = (uint8_t *)(state + 1), .shared = context->shared,
+        .private_scratch = context->private_scratch, .logits = logits, .mode = mode,
+        .n_threads = context->team.n_threads, .position = state->position,
+        .n_context = state->n_context, .barrier = &context->team.barrier,
+    };
+    moss_eval_chunks(context, &run, chunk, tokens, n_tokens, n_logits);
+    state->position = run.position;
+    return MOSS_OK;
+}

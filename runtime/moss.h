@@ -1,0 +1,86 @@
+/* The C interface of a compiled MossNet model.
+ *
+ * Query sizes, then run; the caller owns all memory; nothing is allocated after init. Use:
+ *   open the model -> ask for the lengths of context and state -> init both -> moss_eval.
+ * A state is one block of constant length without pointers: copy it to fork, write it to a file to
+ * save, copy an old one back to roll back. Results do not depend on how a prompt is cut into
+ * calls, on the chunk length or on the number of threads.
+ * Functions that return int give MOSS_OK or a negative moss_status with words in `error`.
+ * Thread safety: a model may be shared; a context serves one call at a time.
+ */
+#ifndef MOSS_H
+#define MOSS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define MOSS_API __attribute__((visibility("default")))
+
+typedef enum {
+    MOSS_OK = 0,
+    MOSS_ERROR_ARGUMENT = -1,   /* a value out of range; the message names it */
+    MOSS_ERROR_WEIGHTS = -2,    /* missing, truncated, foreign or corrupt weights */
+    MOSS_ERROR_STATE = -3,      /* a state of another model or length, or one that is full */
+    MOSS_ERROR_CPU = -4,        /* this CPU lacks a feature the code was compiled for */
+    MOSS_ERROR_SYSTEM = -5,     /* the operating system refused; the message has its words */
+} moss_status;
+
+typedef struct { int32_t status; char message[252]; } moss_error;
+
+typedef struct moss_model moss_model;
+typedef struct moss_context moss_context;
+typedef struct moss_state moss_state;
+
+/* What was compiled: the model's name, "x86-64-v4", "bf16", and the manifest (JSON). */
+MOSS_API const char *moss_name(void);
+MOSS_API const char *moss_manifest(void);
+MOSS_API int32_t moss_vocab_size(void);
+MOSS_API int32_t moss_n_modes(void);
+MOSS_API int32_t moss_mode_top_k(int32_t mode);   /* experts per token of a mode, -1 out of range */
+
+/* A model: mapped, checked weights. `weights_path` NULL: the embedded ones, or the file that lies
+ * beside the program (PROGRAM.weights), as compiled. A given file may hold other weights of the
+ * same model. `verify` 0 skips the checksum of the data. */
+MOSS_API size_t moss_model_len(void);
+MOSS_API int moss_model_open(moss_model *model, const char *weights_path, int verify, moss_error *error);
+MOSS_API void moss_model_close(moss_model *model);
+
+/* A context: threads and scratch memory. n_threads >= 1, the calling thread included;
+ * `cpus` NULL or [n_threads] processor numbers to bind to; the calling thread, bound to cpus[0],
+ * gets its own set back in deinit, which the same thread calls. Memory aligned to 64 bytes. */
+MOSS_API size_t moss_context_len(int32_t n_threads);   /* 0: n_threads is out of range */
+MOSS_API int moss_context_init(moss_context *context, const moss_model *model, int32_t n_threads,
+                               const int32_t *cpus, moss_error *error);
+MOSS_API void moss_context_deinit(moss_context *context);
+
+/* A state: what the model remembers of one sequence. n_context bounds the sequence only when
+ * some layer attends to all tokens; otherwise sequences are endless. Aligned to 64 bytes. */
+MOSS_API size_t moss_state_len(int64_t n_context);   /* 0: n_context is out of range */
+MOSS_API int moss_state_init(moss_state *state, int64_t n_context, moss_error *error);
+/* After a restore: is this block of `len` bytes a state of this model? */
+MOSS_API int moss_state_check(const moss_state *state, size_t len, moss_error *error);
+MOSS_API int64_t moss_state_position(const moss_state *state);   /* tokens seen */
+
+/* Run n_tokens >= 1 through the model in pieces of at most `chunk` tokens (0, or more than it: the
+ * compiled length; 1: the one-token schedule). Logits of the last n_logits tokens: [n_logits, vocab].
+ * On an error the state is as before the call. */
+MOSS_API int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t chunk,
+                       const int32_t *tokens, int32_t n_tokens, float *logits, int32_t n_logits,
+                       moss_error *error);
+
+/* Sampling. temperature 0 takes the largest (the first of equals). top_k 0, top_p 1, min_p 0 are
+ * off. Filters apply in the order top_k, top_p, min_p, then temperature. `scratch` holds
+ * 2 * vocab_size floats. The generator is xoshiro256**; one seed gives one text everywhere. */
+typedef struct { float temperature, top_p, min_p; int32_t top_k; uint64_t rng[4]; } moss_sampler;
+MOSS_API void moss_sampler_init(moss_sampler *sampler, float temperature, int32_t top_k,
+                                float top_p, float min_p, uint64_t seed);
+MOSS_API int32_t moss_sample(moss_sampler *sampler, const float *logits, float *scratch);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,97 @@
+/* The ABI between generated code and the runtime.
+ *
+ * Generated code defines one moss_program and its two forward functions; the runtime opens the
+ * weights, owns threads and state, and calls them. This is the only runtime header the compiler's
+ * code generator may include. Change anything here: raise MOSS_ABI.
+ */
+#ifndef MOSS_PROGRAM_H
+#define MOSS_PROGRAM_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    MOSS_ABI = 1,
+    MOSS_MAX_MODES = 8,
+    MOSS_ALIGN = 64,                 /* of every buffer and of every packed tensor, bytes */
+    MOSS_WEIGHTS_HEADER_LEN = 4096,  /* data starts here, page-aligned */
+};
+#define MOSS_WEIGHTS_MAGIC "MOSSWTS1"
+
+/* First bytes of a weights file (and of embedded weights); the rest of the header is zero. */
+typedef struct {
+    char magic[8];
+    uint32_t abi, reserved;
+    uint64_t model_hash;      /* of the graph, quantisation and packing: must equal the program's */
+    uint64_t data_len;        /* bytes that follow the header */
+    uint64_t checksum;        /* moss_checksum of them */
+    char name[64];            /* the model's, for messages; NUL-terminated */
+} moss_weights_header;
+
+typedef struct moss_barrier moss_barrier;
+
+/* One pass over up to `chunk` tokens; the same for every thread. Buffers are MOSS_ALIGN-aligned. */
+typedef struct {
+    const uint8_t *weights;       /* packed data, after the header */
+    uint8_t *state;               /* after the state's header */
+    uint8_t *shared;              /* shared_len bytes of scratch */
+    uint8_t *private_scratch;     /* private_len bytes for each thread, thread 0's first */
+    const int32_t *tokens;        /* [n_tokens], each in [0, vocab_size) */
+    float *logits;                /* [n_logits, vocab_size], of the last n_logits tokens */
+    int32_t n_tokens, n_logits;   /* 1..chunk, 0..n_tokens */
+    int32_t mode, n_threads;
+    int64_t position;             /* tokens the state has seen before this call */
+    int64_t n_context;            /* key rows kept by attention layers without a window */
+    moss_barrier *barrier;
+} moss_run;
+
+/* Executed by every thread of the team, thread in [0, n_threads). */
+typedef void moss_forward_fn(const moss_run *run, int thread);
+
+/* All threads of the team meet here; memory written before is seen after. */
+void moss_barrier_wait(moss_barrier *barrier);
+
+typedef struct {
+    uint32_t abi;
+    const char *name, *target, *features, *quant;
+    const char *manifest;                 /* JSON: exported functions, memory plan, costs */
+    int32_t vocab_size, n_modes, mode_top_k[MOSS_MAX_MODES], chunk;
+    int32_t full_attention;               /* 1: some layer attends to all n_context tokens */
+    uint64_t model_hash, weights_len, weights_checksum;   /* len without the header */
+    const uint8_t *embedded_weights;      /* header and data; NULL: a file beside the program */
+    uint64_t state_fixed_len, state_token_len;   /* bytes: fixed + n_context * token */
+    uint64_t shared_len, private_len;     /* multiples of MOSS_ALIGN */
+    uint64_t token_flops[MOSS_MAX_MODES], token_bytes[MOSS_MAX_MODES];   /* of one decoded token */
+    moss_forward_fn *prefill;             /* any n_tokens */
+    moss_forward_fn *decode;              /* n_tokens = 1 */
+} moss_program;
+
+/* Defined by the generated code. */
+extern const moss_program moss_program_data;
+
+/* 64-bit checksum of `len` bytes at an 8-byte aligned address: four independent multiply-rotate
+ * lanes (so it runs at memory speed), folded with the length. Not cryptographic: it finds
+ * truncation and corruption. */
+static inline uint64_t moss_checksum(const uint8_t *data, uint64_t len)
+{
+    const uint64_t k = 0x9E3779B97F4A7C15u;
+    uint64_t lane[4] = { 1, 2, 3, 4 };
+    uint64_t i = 0;
+    for (; i + 32 <= len; i += 32) {
+        const uint64_t *word = (const uint64_t *)(const void *)(data + i);
+        for (int j = 0; j < 4; j++) {
+            lane[j] = (lane[j] ^ word[j]) * k;
+            lane[j] ^= lane[j] >> 29;
+        }
+    }
+    for (; i < len; i++)
+        lane[i & 3] = ((lane[i & 3] ^ data[i]) * k) ^ (lane[i & 3] >> 31);
+    uint64_t sum = len * k;
+    for (int j = 0; j < 4; j++) {
+        sum = (sum ^ lane[j]) * k;
+        sum ^= sum >> 32;
+    }
+    return sum;
+}
+
+#endif
