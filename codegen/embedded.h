@@ -1,0 +1,18 @@
+/* Files that are part of the mossc binary: the build writes their arrays from the files' bytes. */
+#ifndef MOSSC_CODEGEN_EMBEDDED_H
+#define MOSSC_CODEGEN_EMBEDDED_H
+
+#include <stddef.h>
+
+typedef struct {
+    const char *name;   /* "gemm.c", "simd.h": the file's own name */
+    const char *text;   /* NUL-terminated */
+    size_t len;
+} EmbeddedFile;
+
+extern const EmbeddedFile embedded_templates[];   /* codegen/templates, every .c file */
+extern const int n_embedded_templates;
+extern const EmbeddedFile embedded_runtime[];     /* headers that generated code includes */
+extern const int n_embedded_runtime;
+
+#endif

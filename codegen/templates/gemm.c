@@ -1,0 +1,142 @@
+/* Matrix product of many rows with the experts that chose them (or one dense matrix).
+ *
+ * Rows are grouped by expert; each thread takes a range of output panels. An output is one chain
+ * of fused products over k = 0 … n_in-1 from the bias, then, where experts are summed, fused with
+ * its gate onto `out`, experts ascending: the same operations as gemv, whatever the chunk, the
+ * tile or the thread. Rows are packed [k][tile row], so a tile reads both factors in sequence;
+ * weights narrower than float32 become float32 once for each block of rows.
+ */
+PARAM(n_in, i)           /* k */
+PARAM(n_out, o)          /* columns; the last panel's others are padding */
+PARAM(in_stride, is)     /* floats between rows of in */
+PARAM(out_stride, os)    /* floats between rows of out; unless whole panels, padding is not written */
+PARAM(n_experts, e)      /* 1: dense, slots, offsets and gates are NULL, top_k is 1 */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16 */
+PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
+PARAM(out_pairs, op)     /* out has a row for each 0: token, gates applied, 1: pair, no gates */
+PARAM(has_bias, hb)      /* 1: chains start at the bias */
+PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(tile_rows, mr)     /* rows of a register tile */
+PARAM(tail_rows, tr)     /* rows of the tile for what remains; divides tile_rows */
+PARAM(panel, nr)         /* columns of a tile: 2 vectors */
+PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
+
+KERNEL(gemm)(
+    float *out,               /* [rows][out_stride] */
+    const float *in,          /* [rows][in_stride] */
+    const void *weights,      /* [n_experts][n_panels][n_in][panel] */
+    const float *bias,        /* [n_experts][n_panels * panel], or NULL */
+    const int32_t *slots,     /* [n_pairs]: pairs by expert */
+    const int32_t *offsets,   /* [n_experts + 1] into slots */
+    const float *gates,       /* [n_pairs] */
+    int n_tokens, int top_k,
+    float *pack,              /* this thread's scratch: (block_rows + panel) * n_in */
+    int panel_begin, int panel_end)
+{
+    const int n_panels = (n_out + panel - 1) / panel;
+    float *const widened = pack + (size_t)block_rows * n_in;   /* [n_in][panel] */
+    float *to[block_rows];          /* output row of each packed row */
+    float gate[block_rows];
+    int fresh[block_rows];          /* 1: nothing is in out yet */
+
+    for (int e = 0; e < n_experts; e++) {
+        const int first = n_experts == 1 ? 0 : offsets[e];
+        const int last = n_experts == 1 ? n_tokens : offsets[e + 1];
+        for (int begin = first; begin < last; begin += block_rows) {
+            const int n_rows = last - begin < block_rows ? last - begin : block_rows;
+
+            for (int row = 0, rows; row < n_rows; row += rows) {
+                rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                float *tile = pack + (size_t)row * n_in;       /* [n_in][rows] */
+                for (int r = 0; r < rows; r++) {
+                    const int taken = row + r < n_rows ? begin + row + r : last - 1;
+                    const int pair = n_experts == 1 ? taken : slots[taken];
+                    const int token = n_experts == 1 ? pair : pair / top_k;
+                    const float *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
+                    for (int k = 0; k < n_in; k++)
+                        tile[(size_t)k * rows + r] = from[k];
+                    to[row + r] = out + (size_t)(out_pairs ? pair : token) * out_stride;
+                    gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
+                    fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
+                }
+            }
+
+            for (int p = panel_begin; p < panel_end; p++) {
+                const size_t column = (size_t)p * panel;
+                const size_t at = ((size_t)e * n_panels + p) * n_in * panel;
+                const int whole = (p + 1) * panel <= out_stride;
+                const int n_lo = n_out - p * panel < LANES ? n_out - p * panel : LANES;
+                const int n_hi = n_out - p * panel - n_lo < LANES ? n_out - p * panel - n_lo : LANES;
+                const float *wide = (const float *)weights + at;
+                if (weight_dtype != WEIGHT_F32) {
+                    for (size_t i = 0; i < (size_t)n_in * panel; i += LANES)
+                        vstore(widened + i, vload_weight(weights, at + i, weight_dtype));
+                    wide = widened;
+                }
+                const float *start = has_bias ? bias + (size_t)e * n_panels * panel + column : bias;
+                const vf start_lo = has_bias ? vload(start) : vset(0);
+                const vf start_hi = has_bias ? vload(start + LANES) : vset(0);
+
+                int row = 0;
+                for (; row + tile_rows <= n_rows; row += tile_rows) {
+                    const float *a = pack + (size_t)row * n_in, *b = wide;
+                    vf lo[tile_rows], hi[tile_rows];
+                    UNROLL
+                    for (int r = 0; r < tile_rows; r++)
+                        lo[r] = start_lo, hi[r] = start_hi;
+                    for (int k = 0; k < n_in; k++, a += tile_rows, b += panel) {
+                        const vf b_lo = vload(b), b_hi = vload(b + LANES);
+                        UNROLL
+                        for (int r = 0; r < tile_rows; r++) {
+                            const vf x = vbroadcast(a + r);
+                            lo[r] = vfma(x, b_lo, lo[r]);
+                            hi[r] = vfma(x, b_hi, hi[r]);
+                        }
+                    }
+                    UNROLL
+                    for (int r = 0; r < tile_rows; r++) {
+                        float *o = to[row + r] + column;
+                        const vf g = vset(gate[row + r]);
+                        if (whole) {
+                            vstore(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload(o)));
+                            vstore(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload(o + LANES)));
+                        } else {
+                            vstore_part(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                        }
+                    }
+                }
+                for (; row < n_rows; row += tail_rows) {
+                    const float *a = pack + (size_t)row * n_in, *b = wide;
+                    vf lo[tail_rows], hi[tail_rows];
+                    UNROLL
+                    for (int r = 0; r < tail_rows; r++)
+                        lo[r] = start_lo, hi[r] = start_hi;
+                    for (int k = 0; k < n_in; k++, a += tail_rows, b += panel) {
+                        const vf b_lo = vload(b), b_hi = vload(b + LANES);
+                        UNROLL
+                        for (int r = 0; r < tail_rows; r++) {
+                            const vf x = vbroadcast(a + r);
+                            lo[r] = vfma(x, b_lo, lo[r]);
+                            hi[r] = vfma(x, b_hi, hi[r]);
+                        }
+                    }
+                    UNROLL
+                    for (int r = 0; r < tail_rows; r++) {
+                        if (row + r >= n_rows)
+                            break;
+                        float *o = to[row + r] + column;
+                        const vf g = vset(gate[row + r]);
+                        if (whole) {
+                            vstore(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload(o)));
+                            vstore(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload(o + LANES)));
+                        } else {
+                            vstore_part(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

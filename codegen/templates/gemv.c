@@ -1,0 +1,75 @@
+/* Matrix product of one token with its chosen experts (or one dense matrix).
+ *
+ * Bound by reading the weights: four panels are in flight at once, each its own stream, and the
+ * chains over k stay whole, so the result equals gemm's bit for bit.
+ */
+PARAM(n_in, i)           /* k */
+PARAM(n_out, o)          /* columns; the last panel's others are padding */
+PARAM(in_stride, is)     /* floats between rows of in (pairs) */
+PARAM(out_stride, os)    /* floats between rows of out (pairs); unless whole panels, padding is not written */
+PARAM(n_experts, e)      /* 1: dense, experts and gates are NULL, top_k is 1 */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16 */
+PARAM(in_pairs, ip)      /* in has a row for 0: the token, 1: each pair */
+PARAM(out_pairs, op)     /* out has a row for 0: the token, gates applied, 1: each pair, no gates */
+PARAM(has_bias, hb)      /* 1: chains start at the bias */
+PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(panel, nr)         /* 2 vectors */
+
+KERNEL(gemv)(
+    float *out,               /* [1 or top_k][out_stride] */
+    const float *in,          /* [1 or top_k][in_stride] */
+    const void *weights,      /* [n_experts][n_panels][n_in][panel] */
+    const float *bias,        /* [n_experts][n_panels * panel], or NULL */
+    const int32_t *experts,   /* [top_k], ascending */
+    const float *gates,       /* [top_k] */
+    int top_k, int panel_begin, int panel_end)
+{
+    const int n_panels = (n_out + panel - 1) / panel;
+    const size_t panel_len = (size_t)n_in * panel;
+
+    for (int p = panel_begin, width; p < panel_end; p += width) {
+        width = panel_end - p >= 4 ? 4 : 1;
+        for (int s = 0; s < top_k; s++) {
+            const int e = n_experts == 1 ? 0 : experts[s];
+            const float *x = in + (in_pairs ? (size_t)s * in_stride : 0);
+            const float *start = has_bias ? bias + ((size_t)e * n_panels + p) * panel : bias;
+            const size_t at = ((size_t)e * n_panels + p) * panel_len;
+            float *o = out + (out_pairs ? (size_t)s * out_stride : 0) + (size_t)p * panel;
+            const int fresh = !accumulate && (out_pairs || s == 0);
+            const vf g = vset(n_experts == 1 || out_pairs ? 1 : gates[s]);
+            vf sum[8];
+            UNROLL
+            for (int j = 0; j < 8; j++)
+                sum[j] = has_bias && j < 2 * width ? vload(start + j * LANES) : vset(0);
+            if (width == 4) {
+                for (int k = 0; k < n_in; k++) {
+                    const vf a = vbroadcast(x + k);
+                    UNROLL
+                    for (int j = 0; j < 8; j++) {
+                        const size_t i = at + (size_t)(j / 2) * panel_len + (size_t)k * panel + j % 2 * LANES;
+                        sum[j] = vfma(a, vload_weight(weights, i, weight_dtype), sum[j]);
+                    }
+                }
+            } else {
+                for (int k = 0; k < n_in; k++) {
+                    const vf a = vbroadcast(x + k);
+                    const size_t i = at + (size_t)k * panel;
+                    sum[0] = vfma(a, vload_weight(weights, i, weight_dtype), sum[0]);
+                    sum[1] = vfma(a, vload_weight(weights, i + LANES, weight_dtype), sum[1]);
+                }
+            }
+            UNROLL
+            for (int j = 0; j < 8; j++) {
+                const int left = n_out - p * panel - j * LANES;     /* valid columns from here on */
+                if (j >= 2 * width)
+                    break;
+                if ((p + j / 2 + 1) * panel <= out_stride) {
+                    vstore(o + j * LANES, vfma(g, sum[j], fresh ? vset(0) : vload(o + j * LANES)));
+                } else if (left > 0) {
+                    const int n = left < LANES ? left : LANES;
+                    vstore_part(o + j * LANES, vfma(g, sum[j], fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
+                }
+            }
+        }
+    }
+}

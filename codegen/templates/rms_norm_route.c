@@ -1,0 +1,28 @@
+/* RMSNorm of rows and the routing of the result: rms_norm then route, while the row is in cache. */
+PARAM(n_in, i)          /* columns */
+PARAM(stride, s)        /* floats between rows: whole panels */
+FPARAM(eps, eps)        /* added to the mean square */
+PARAM(n_experts, e)
+PARAM(renormalize, rn)  /* 1: gates are divided by their sum */
+
+KERNEL(rms_norm_route)(
+    float *out,            /* [rows][stride]; may be x */
+    int32_t *experts,      /* [rows][top_k], ascending in each row */
+    float *gates,          /* [rows][top_k] */
+    const float *x,        /* [rows][stride] */
+    const float *weight,   /* [stride], whole panels */
+    const float *router,   /* [n_experts][n_in] */
+    int top_k, int row_begin, int row_end)
+{
+    float scratch[2 * (n_experts + LANES)];
+    for (int row = row_begin; row < row_end; row++) {
+        const float *from = x + (size_t)row * stride;
+        float *to = out + (size_t)row * stride;
+        const float mean = vdot(from, from, n_in) / n_in;
+        const vf scale = vset(1 / sqrtf(mean + (float)eps));
+        for (int i = 0; i < n_in; i += LANES)
+            vstore(to + i, vload(from + i) * scale * vload(weight + i));
+        route_token(experts + (size_t)row * top_k, gates + (size_t)row * top_k,
+                    to, router, scratch, n_in, n_experts, top_k, renormalize);
+    }
+}
