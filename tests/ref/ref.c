@@ -21,13 +21,14 @@ typedef struct {
 
 static float rounded(float value, DType quant)
 {
-    switch ((int)quant) {
+    switch (quant) {
     case DTYPE_BF16: return dtype_bf16_to_f32(dtype_f32_to_bf16(value));
     case DTYPE_F16: return dtype_f16_to_f32(dtype_f32_to_f16(value));
     case DTYPE_F32:
     case REF_OWN: return value;
-    default: BUG("weights are never stored as dtype %d", (int)quant);
+    case DTYPE_I32: break;
     }
+    BUG("weights are never stored as dtype %d", (int)quant);
 }
 
 /* A whole tensor, widened. `name` without the layer's prefix. */
@@ -44,7 +45,7 @@ static const double *read_tensor(const Reader *reader, const char *name)
     for (int64_t i = 0; i < count; i++) {
         float value;
         weights_read(reader->weights, tensor, i, 1, &value);
-        out[i] = (double)rounded(value, spec->matrix ? reader->quant : (DType)REF_OWN);
+        out[i] = (double)rounded(value, spec->matrix ? reader->quant : REF_OWN);
     }
     return out;
 }

@@ -16,7 +16,7 @@
 typedef struct Ref Ref;
 
 /* In place of a dtype: matrices stay as the checkpoint stores them. */
-enum { REF_OWN = N_DTYPES };
+#define REF_OWN ((DType)N_DTYPES)
 
 /* Read every weight as float32; the matrices (TensorSpec.matrix) are rounded to `quant` first,
  * because that is what a compiled model stores. The graph must outlive the result. */

@@ -179,8 +179,7 @@ static double largest_difference(uint64_t seed, Discretization discretization, i
     run_heads(sample, heads, arena);
     for (int i = 0; i < T * d_inner; i++) {
         double difference = fabs(recurrence[i] - heads[i]);
-        if (!(difference <= worst))
-            worst = difference;
+        worst = isnan(difference) ? INFINITY : fmax(worst, difference);
     }
     arena_free(arena);
     return worst;
