@@ -10,8 +10,8 @@
 #include <string.h>
 
 static const Target rows[N_TARGETS] = {
-#define TARGET(id, name, family, lanes, tile_rows, flags, features, summary) \
-    [TARGET_##id] = { name, FAMILY_##family, lanes, tile_rows, flags, features, summary },
+#define TARGET(id, name, family, lanes, tile_rows, tail_rows, flags, features, summary) \
+    [TARGET_##id] = { name, FAMILY_##family, lanes, tile_rows, tail_rows, flags, features, summary },
 #include "target.def"
 #undef TARGET
 };

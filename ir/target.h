@@ -17,7 +17,8 @@ typedef struct {
     const char *name;
     Family family;
     int lanes;              /* float32 lanes of one vector register */
-    int tile_rows;          /* activation rows of one GEMM tile */
+    int tile_rows;          /* activation rows of one product tile */
+    int tail_rows;          /* of the tiles for what is left; divides tile_rows */
     const char *flags;      /* for the C compiler */
     const char *features;   /* space-separated; the artifact refuses to run without them */
     const char *summary;

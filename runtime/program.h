@@ -51,6 +51,14 @@ typedef void moss_forward_fn(const moss_run *run, int thread);
 /* All threads of the team meet here; memory written before is seen after. */
 void moss_barrier_wait(moss_barrier *barrier);
 
+/* What of n equal pieces is thread t's: contiguous, the same for every operation with n pieces. */
+typedef struct { int begin, end; } moss_range;
+static inline moss_range moss_share(int n, int thread, int n_threads)
+{
+    moss_range range = { (int)((int64_t)n * thread / n_threads), (int)((int64_t)n * (thread + 1) / n_threads) };
+    return range;
+}
+
 typedef struct {
     uint32_t abi;
     const char *name, *target, *features, *quant;

@@ -1,0 +1,521 @@
+/* Planner: schedule and memory of every block, then of the model.
+ *
+ * Input: a module lowered by all passes. Steps: share each operation out among threads, put barriers
+ * where a thread would read what another wrote, give every value a place from its lifetime in phases.
+ * Everything is exact at compile time but for state that grows with the caller's context.
+ */
+#include "plan.h"
+#include "place.h"
+#include "../ir/text.h"
+
+#include <string.h>
+
+enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20 };
+
+static const char *const split_rows[] = { "columns", "rows", "items", "all" };
+const char *split_text(Split split) { return split_rows[split]; }
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static int64_t align(int64_t len) { return round_up(len, 64); }
+
+/* ---- sharing out ---- */
+
+static Split split_of(const Op *op, Phase phase)
+{
+    switch (op->kind) {
+    case OP_EMBED:
+        return SPLIT_ROWS;
+    case OP_RMS_NORM: case OP_ROUTE: case OP_RMS_NORM_ROUTE: case OP_ROPE: case OP_ROPE_TABLE:
+        /* Of one token: cheaper to compute everywhere than to wait for. */
+        return phase == PHASE_DECODE ? SPLIT_ALL : SPLIT_ROWS;
+    case OP_GROUP:
+        return SPLIT_ALL;
+    case OP_ATTENTION:
+        return SPLIT_ITEMS;
+    case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: case OP_CONV1D: case OP_SCAN:
+    case OP_SWIGLU: case OP_RING_WRITE:
+        return SPLIT_COLUMNS;
+    default:
+        BUG("%s is not lowered", op_info(op->kind).text);
+    }
+}
+
+/* Does an operation split by columns read operand `i` only in its own columns? */
+static bool reads_own_columns(const Op *op, int i)
+{
+    switch (op->kind) {
+    case OP_CONV1D: return i == 0;
+    case OP_SCAN: return i != 2;
+    case OP_SWIGLU: return true;
+    case OP_RING_WRITE: return i < 2;
+    case OP_LINEAR: return i == 3;
+    case OP_EXPERT_LINEAR_COMBINE: return i == 7;
+    default: return false;
+    }
+}
+
+/* Columns an operation shares out: of its result, or of what it stores. */
+static int64_t split_columns(const Op *op)
+{
+    const Value *value = op->n_results ? op->result[0] : op->operand[0];
+    return value->type.dim[value->type.rank - 1].n;
+}
+
+static const Step *step_of(const Schedule *s, const Op *op)
+{
+    for (int i = 0; i < s->n_steps; i++)
+        if (s->steps[i].op == op)
+            return &s->steps[i];
+    return NULL;
+}
+
+static bool updates_residual(const Op *op, const Value **x)
+{
+    int slot = op->kind == OP_LINEAR ? 3 : op->kind == OP_EXPERT_LINEAR_COMBINE ? 7 : -1;
+    *x = slot >= 0 && slot < op->n_operands ? op->operand[slot] : NULL;
+    return *x != NULL;
+}
+
+/* The value whose bytes these are: what is updated in place, rows of another, or itself. */
+static const Value *storage(const Value *value)
+{
+    const Value *x;
+    while (value->def) {
+        if (value->def->kind == OP_LAST_ROWS || value->def->kind == OP_CALL)
+            value = value->def->operand[0];
+        else if (updates_residual(value->def, &x))
+            value = x;
+        else
+            break;
+    }
+    return value;
+}
+
+/* In the phase of `def`, may `op` read operand `i` without waiting? */
+static bool reads_own_part(const Step *def, const Op *op, Split split, int i)
+{
+    if (def->split == SPLIT_ALL)
+        return true;
+    if (def->split == SPLIT_COLUMNS && split == SPLIT_COLUMNS)
+        return reads_own_columns(op, i) && split_columns(def->op) == split_columns(op);
+    /* Rows of a call are the same rows everywhere; rows of last_rows are not. */
+    return def->split == SPLIT_ROWS && split == SPLIT_ROWS && !value_is(op->operand[i], OP_LAST_ROWS);
+}
+
+/* Must the threads meet before `op`, given the steps of phase `phase` so far? */
+static bool needs_barrier(const Schedule *s, int phase, const Op *op, Split split)
+{
+    for (int i = 0; i < op->n_operands; i++) {
+        const Value *value = op->operand[i] ? storage(op->operand[i]) : NULL;
+        const Step *def = value && value->def ? step_of(s, value->def) : NULL;
+        if (def && def->phase == phase && !reads_own_part(def, op, split, i))
+            return true;
+    }
+    /* Writes into what others may still be reading: the residual stream, a ring. */
+    const Value *x;
+    bool residual = updates_residual(op, &x), ring = op->kind == OP_RING_WRITE;
+    for (int j = 0; j < s->n_steps && (residual || ring); j++) {
+        const Step *step = &s->steps[j];
+        for (int i = 0; step->phase == phase && i < step->op->n_operands; i++)
+            if ((residual && step->op->operand[i] == x)
+                || (ring && (step->op->operand[i] == op->operand[2])))
+                return true;
+    }
+    return false;
+}
+
+static bool is_step(const Op *op)
+{
+    return op->kind != OP_WEIGHT && op->kind != OP_STATE && op->kind != OP_LAST_ROWS && op->kind != OP_YIELD;
+}
+
+/* Calls are whole blocks: they begin and end with all threads together. */
+static void schedule_block(Arena *arena, const Block *block, Schedule *s)
+{
+    int n = 0, phase = 0;
+    for (const Op *op = block->first; op; op = op->next)
+        n += is_step(op);
+    s->steps = arena_array(arena, Step, (size_t)n);
+    bool after_call = false;
+    for (const Op *op = block->first; op; op = op->next) {
+        if (!is_step(op))
+            continue;
+        bool call = op->kind == OP_CALL;
+        Split split = call ? SPLIT_ALL : split_of(op, block->phase);
+        bool barrier = s->n_steps && (call ? !after_call : !after_call && needs_barrier(s, phase, op, split));
+        phase += barrier || after_call;
+        s->steps[s->n_steps++] = (Step){ .op = op, .split = split, .barrier = barrier, .phase = phase,
+                                         .scratch_offset = -1 };
+        after_call = call;
+    }
+    s->n_phases = phase + 1;
+}
+
+/* ---- weights and state of a block ---- */
+
+static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
+{
+    Type t = op->result[0]->type;
+    const Attr *rows = op_attr(op, ATTR_ROWS), *layout = op_attr(op, ATTR_LAYOUT);
+    WeightSlot slot = { .tensor = op_attr(op, ATTR_TENSOR)->str, .layout = layout ? layout->str : "rows",
+                        .dtype = t.dtype, .row_begin = rows ? rows->ints.at[0] : 0,
+                        .n_experts = 1, .n_in = 1, .offset = offset };
+    int64_t size = dtype_len(t.dtype);
+    if (strcmp(slot.layout, "vector") == 0) {          /* [n] or [E, n] */
+        slot.n_experts = t.rank == 2 ? t.dim[0].n : 1;
+        slot.n_out = t.dim[t.rank - 1].n;
+        slot.len = slot.n_experts * round_up(slot.n_out, panel) * size;
+    } else if (strcmp(slot.layout, "panel") == 0) {    /* [out, in] or [E, out, in] */
+        slot.n_experts = t.rank == 3 ? t.dim[0].n : 1;
+        slot.n_out = t.dim[t.rank - 2].n;
+        slot.n_in = t.dim[t.rank - 1].n;
+        slot.len = slot.n_experts * round_up(slot.n_out, panel) * slot.n_in * size;
+    } else {
+        slot.n_out = t.dim[0].n;
+        slot.n_in = t.rank == 2 ? t.dim[1].n : 1;
+        slot.len = strcmp(slot.layout, "rows") == 0 ? slot.n_out * slot.n_in * size
+                 : round_up(slot.n_out, panel) * slot.n_in * size;      /* taps, decay: transposed */
+    }
+    return slot;
+}
+
+static bool same_slot(const WeightSlot *a, const WeightSlot *b)
+{
+    return strcmp(a->tensor, b->tensor) == 0 && a->row_begin == b->row_begin && a->n_out == b->n_out;
+}
+
+static const Buffer *new_buffer(Arena *arena, Buffer buffer)
+{
+    Buffer *copy = arena_one(arena, Buffer);
+    *copy = buffer;
+    return copy;
+}
+
+/* The slot of a weight, shared by both phases of the block. */
+static void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel)
+{
+    WeightSlot slot = weight_slot(op, panel, plan->weights_len);
+    int i = 0;
+    while (i < plan->n_weights && !same_slot(&plan->weights[i], &slot))
+        i++;
+    if (i == plan->n_weights) {
+        plan->weights[plan->n_weights++] = slot;
+        plan->weights_len = align(slot.offset + slot.len);
+    }
+    op->result[0]->buffer = new_buffer(arena, (Buffer){ .space = SPACE_WEIGHTS, .offset = plan->weights[i].offset,
+                                                        .len = plan->weights[i].len });
+}
+
+static void bind_state(Arena *arena, BlockPlan *plan, const Op *op, int panel)
+{
+    Type t = op->result[0]->type;
+    StateSlot slot = { .name = op_attr(op, ATTR_NAME)->str, .n_rows = t.dim[0].n, .n_cols = t.dim[1].n,
+                       .stride = round_up(t.dim[1].n, panel), .offset = plan->state_len,
+                       .token_offset = plan->state_token_len };
+    int64_t row_len = slot.stride * dtype_len(t.dtype);
+    if (t.dim[0].sym == SYM_C) {
+        slot.n_rows = 0;
+        slot.token_len = row_len;
+    } else {
+        slot.len = slot.n_rows * row_len;
+    }
+    int i = 0;
+    while (i < plan->n_states && strcmp(plan->states[i].name, slot.name) != 0)
+        i++;
+    if (i == plan->n_states) {
+        plan->states[plan->n_states++] = slot;
+        plan->state_len = align(plan->state_len + slot.len);
+        plan->state_token_len += slot.token_len;
+    }
+    const StateSlot *s = &plan->states[i];
+    op->result[0]->buffer = new_buffer(arena, (Buffer){ .space = SPACE_STATE, .offset = s->offset,
+                                                        .token_offset = s->token_offset, .len = s->len,
+                                                        .stride = s->stride });
+}
+
+/* ---- scratch ---- */
+
+static int64_t max_rows(Dim dim, int chunk) { return dim.sym == SYM_ONE ? dim.n : dim.n * chunk; }
+
+/* Scratch a value takes at the longest chunk: rows padded to whole panels. */
+static int64_t value_len(Type t, int chunk, const Tiling *tiling, int64_t *stride)
+{
+    *stride = t.rank == 2 ? round_up(t.dim[1].n, tiling->panel) : 1;
+    /* One panel more: vectors may read past a row's end. */
+    int64_t slack = t.rank == 2 ? tiling->panel : 0;
+    return align((max_rows(t.dim[0], chunk) * *stride + slack) * dtype_len(t.dtype));
+}
+
+static bool is_product(const Op *op)
+{
+    return op->kind == OP_LINEAR || op->kind == OP_EXPERT_LINEAR || op->kind == OP_EXPERT_LINEAR_COMBINE;
+}
+
+/* Private bytes a step's kernel needs to pack its inputs. Products pack block_rows activation rows
+ * (about a megabyte: half of a second-level cache); attention see codegen/templates/attention.c. */
+static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *t)
+{
+    const Op *op = step->op;
+    if (is_product(op) && phase == PHASE_PREFILL) {
+        int64_t n_in = op->operand[0]->type.dim[1].n;
+        int64_t fit = PACK_LEN / (4 * n_in) / t->tile_rows * t->tile_rows;
+        int64_t most = round_up(chunk, t->tile_rows), least = 4 * t->tile_rows;
+        step->block_rows = fit < least ? least : fit;
+        if (step->block_rows > most)
+            step->block_rows = most;
+        return align((step->block_rows + t->panel) * n_in * 4);
+    }
+    if (op->kind == OP_ATTENTION) {
+        int64_t heads = op_int(op, ATTR_HEADS, 1), kv_heads = op_int(op, ATTR_KV_HEADS, 1);
+        return align(attention_scratch_len(t, heads / kv_heads, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
+    }
+    return 0;
+}
+
+static int last_use(const Schedule *s, const Value *value)
+{
+    int last = step_of(s, value->def)->phase;
+    for (int j = 0; j < s->n_steps; j++)
+        for (int i = 0; i < s->steps[j].op->n_operands; i++)
+            if (s->steps[j].op->operand[i] && storage(s->steps[j].op->operand[i]) == value)
+                last = s->steps[j].phase;
+    return last;
+}
+
+typedef struct {
+    Arena *arena;
+    Plan *plan;
+    int chunk;
+} Planner;
+
+/* Where results go that are not scratch: the residual stream, the caller's logits, views. */
+static const Buffer *fixed_place(const Planner *p, const Block *block, const Op *op)
+{
+    const Value *x;
+    if (op->kind == OP_CALL || updates_residual(op, &x))
+        return op->operand[op->kind == OP_CALL ? 0 : op->n_operands - 1]->buffer;
+    if (op->kind == OP_LAST_ROWS)
+        return new_buffer(p->arena, (Buffer){ .space = SPACE_VIEW, .stride = op->operand[0]->buffer->stride });
+    bool logits = block->last->operand[0] == op->result[0] && strcmp(block->name, "main") == 0;
+    return logits ? new_buffer(p->arena, (Buffer){ .space = SPACE_CALLER, .stride = op->result[0]->type.dim[1].n })
+                  : NULL;
+}
+
+/* Give every result of the block a place; `inner` is scratch that its calls need. */
+static void place_values(const Planner *p, const Block *block, Schedule *s, PlacedItem inner[2])
+{
+    int n = 0, max = 2;
+    for (int i = 0; i < s->n_steps; i++)
+        max += 1 + s->steps[i].op->n_results;
+    PlacedItem *shared = arena_array(p->arena, PlacedItem, (size_t)max);
+    PlacedItem *private = arena_array(p->arena, PlacedItem, (size_t)max);
+    int n_private = 0;
+    bool main = strcmp(block->name, "main") == 0;
+    if (main) {
+        shared[n++] = inner[0];
+        private[n_private++] = inner[1];
+    }
+    for (const Op *op = block->first; op; op = op->next) {
+        Step *step = (Step *)step_of(s, op);
+        for (int r = 0; r < op->n_results; r++) {
+            Value *value = op->result[r];
+            int64_t stride, len = value_len(value->type, p->chunk, &p->plan->tiling, &stride);
+            if (value->buffer)
+                continue;
+            if ((value->buffer = fixed_place(p, block, op)))
+                continue;
+            bool own = step->split == SPLIT_ALL;
+            PlacedItem *item = own ? &private[n_private++] : &shared[n++];
+            *item = (PlacedItem){ .len = len, .first = step->phase, .last = last_use(s, value) };
+            Buffer *buffer = arena_one(p->arena, Buffer);
+            *buffer = (Buffer){ .space = own ? SPACE_PRIVATE : SPACE_SHARED, .len = len, .stride = stride };
+            item->offset = &buffer->offset;
+            value->buffer = buffer;
+        }
+        int64_t scratch = step ? kernel_scratch(step, block->phase, p->chunk, &p->plan->tiling) : 0;
+        if (scratch)
+            private[n_private++] = (PlacedItem){ .len = scratch, .first = step->phase, .last = step->phase,
+                                                 .offset = &step->scratch_offset };
+    }
+    s->shared_len = place_items(shared, n);
+    s->private_len = place_items(private, n_private);
+}
+
+static void bind_params(Planner *p, const Block *block)
+{
+    bool main = strcmp(block->name, "main") == 0;
+    for (int i = 0; i < block->n_params; i++) {
+        Value *value = block->param[i];
+        int64_t stride;
+        value_len(value->type, p->chunk, &p->plan->tiling, &stride);
+        value->buffer = new_buffer(p->arena, (Buffer){
+            .space = main ? SPACE_CALLER : i == 0 ? SPACE_RESIDUAL : SPACE_PARAM, .stride = stride });
+    }
+}
+
+/* `inner`: scratch the blocks need, given when planning main. */
+static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
+{
+    for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
+        inner[0].offset = &p->plan->block_shared_offset[phase];
+        inner[1].offset = &p->plan->block_private_offset[phase];
+        const Block *block = plan->block[phase];
+        plan->schedule[phase] = (Schedule){ 0 };
+        bind_params(p, block);
+        for (const Op *op = block->first; op; op = op->next) {
+            for (int r = 0; r < op->n_results; r++)
+                op->result[r]->buffer = NULL;
+            if (op->kind == OP_WEIGHT)
+                bind_weight(p->arena, plan, op, p->plan->tiling.panel);
+            else if (op->kind == OP_STATE)
+                bind_state(p->arena, plan, op, p->plan->tiling.panel);
+        }
+        Schedule *s = &plan->schedule[phase];
+        schedule_block(p->arena, block, s);
+        inner[0].last = inner[1].last = s->n_phases - 1;
+        place_values(p, block, s, inner);
+    }
+}
+
+/* ---- the model ---- */
+
+static int64_t max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+static void plan_blocks(Planner *p)
+{
+    Plan *plan = p->plan;
+    PlacedItem inner[2] = { 0 };
+    plan->shared_len = plan->private_len = 0;
+    for (int i = 0; i < plan->n_blocks; i++) {
+        BlockPlan *block = &plan->blocks[i];
+        block->n_weights = block->n_states = 0;
+        block->weights_len = block->state_len = block->state_token_len = 0;
+        plan_block(p, block, inner);
+        for (int phase = 0; phase < N_PLAN_PHASES && block != plan->main; phase++) {
+            inner[0].len = max64(inner[0].len, block->schedule[phase].shared_len);
+            inner[1].len = max64(inner[1].len, block->schedule[phase].private_len);
+        }
+    }
+    for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
+        plan->shared_len = max64(plan->shared_len, plan->main->schedule[phase].shared_len);
+        plan->private_len = max64(plan->private_len, plan->main->schedule[phase].private_len);
+    }
+}
+
+static BlockPlan *find_block(Plan *plan, const char *name)
+{
+    for (int i = 0; i < plan->n_blocks; i++)
+        if (strcmp(plan->blocks[i].name, name) == 0)
+            return &plan->blocks[i];
+    BUG("no block %s", name);
+}
+
+static void collect_blocks(Planner *p, const Module *module)
+{
+    Plan *plan = p->plan;
+    int n = 0;
+    for (const Block *block = module->blocks; block; block = block->next)
+        n += block->phase == PHASE_DECODE;
+    plan->blocks = arena_array(p->arena, BlockPlan, (size_t)n);
+    for (const Block *block = module->blocks; block; block = block->next) {
+        if (block->phase != PHASE_DECODE)
+            continue;
+        BlockPlan *b = &plan->blocks[plan->n_blocks++];
+        int max = 0;
+        for (const Op *op = block->first; op; op = op->next)
+            max++;
+        *b = (BlockPlan){ .name = block->name, .weights = arena_array(p->arena, WeightSlot, (size_t)max),
+                          .states = arena_array(p->arena, StateSlot, (size_t)max) };
+        b->block[PLAN_DECODE] = block;
+        b->block[PLAN_PREFILL] = module_find_block(module, block->name, PHASE_PREFILL);
+    }
+    plan->main = &plan->blocks[plan->n_blocks - 1];
+}
+
+/* Where each layer's weights and state begin: main's first, then the layers in order. */
+static void bind_layers(Planner *p)
+{
+    Plan *plan = p->plan;
+    plan->n_layers = plan->graph->n_layers;
+    plan->layers = arena_array(p->arena, LayerPlan, (size_t)plan->n_layers);
+    plan->weights_len = plan->main->weights_len;
+    for (const Op *op = plan->main->block[PLAN_DECODE]->first; op; op = op->next) {
+        if (op->kind != OP_CALL)
+            continue;
+        const BlockPlan *block = find_block(plan, op_attr(op, ATTR_BLOCK)->str);
+        plan->layers[op_int(op, ATTR_LAYER, 0)] = (LayerPlan){
+            block, plan->weights_len, plan->state_len, plan->state_token_len };
+        plan->weights_len += block->weights_len;
+        plan->state_len += block->state_len;
+        plan->state_token_len += block->state_token_len;
+    }
+}
+
+static void count_costs(Plan *plan)
+{
+    for (int mode = 0; mode < plan->graph->n_modes; mode++) {
+        for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
+            Cost total = cost_of_block(plan->main->block[phase], mode, phase == PLAN_DECODE ? 1 : plan->chunk, 0);
+            for (int i = 0; i < plan->n_layers; i++) {
+                Cost c = cost_of_block(plan->layers[i].block->block[phase], mode,
+                                       phase == PLAN_DECODE ? 1 : plan->chunk, 0);
+                total.flops += c.flops;
+                total.weight_bytes += c.weight_bytes;
+                total.state_bytes += c.state_bytes;
+            }
+            *(phase == PLAN_DECODE ? &plan->decode_cost[mode] : &plan->prefill_cost[mode]) = total;
+        }
+    }
+}
+
+static uint64_t hash_bytes(uint64_t hash, const char *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ (uint8_t)bytes[i]) * 0x100000001B3u;
+    return hash;
+}
+
+static const char *quant_text(const Plan *plan)
+{
+    const char *quant = NULL;
+    for (int b = 0; b < plan->n_blocks; b++) {
+        for (int i = 0; i < plan->blocks[b].n_weights; i++) {
+            const WeightSlot *slot = &plan->blocks[b].weights[i];
+            const char *text = dtype_info(slot->dtype)->text;
+            if (strcmp(slot->layout, "panel") != 0)
+                continue;
+            if (quant && strcmp(quant, text) != 0)
+                return "mixed";
+            quant = text;
+        }
+    }
+    return quant ? quant : "f32";
+}
+
+Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
+{
+    Plan *plan = arena_one(arena, Plan);
+    const Target *info = target_info(target);
+    *plan = (Plan){ .module = module, .graph = graph, .target = target,
+                    .tiling = { .panel = 2 * info->lanes, .tile_rows = info->tile_rows,
+                                .tail_rows = info->tail_rows,
+                                .key_block = 64, .token_block = 16 } };
+    Planner p = { arena, plan, MAX_CHUNK };
+    collect_blocks(&p, module);
+    /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */
+    for (;; p.chunk /= 2) {
+        plan->chunk = p.chunk;
+        plan_blocks(&p);
+        if (plan->shared_len <= MAX_SHARED_LEN || p.chunk <= MIN_CHUNK)
+            break;
+    }
+    bind_layers(&p);
+    plan->quant = quant_text(plan);
+    count_costs(plan);
+    Text text = { 0 };
+    module_print(module, &text);
+    text_printf(&text, "panel %d\n", plan->tiling.panel);
+    plan->hash = hash_bytes(0xCBF29CE484222325u, text.data, text.len);
+    text_free(&text);
+    return plan;
+}

@@ -1,0 +1,112 @@
+/* Plan: the schedule and the memory of a compiled model, all of it known before code is written.
+ *
+ * Input of the code writers, the packer and `inspect`. Offsets and lengths are bytes unless they say
+ * floats. A phase is what runs between two barriers. Invariants (checked by plan_check in
+ * compiler/plan.c): buffers alive in one phase do not overlap; a value another thread wrote is read
+ * only after a barrier.
+ */
+#ifndef MOSSC_IR_PLAN_H
+#define MOSSC_IR_PLAN_H
+
+#include "graph.h"
+#include "module.h"
+#include "target.h"
+
+/* SHARED and PRIVATE are scratch, one for all threads and one a thread. RESIDUAL is the residual
+ * stream a block is given and updates in place; PARAM its other parameters; CALLER the caller's
+ * tokens and logits; VIEW rows of another value (last_rows). */
+typedef enum {
+    SPACE_SHARED, SPACE_PRIVATE, SPACE_WEIGHTS, SPACE_STATE, SPACE_RESIDUAL, SPACE_PARAM, SPACE_CALLER,
+    SPACE_VIEW
+} Space;
+
+struct Buffer {
+    Space space;
+    int64_t offset;        /* SHARED, PRIVATE: in the scratch; WEIGHTS, STATE: in the block's part */
+    int64_t token_offset;  /* STATE: to be multiplied with n_context and added */
+    int64_t len;           /* at the longest chunk; STATE: of the fixed part */
+    int64_t stride;        /* elements from row to row */
+};
+
+/* How an operation is shared out. COLUMNS: whole panels of the result; ROWS: tokens; ITEMS: (kv head,
+ * block of tokens), round robin; ALL: every thread computes all of it, into PRIVATE. */
+typedef enum { SPLIT_COLUMNS, SPLIT_ROWS, SPLIT_ITEMS, SPLIT_ALL } Split;
+const char *split_text(Split split);
+
+typedef struct {
+    const Op *op;
+    Split split;
+    bool barrier;              /* wait for the other threads before this step */
+    int phase;                 /* counts barriers */
+    int64_t scratch_offset;    /* PRIVATE, of a kernel that packs; -1: needs none */
+    int64_t block_rows;        /* products in prefill: rows packed at once */
+} Step;
+
+typedef struct {
+    Step *steps;
+    int n_steps, n_phases;
+    int64_t shared_len, private_len;       /* of this block alone */
+} Schedule;
+
+typedef struct {
+    const char *tensor;        /* inside a block without "layers.N." */
+    int64_t row_begin;         /* of the out axis, when only some rows are stored */
+    const char *layout;
+    DType dtype;
+    int64_t n_experts, n_out, n_in;      /* n_experts 1 and n_in 1 where an axis is not there */
+    int64_t offset, len;
+} WeightSlot;
+
+typedef struct {
+    const char *name;
+    int64_t n_rows, n_cols, stride;      /* n_rows 0: n_context rows */
+    int64_t offset, token_offset;
+    int64_t len, token_len;
+} StateSlot;
+
+enum { PLAN_PREFILL, PLAN_DECODE, N_PLAN_PHASES };
+
+typedef struct {
+    const char *name;
+    const Block *block[N_PLAN_PHASES];
+    Schedule schedule[N_PLAN_PHASES];
+    int n_weights, n_states;
+    WeightSlot *weights;
+    StateSlot *states;
+    int64_t weights_len, state_len, state_token_len;
+} BlockPlan;
+
+typedef struct {
+    const BlockPlan *block;
+    int64_t weights_offset, state_offset, state_token_offset;   /* what the call binds */
+} LayerPlan;
+
+typedef struct {
+    int panel;                 /* columns padded and shared out together: two vectors */
+    int tile_rows, tail_rows;  /* activation rows of one product tile, and of the last tiles of a block */
+    int key_block, token_block;    /* attention */
+} Tiling;
+
+/* Of one token, a mode's: multiply-adds count two. */
+typedef struct { double flops, weight_bytes, state_bytes; } Cost;
+
+typedef struct {
+    const Module *module;
+    const Graph *graph;
+    TargetId target;
+    const char *quant;             /* "bf16", or "mixed" */
+    Tiling tiling;
+    int chunk;                     /* longest prefill piece */
+    int n_blocks, n_layers;
+    BlockPlan *blocks;
+    BlockPlan *main;               /* also in blocks, the last */
+    LayerPlan *layers;
+    int64_t weights_len;           /* packed data, without the header */
+    int64_t state_len, state_token_len;
+    int64_t shared_len, private_len;
+    int64_t block_shared_offset[N_PLAN_PHASES], block_private_offset[N_PLAN_PHASES];   /* where blocks' own scratch begins */
+    Cost decode_cost[GRAPH_MAX_MODES], prefill_cost[GRAPH_MAX_MODES];
+    uint64_t hash;                 /* of all that fixes the meaning of packed weights and states */
+} Plan;
+
+#endif
