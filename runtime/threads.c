@@ -69,8 +69,8 @@ static bool moss_event_spin(moss_event *event, unsigned seen, int64_t spin_ns)
     }
 }
 
-/* Return once the value is no longer `seen`. Announcing the sleeper and stepping the value are
- * both sequentially consistent: either the sleeper sees the step or the stepper sees the sleeper. */
+/* Return once the value is no longer `seen`. Announcing the sleeper and stepping the value are both
+ * sequentially consistent: the sleeper sees the step, or the stepper sees the sleeper. */
 static void moss_event_wait(moss_event *event, unsigned seen, int64_t spin_ns)
 {
     if (moss_event_spin(event, seen, spin_ns))
