@@ -1,0 +1,249 @@
+/* `bench`: tokens a second of prompts (pp512) and of generation (tg128), as llama-bench names them.
+ *
+ * Input: lists of prompt lengths, generation lengths and numbers of sequences. Output: one row
+ * for each combination: mean and standard deviation, median, least and most of the repetitions.
+ * Several sequences run in turn, token by token in generation; the rate is of all together.
+ * Invariant: an untimed pass comes first; tokens are the same on every run.
+ */
+#include "cli.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOSS_BENCH_LIST = 64 };
+
+typedef struct { int32_t values[MOSS_BENCH_LIST], n; } moss_bench_list;
+
+/* One row: either n_prompt or n_gen is 0. */
+typedef struct { int32_t n_prompt, n_gen, n_batch; } moss_bench_test;
+typedef struct { double mean, sd, median, least, most; } moss_bench_stats;
+
+typedef struct {
+    const moss_args *args;
+    moss_session session;
+    moss_bench_list prompts, gens, batches;
+    int32_t *tokens;      /* [longest] */
+    double *rates;        /* [n_repeats], tokens a second */
+    int32_t n_repeats, n_rows;
+} moss_bench;
+
+static int moss_bench_read_list(const moss_args *args, moss_option option, moss_bench_list *list)
+{
+    list->n = moss_args_ints(args->values[option].text, list->values, MOSS_BENCH_LIST);
+    if (list->n <= MOSS_BENCH_LIST)
+        return MOSS_EXIT_OK;
+    return moss_cli_fail(args, MOSS_EXIT_USAGE, "found %d lengths in a list, expected at most %d",
+                         list->n, MOSS_BENCH_LIST);
+}
+
+static int32_t moss_bench_largest(const moss_bench_list *list)
+{
+    int32_t largest = 0;
+    for (int32_t i = 0; i < list->n; i++)
+        if (list->values[i] > largest)
+            largest = list->values[i];
+    return largest;
+}
+
+/* Spread over the vocabulary, so that all experts are asked for. */
+static void moss_bench_make_tokens(int32_t *tokens, int32_t n)
+{
+    uint64_t x = 1;
+    for (int32_t i = 0; i < n; i++) {
+        x = x * 6364136223846793005u + 1442695040888963407u;
+        tokens[i] = (int32_t)((x >> 33) % (uint64_t)moss_program_data.vocab_size);
+    }
+}
+
+static int moss_bench_interrupted(const moss_bench *bench)
+{
+    return moss_interrupted() ? moss_cli_fail(bench->args, MOSS_EXIT_SYSTEM, "interrupted")
+                              : MOSS_EXIT_OK;
+}
+
+static int moss_bench_prompt(moss_bench *bench, int32_t sequence, int32_t n_prompt)
+{
+    int code = MOSS_EXIT_OK;
+    for (int32_t done = 0, n; done < n_prompt && code == MOSS_EXIT_OK; done += n) {
+        n = n_prompt - done < bench->session.chunk ? n_prompt - done : bench->session.chunk;
+        code = moss_session_eval(&bench->session, sequence, bench->tokens + done, n,
+                                 done + n == n_prompt);
+        if (code == MOSS_EXIT_OK)
+            code = moss_bench_interrupted(bench);
+    }
+    return code;
+}
+
+/* All sequences through the test once, from empty states. */
+static int moss_bench_pass(moss_bench *bench, const moss_bench_test *test, double *seconds)
+{
+    int code = MOSS_EXIT_OK;
+    for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
+        code = moss_session_reset(&bench->session, b);
+    const double begin = moss_seconds();
+    for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
+        code = moss_bench_prompt(bench, b, test->n_prompt);
+    for (int32_t t = 0; t < test->n_gen && code == MOSS_EXIT_OK; t++) {
+        for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
+            code = moss_session_eval(&bench->session, b, bench->tokens + t, 1, 1);
+        if (code == MOSS_EXIT_OK)
+            code = moss_bench_interrupted(bench);
+    }
+    *seconds = moss_seconds() - begin;
+    return code;
+}
+
+static int moss_compare_doubles(const void *a, const void *b)
+{
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static moss_bench_stats moss_bench_summarise(double *rates, int32_t n)
+{
+    double sum = 0, squares = 0;
+    qsort(rates, (size_t)n, sizeof *rates, moss_compare_doubles);
+    for (int32_t i = 0; i < n; i++)
+        sum += rates[i];
+    for (int32_t i = 0; i < n; i++)
+        squares += (rates[i] - sum / n) * (rates[i] - sum / n);
+    return (moss_bench_stats){
+        .mean = sum / n, .sd = n > 1 ? sqrt(squares / (n - 1)) : 0,
+        .median = (rates[(n - 1) / 2] + rates[n / 2]) / 2, .least = rates[0], .most = rates[n - 1],
+    };
+}
+
+static void moss_bench_print_md(const moss_bench *bench, const char *name,
+                                const moss_bench_test *test, const moss_bench_stats *stats)
+{
+    const moss_program *program = &moss_program_data;
+    if (bench->n_rows == 0)
+        printf("| model | quant | target | threads | experts | batch | test | t/s | median | min "
+               "| max |\n"
+               "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n");
+    printf("| %s | %s | %s | %d | %d | %d | %s | %.2f ± %.2f | %.2f | %.2f | %.2f |\n",
+           program->name, program->quant, program->target, bench->session.n_threads,
+           moss_mode_top_k(bench->session.mode), test->n_batch, name, stats->mean, stats->sd,
+           stats->median, stats->least, stats->most);
+}
+
+static void moss_bench_print_csv(const moss_bench *bench, const char *name,
+                                 const moss_bench_test *test, const moss_bench_stats *stats)
+{
+    const moss_program *program = &moss_program_data;
+    if (bench->n_rows == 0)
+        printf("model,quant,target,threads,experts_per_token,batch,test,n_prompt,n_gen,repetitions,"
+               "mean_ts,sd_ts,median_ts,min_ts,max_ts\n");
+    printf("\"%s\",%s,%s,%d,%d,%d,%s,%d,%d,%d,%.3f,%.3f,%.3f,%.3f,%.3f\n", program->name,
+           program->quant, program->target, bench->session.n_threads,
+           moss_mode_top_k(bench->session.mode), test->n_batch, name, test->n_prompt, test->n_gen,
+           bench->n_repeats, stats->mean, stats->sd, stats->median, stats->least, stats->most);
+}
+
+static void moss_bench_print_json(const moss_bench *bench, const char *name,
+                                  const moss_bench_test *test, const moss_bench_stats *stats)
+{
+    const moss_program *program = &moss_program_data;
+    printf("%s\n  {\"model\": ", bench->n_rows ? "," : "[");
+    moss_cli_json_string(stdout, program->name);
+    printf(", \"quant\": \"%s\", \"target\": \"%s\", \"threads\": %d, \"experts_per_token\": %d, "
+           "\"batch\": %d, \"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"repetitions\": %d, "
+           "\"mean_ts\": %.3f, \"sd_ts\": %.3f, \"median_ts\": %.3f, \"min_ts\": %.3f, "
+           "\"max_ts\": %.3f}", program->quant, program->target, bench->session.n_threads,
+           moss_mode_top_k(bench->session.mode), test->n_batch, name, test->n_prompt, test->n_gen,
+           bench->n_repeats, stats->mean, stats->sd, stats->median, stats->least, stats->most);
+}
+
+static int moss_bench_print(moss_bench *bench, const moss_bench_test *test)
+{
+    const moss_bench_stats stats = moss_bench_summarise(bench->rates, bench->n_repeats);
+    const char *format = bench->args->values[MOSS_OPT_OUTPUT].text;
+    char name[32];
+    snprintf(name, sizeof name, "%s%d", test->n_prompt ? "pp" : "tg", test->n_prompt + test->n_gen);
+    moss_cli_progress(NULL);
+    if (!strcmp(format, "md"))
+        moss_bench_print_md(bench, name, test, &stats);
+    else if (!strcmp(format, "csv"))
+        moss_bench_print_csv(bench, name, test, &stats);
+    else
+        moss_bench_print_json(bench, name, test, &stats);
+    bench->n_rows++;
+    return moss_cli_flush(bench->args);
+}
+
+/* One untimed pass, then the repetitions. Generation warms up on a single token. */
+static int moss_bench_row(moss_bench *bench, const moss_bench_test *test)
+{
+    moss_bench_test warm_up = *test;
+    double seconds;
+    if (test->n_gen)
+        warm_up.n_gen = 1;
+    int code = moss_bench_pass(bench, &warm_up, &seconds);
+    for (int32_t i = 0; i < bench->n_repeats && code == MOSS_EXIT_OK; i++) {
+        moss_cli_progress("%s%d, batch %d: repetition %d of %d", test->n_prompt ? "pp" : "tg",
+                          test->n_prompt + test->n_gen, test->n_batch, i + 1, bench->n_repeats);
+        code = moss_bench_pass(bench, test, &seconds);
+        const double n = (double)(test->n_prompt + test->n_gen) * test->n_batch;
+        bench->rates[i] = n / (seconds > 1e-9 ? seconds : 1e-9);
+    }
+    return code == MOSS_EXIT_OK ? moss_bench_print(bench, test) : code;
+}
+
+static int moss_bench_rows(moss_bench *bench, const moss_bench_list *lengths, bool prompt)
+{
+    int code = MOSS_EXIT_OK;
+    for (int32_t i = 0; i < lengths->n; i++)
+        for (int32_t b = 0; b < bench->batches.n && code == MOSS_EXIT_OK; b++) {
+            const int32_t n = lengths->values[i];
+            const int32_t n_batch = bench->batches.values[b];
+            const moss_bench_test test = { prompt ? n : 0, prompt ? 0 : n, n_batch };
+            if (n > 0)
+                code = moss_bench_row(bench, &test);
+        }
+    return code;
+}
+
+static int moss_bench_all(moss_bench *bench)
+{
+    int code = moss_bench_rows(bench, &bench->prompts, true);
+    if (code == MOSS_EXIT_OK)
+        code = moss_bench_rows(bench, &bench->gens, false);
+    if (!strcmp(bench->args->values[MOSS_OPT_OUTPUT].text, "json") && code == MOSS_EXIT_OK)
+        puts(bench->n_rows ? "\n]" : "[]");
+    return code == MOSS_EXIT_OK ? moss_cli_flush(bench->args) : code;
+}
+
+static int moss_bench_open(moss_bench *bench)
+{
+    const int32_t prompt = moss_bench_largest(&bench->prompts);
+    const int32_t gen = moss_bench_largest(&bench->gens);
+    const int32_t longest = prompt > gen ? prompt : gen > 1 ? gen : 1;
+    bench->n_repeats = (int32_t)bench->args->values[MOSS_OPT_REPEAT].number;
+    bench->tokens = malloc((size_t)longest * sizeof *bench->tokens);
+    bench->rates = calloc((size_t)bench->n_repeats, sizeof *bench->rates);
+    if (!bench->tokens || !bench->rates)
+        return moss_cli_fail(bench->args, MOSS_EXIT_SYSTEM, "cannot get memory for %d tokens",
+                             longest);
+    moss_bench_make_tokens(bench->tokens, longest);
+    return moss_session_open(&bench->session, bench->args, moss_bench_largest(&bench->batches),
+                             longest, 1);
+}
+
+int moss_bench_main(const moss_args *args)
+{
+    moss_bench bench = { .args = args };
+    int code = moss_bench_read_list(args, MOSS_OPT_N_PROMPT, &bench.prompts);
+    if (code == MOSS_EXIT_OK)
+        code = moss_bench_read_list(args, MOSS_OPT_N_GEN, &bench.gens);
+    if (code == MOSS_EXIT_OK)
+        code = moss_bench_read_list(args, MOSS_OPT_BATCH, &bench.batches);
+    if (code == MOSS_EXIT_OK)
+        code = moss_bench_open(&bench);
+    if (code == MOSS_EXIT_OK)
+        code = moss_bench_all(&bench);
+    moss_session_close(&bench.session);
+    free(bench.tokens);
+    free(bench.rates);
+    return code;
+}

@@ -1,0 +1,71 @@
+/* What the commands of an executable artifact share: session, tokens, messages, the machine.
+ *
+ * The command line stands on moss.h and the program's data alone, as any user of a library would.
+ * Functions that return int give an exit code; on failure they have printed one line.
+ * Invariant: memory is taken when a command starts and not while it runs the model.
+ */
+#ifndef MOSS_CLI_H
+#define MOSS_CLI_H
+
+#include "args.h"
+#include "moss.h"
+#include "program.h"
+
+enum { MOSS_BYTE_VOCAB = 256 };   /* a model of so many tokens reads bytes: a byte is its token */
+
+typedef struct { int32_t *ids; int32_t n; } moss_tokens;
+
+/* An open model with everything one command needs, in one block. */
+typedef struct {
+    const moss_args *args;
+    void *block;
+    size_t block_len;
+    moss_model *model;
+    moss_context *context;
+    uint8_t *states;             /* n_states blocks of state_len bytes */
+    size_t state_len, context_len;
+    float *logits;               /* [n_rows, vocab_size] */
+    float *scratch;              /* [2 * vocab_size], the sampler's */
+    int64_t n_context;
+    int32_t n_threads, mode, chunk;
+    moss_error error;
+} moss_session;
+
+/* The commands. */
+int moss_run_main(const moss_args *args);
+int moss_bench_main(const moss_args *args);
+int moss_eval_main(const moss_args *args);
+int moss_info_main(const moss_args *args);
+
+/* session.c */
+int moss_session_open(moss_session *session, const moss_args *args, int32_t n_states,
+                      int64_t n_context, int32_t n_rows);
+void moss_session_close(moss_session *session);
+moss_state *moss_session_state(const moss_session *session, int32_t i);
+int moss_session_reset(moss_session *session, int32_t i);   /* an empty state */
+int moss_session_eval(moss_session *session, int32_t state, const int32_t *tokens, int32_t n,
+                      int32_t n_logits);                    /* at most one piece of `chunk` */
+int32_t moss_chunk_len(const moss_args *args);              /* tokens a piece */
+uint64_t moss_scratch_len(int32_t n_threads);
+
+/* tokens.c: the ids are malloc'd. */
+int moss_tokens_read(moss_tokens *tokens, const moss_args *args, moss_option text, moss_option file,
+                     const char *standard);
+
+/* machine.c */
+int32_t moss_default_threads(void);
+uint64_t moss_peak_rss(void);              /* bytes */
+double moss_seconds(void);                 /* monotonic */
+void moss_interrupt_install(void);
+bool moss_interrupted(void);               /* Ctrl-C or a request to end came */
+
+/* One line `program: error: ...` on stderr; returns `code`. */
+int moss_cli_fail(const moss_args *args, int code, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int moss_cli_fail_status(const moss_args *args, const moss_error *error);
+/* A line that replaces itself, on a terminal only; NULL clears it. */
+void moss_cli_progress(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void moss_cli_json_string(FILE *out, const char *text);
+int moss_cli_flush(const moss_args *args);   /* stdout: was everything written? */
+
+#endif

@@ -1,0 +1,190 @@
+/* The machine under the command line: processors, memory, time, signals, messages.
+ *
+ * Input: /proc, /sys and the signals of the terminal. Output: numbers, and lines on stderr.
+ * Invariant: the only mutable global is the flag that a signal handler sets.
+ */
+#include "cli.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOSS_DEFAULT_THREADS_MAX = 16 };   /* past it, one token's work is too small to share */
+
+static volatile sig_atomic_t moss_interrupt_flag;
+
+static void moss_interrupt_handle(int signal)
+{
+    (void)signal;
+    moss_interrupt_flag = 1;
+}
+
+/* The handler serves once: a second Ctrl-C ends a command that does not come back. A signal that
+ * is ignored (nohup) stays ignored. */
+void moss_interrupt_install(void)
+{
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
+    struct sigaction action = { .sa_handler = moss_interrupt_handle }, before;
+    action.sa_flags = (int)(SA_RESETHAND | SA_RESTART);
+    sigemptyset(&action.sa_mask);
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        if (sigaction(signals[i], NULL, &before) == 0 && before.sa_handler != SIG_IGN)
+            sigaction(signals[i], &action, NULL);
+}
+
+bool moss_interrupted(void)
+{
+    return moss_interrupt_flag != 0;
+}
+
+double moss_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* The first number in a file of /sys; false when there is none. */
+static bool moss_sys_number(const char *path, long *number)
+{
+    FILE *file = fopen(path, "re");
+    bool found = file && fscanf(file, "%ld", number) == 1;
+    if (file)
+        fclose(file);
+    return found;
+}
+
+static bool moss_cpu_number(int cpu, const char *what, long *number)
+{
+    char path[128];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, what);
+    return moss_sys_number(path, number);
+}
+
+/* Is this processor the first of its core that the process may use? */
+static bool moss_cpu_leads_core(int cpu, const cpu_set_t *usable)
+{
+    long first;
+    if (!moss_cpu_number(cpu, "topology/thread_siblings_list", &first))
+        return true;
+    return first == cpu || first < 0 || first >= CPU_SETSIZE || !CPU_ISSET((size_t)first, usable);
+}
+
+/* Relative speed of a processor where cores differ (big.LITTLE); equal elsewhere. */
+static long moss_cpu_capacity(int cpu)
+{
+    long capacity;
+    return moss_cpu_number(cpu, "cpu_capacity", &capacity) ? capacity : 1;
+}
+
+/* Processors that a container's quota allows, rounded up. */
+static int32_t moss_quota_cpus(void)
+{
+    long quota = 0, period = 0;
+    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+    int n = file ? fscanf(file, "%ld %ld", &quota, &period) : 0;
+    if (file)
+        fclose(file);
+    if (n != 2 || quota <= 0 || period <= 0)
+        return INT32_MAX;
+    return (int32_t)((quota + period - 1) / period);
+}
+
+/* Cores, not hyperthreads, and none below half the speed of the fastest: every barrier waits for
+ * the slowest member. */
+int32_t moss_default_threads(void)
+{
+    cpu_set_t usable;
+    long fastest = 0;
+    int32_t n = 0, most = moss_quota_cpus();
+    if (sched_getaffinity(0, sizeof usable, &usable) != 0)
+        return 1;
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET((size_t)cpu, &usable) && moss_cpu_capacity(cpu) > fastest)
+            fastest = moss_cpu_capacity(cpu);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET((size_t)cpu, &usable) && moss_cpu_leads_core(cpu, &usable)
+            && 2 * moss_cpu_capacity(cpu) >= fastest)
+            n++;
+    if (most > MOSS_DEFAULT_THREADS_MAX)
+        most = MOSS_DEFAULT_THREADS_MAX;
+    return n > most ? most : n > 0 ? n : 1;
+}
+
+/* From /proc: getrusage's figure includes the program that called exec. */
+uint64_t moss_peak_rss(void)
+{
+    char line[256];
+    uint64_t kib = 0;
+    FILE *file = fopen("/proc/self/status", "re");
+    while (file && kib == 0 && fgets(line, sizeof line, file))
+        if (!strncmp(line, "VmHWM:", 6))
+            kib = strtoull(line + 6, NULL, 10);
+    if (file)
+        fclose(file);
+    struct rusage usage;
+    if (kib == 0 && getrusage(RUSAGE_SELF, &usage) == 0)
+        kib = (uint64_t)usage.ru_maxrss;
+    return kib * 1024;
+}
+
+int moss_cli_fail(const moss_args *args, int code, const char *format, ...)
+{
+    va_list list;
+    moss_cli_progress(NULL);
+    fflush(stdout);
+    fprintf(stderr, "%s: error: ", args->program);
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fputc('\n', stderr);
+    return code;
+}
+
+int moss_cli_fail_status(const moss_args *args, const moss_error *error)
+{
+    const bool system = error->status == MOSS_ERROR_SYSTEM || error->status == MOSS_ERROR_CPU;
+    return moss_cli_fail(args, system ? MOSS_EXIT_SYSTEM : MOSS_EXIT_INPUT, "%s", error->message);
+}
+
+void moss_cli_progress(const char *format, ...)
+{
+    va_list list;
+    if (!isatty(STDERR_FILENO))
+        return;
+    fputs("\r\033[K", stderr);
+    if (!format)
+        return;
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fflush(stderr);
+}
+
+void moss_cli_json_string(FILE *out, const char *text)
+{
+    fputc('"', out);
+    for (; *text; text++) {
+        const unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\')
+            fprintf(out, "\\%c", c);
+        else if (c < 0x20)
+            fprintf(out, "\\u%04x", c);
+        else
+            fputc(c, out);
+    }
+    fputc('"', out);
+}
+
+int moss_cli_flush(const moss_args *args)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout))
+        return MOSS_EXIT_OK;
+    return moss_cli_fail(args, MOSS_EXIT_SYSTEM, "cannot write the output: %s", strerror(errno));
+}
