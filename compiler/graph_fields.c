@@ -45,12 +45,21 @@ const JsonValue *field_find(const JsonValue *object, const char *key)
     return cJSON_GetObjectItemCaseSensitive(object, key);
 }
 
+/* The pointer names the member that should be there. */
+static void missing_report(Fields *fields, const JsonValue *object, const char *key, const char *where)
+{
+    Place at = json_place(fields->json, object, false);
+    at.pointer = arena_printf(fields->arena, "%s/%s", at.pointer, key);
+    diag_report(fields->diags, DIAG_GRAPH_MISSING, &at, "%s needs \"%s\"", where, key);
+    fields->failed = true;
+}
+
 const JsonValue *field_get(Fields *fields, const JsonValue *object, const char *key, FieldNeed need,
                            const char *where)
 {
     const JsonValue *value = field_find(object, key);
     if (!value && need == FIELD_REQUIRED)
-        field_report(fields, DIAG_GRAPH_MISSING, object, false, "%s needs \"%s\"", where, key);
+        missing_report(fields, object, key, where);
     return value;
 }
 
@@ -120,7 +129,7 @@ bool field_number(Fields *fields, const JsonValue *object, const char *key, doub
     double number = value->valuedouble;
     float rounded = (float)number;   /* what the generated code will compute with */
     if (!isfinite(rounded) || (double)rounded < least || (above && (double)rounded <= least)) {
-        field_report(fields, DIAG_GRAPH_RANGE, value, false, "%s: %s is out of range, expected %s %s in float32",
+        field_report(fields, DIAG_GRAPH_RANGE, value, false, "%s: %s is out of range, expected %s %s and finite in float32",
                      key, number_text(fields, number), above ? "more than" : "at least",
                      number_text(fields, least));
         return false;
@@ -129,11 +138,11 @@ bool field_number(Fields *fields, const JsonValue *object, const char *key, doub
     return true;
 }
 
-static const char *choices_text(Fields *fields, const char *const *choices, int n_choices)
+static const char *choices_text(Fields *fields, const char *const *choices, int n_choices, const char *last)
 {
     Text text = { 0 };
     for (int i = 0; i < n_choices; i++)
-        text_printf(&text, "%s\"%s\"", i == 0 ? "" : i + 1 < n_choices ? ", " : " or ", choices[i]);
+        text_printf(&text, "%s\"%s\"", i == 0 ? "" : i + 1 < n_choices ? ", " : last, choices[i]);
     const char *copy = arena_strdup(fields->arena, text.data);
     text_free(&text);
     return copy;
@@ -142,7 +151,7 @@ static const char *choices_text(Fields *fields, const char *const *choices, int 
 bool field_choice(Fields *fields, const JsonValue *value, const char *key, const char *const *choices,
                   int n_choices, int *out)
 {
-    const char *expected = choices_text(fields, choices, n_choices);
+    const char *expected = choices_text(fields, choices, n_choices, " or ");
     if (!cJSON_IsString(value)) {
         field_report(fields, DIAG_GRAPH_TYPE, value, false, "%s: expected %s, found %s", key, expected,
                      field_type(value));
@@ -175,8 +184,11 @@ bool field_known_keys(Fields *fields, const JsonValue *object, const char *where
         field_report(fields, DIAG_GRAPH_KEY, member, true, "unknown key \"%.60s\" in %s%s%s%s",
                      member->string, where, close ? "; did you mean \"" : "", close ? close : "",
                      close ? "\"?" : "");
-        if (!close)
-            diag_note(fields->diags, NULL, "keys of %s: %s", where, choices_text(fields, keys, n_keys));
+        if (close)
+            continue;
+        Place at = json_place(fields->json, member, true);
+        at.pointer = NULL;
+        diag_note(fields->diags, &at, "%s has %s", where, choices_text(fields, keys, n_keys, " and "));
     }
     return known_all;
 }

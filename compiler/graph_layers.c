@@ -269,7 +269,7 @@ void graph_read_layers(GraphReader *reader, const JsonValue *list)
         return;
     }
     if (!list->child)
-        field_report(&reader->fields, DIAG_GRAPH_EMPTY, list, false, "%s: no layers", list->string);
+        field_report(&reader->fields, DIAG_GRAPH_EMPTY, list, false, "%s: expected at least one layer, found none", list->string);
     for (const cJSON *item = list->child; item && !diags_full(reader->fields.diags); item = item->next)
         item_read(reader, item);
 }

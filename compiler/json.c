@@ -215,8 +215,7 @@ static bool scan(Json *json)
     if (good)
         return true;
     Place at = place_at(json, result.fault.offset);
-    if (result.fault.record >= 0)
-        at.pointer = pointer_of(json, result.fault.record);
+    at.pointer = result.fault.record >= 0 ? pointer_of(json, result.fault.record) : "";
     diag_report(json->diags, result.fault.id, &at, "%s", result.fault.message);
     return false;
 }

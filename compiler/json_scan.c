@@ -144,6 +144,8 @@ static bool scan_string(Scan *scan)
                 return false;
             continue;
         }
+        if (byte == '\n')
+            return refuse(scan, DIAG_JSON_SYNTAX, start, "this string does not end on its line");
         if (byte < 0x20)
             return refuse(scan, DIAG_JSON_SYNTAX, scan->at,
                           "control character 0x%02x in a string: write it as an escape", (unsigned)byte);
@@ -271,8 +273,10 @@ static bool scan_container(Scan *scan, int self, char close)
         if (peek(scan) != ',')
             return refuse(scan, DIAG_JSON_SYNTAX, scan->at, "expected ',' or '%c', found %s", close,
                           found(scan));
-        scan->at++;
+        size_t comma = scan->at++;
         skip_space(scan);
+        if (peek(scan) == close)
+            return refuse(scan, DIAG_JSON_SYNTAX, comma, "a comma before '%c'", close);
     }
     scan->at++;
     scan->depth--;

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { MAX_ITEMS = 256, MAX_MESSAGE = 1000, MAX_POINTER = 200, EXCERPT_BEFORE = 60, EXCERPT_AFTER = 40 };
+enum { MAX_ITEMS = 256, MAX_MESSAGE = 1000, MAX_POINTER = 200, EXCERPT_BEFORE = 60, EXCERPT_AFTER = 60 };
 
 typedef enum { SEVERITY_ERROR, SEVERITY_WARNING } Severity;
 typedef enum { KIND_USER, KIND_USAGE, KIND_ENV } Kind;
@@ -202,10 +202,12 @@ static void put_place(Text *out, const Place *at)
 
 static void put_pointer(Text *out, const Place *at, const char *before, const char *after)
 {
-    if (!at->pointer || !*at->pointer)
+    if (!at->pointer)
         return;
+    /* RFC 6901 writes the whole document as nothing at all, which a reader would take for a slip. */
+    const char *pointer = *at->pointer ? at->pointer : "(root)";
     text_printf(out, "%s", before);
-    put_clean(out, at->pointer, strlen(at->pointer), MAX_POINTER);
+    put_clean(out, pointer, strlen(pointer), MAX_POINTER);
     text_printf(out, "%s", after);
 }
 
@@ -219,9 +221,8 @@ static void put_item(Text *out, const Item *item)
                     rows[item->id].code);
     put_clean(out, item->message, strlen(item->message), MAX_MESSAGE);
     if (item->note) {
-        put_pointer(out, &item->at, " (", ")\n");
-        if (!item->at.pointer || !*item->at.pointer)
-            text_printf(out, "\n");
+        put_pointer(out, &item->at, " (", ")");
+        text_printf(out, "\n");
         return;
     }
     text_printf(out, "\n");
