@@ -1,0 +1,318 @@
+/* Kernel calls: which template an operation becomes, with which parameters and arguments.
+ *
+ * One function an operation. Parameters and arguments follow codegen/templates/README.md; sizes come
+ * from types, strides from buffers, tiles from the plan: nothing is decided here but the template.
+ */
+#include "c_writer.h"
+#include "template.h"
+
+#include <string.h>
+
+typedef struct { const char *name; double value; } Binding;
+
+enum { MAX_NAMES = 512 };
+
+/* The instance's name; its text is rendered the first time. */
+static const char *instance(Writer *w, const char *name, const Binding *bindings, int n)
+{
+    const Template *template = template_find(w->arena, name);
+    double values[TEMPLATE_MAX_PARAMS] = { 0 };
+    if (n != template->n_params)
+        BUG("template %s has %d parameters, %d bound", name, template->n_params, n);
+    for (int i = 0; i < n; i++)
+        values[template_param(template, bindings[i].name)] = bindings[i].value;
+    Text text = { 0 };
+    template_print_name(template, values, &text);
+    const char *found = NULL;
+    for (int i = 0; i < w->n_names && !found; i++)
+        if (strcmp(w->names[i], text.data) == 0)
+            found = w->names[i];
+    if (!found) {
+        if (!w->names)
+            w->names = arena_array(w->arena, const char *, MAX_NAMES);
+        if (w->n_names == MAX_NAMES)
+            BUG("more than %d kernels", MAX_NAMES);
+        found = w->names[w->n_names++] = arena_strdup(w->arena, text.data);
+        template_render(template, values, &w->kernels);
+        text_printf(&w->kernels, "\n");
+    }
+    text_free(&text);
+    return found;
+}
+#define INSTANCE(w, template, ...) \
+    instance((w), (template), (Binding[]){ __VA_ARGS__ }, \
+             (int)(sizeof((Binding[]){ __VA_ARGS__ }) / sizeof(Binding)))
+
+/* ---- sizes and names ---- */
+
+static double cols(const Value *value) { return (double)value->type.dim[value->type.rank - 1].n; }
+static double stride(const Value *value) { return (double)value->buffer->stride; }
+static const Value *operand(const Op *op, int i) { return i < op->n_operands ? op->operand[i] : NULL; }
+
+/* A call updates the residual stream in place: its result is its operand's variable. */
+const char *c_value(const Value *value)
+{
+    while (value_is(value, OP_CALL))
+        value = value->def->operand[0];
+    return value ? value->name : "NULL";
+}
+
+const char *c_rows(Writer *w, Dim dim)
+{
+    if (dim.sym == SYM_R)
+        return "n_logits";
+    const char *tokens = dim.sym == SYM_T ? "n_tokens" : "1";
+    if (dim.n == 1)
+        return tokens;
+    return dim.sym == SYM_T ? arena_printf(w->arena, "%s * top_k", tokens) : "top_k";
+}
+
+static bool is_pairs(const Op *op, const Value *x)
+{
+    /* Rows of x are pairs when there are as many as chosen experts, and more than one a token. */
+    const Value *experts = op->operand[2];
+    return x->type.dim[0].n == experts->type.dim[0].n && x->type.dim[0].n > 1;
+}
+
+/* "begin, end" of the caller's part of `n` columns. */
+static const char *panels(Writer *w, double n)
+{
+    int panel = w->plan->tiling.panel, n_panels = ((int)n + panel - 1) / panel;
+    return arena_printf(w->arena, "panels_%d.begin, panels_%d.end", n_panels, n_panels);
+}
+
+static const char *row_range(Writer *w, const Step *step, Dim rows)
+{
+    if (step->split == SPLIT_ALL)
+        return arena_printf(w->arena, "0, %s", c_rows(w, rows));
+    return rows.sym == SYM_R ? "logit_rows.begin, logit_rows.end" : "rows.begin, rows.end";
+}
+
+static const char *scratch(Writer *w, const Step *step)
+{
+    return arena_printf(w->arena, "(float *)(own + %lld)", (long long)step->scratch_offset);
+}
+
+static double layout_dtype(const Value *weight)
+{
+    switch (weight->type.dtype) {   /* runtime/simd.h: WEIGHT_F32, WEIGHT_BF16, WEIGHT_F16 */
+    case DTYPE_F32: return 0;
+    case DTYPE_BF16: return 1;
+    case DTYPE_F16: return 2;
+    default: BUG("no kernel reads %s weights", dtype_info(weight->type.dtype)->text);
+    }
+}
+
+#define CALL(w, ...) text_printf(&(w)->functions, __VA_ARGS__)
+
+/* ---- products ---- */
+
+typedef struct {
+    const Value *x, *weight, *experts, *gates, *bias, *slots, *offsets;
+    bool in_pairs, out_pairs, accumulate;
+} Product;
+
+static Product product_of(const Op *op)
+{
+    Product p = { .x = op->operand[0], .weight = op->operand[1] };
+    if (op->kind == OP_LINEAR) {
+        p.bias = operand(op, 2);
+        p.accumulate = operand(op, 3) != NULL;
+        return p;
+    }
+    bool combine = op->kind == OP_EXPERT_LINEAR_COMBINE;
+    p.experts = op->operand[2];
+    p.gates = combine ? op->operand[3] : NULL;
+    p.bias = operand(op, 3 + combine);
+    p.slots = operand(op, 4 + combine);
+    p.offsets = operand(op, 5 + combine);
+    p.accumulate = combine && operand(op, 7);
+    p.in_pairs = is_pairs(op, p.x);
+    p.out_pairs = !combine;
+    return p;
+}
+
+static void call_product(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Product p = product_of(op);
+    const Value *y = op->result[0];
+    const Tiling *t = &w->plan->tiling;
+    double n_experts = p.experts ? (double)p.weight->type.dim[0].n : 1;
+    const char *top_k = p.experts ? "top_k" : "1", *range = panels(w, cols(y));
+    const Binding n_in = { "n_in", cols(p.x) }, n_out = { "n_out", cols(y) },
+                  in_stride = { "in_stride", stride(p.x) }, out_stride = { "out_stride", stride(y) },
+                  experts = { "n_experts", n_experts }, dtype = { "weight_dtype", layout_dtype(p.weight) },
+                  in_pairs = { "in_pairs", p.in_pairs }, out_pairs = { "out_pairs", p.out_pairs },
+                  bias = { "has_bias", p.bias != NULL }, accumulate = { "accumulate", p.accumulate },
+                  panel = { "panel", t->panel };
+    if (w->phase == PLAN_DECODE) {
+        const char *f = INSTANCE(w, "gemv", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs,
+                                 out_pairs, bias, accumulate, panel);
+        CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x), c_value(p.weight),
+             c_value(p.bias), c_value(p.experts), c_value(p.gates), top_k, range);
+        return;
+    }
+    const char *f = INSTANCE(w, "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs,
+                             bias, accumulate, { "tile_rows", t->tile_rows }, { "tail_rows", t->tail_rows }, panel,
+                             { "block_rows", (double)step->block_rows });
+    /* The product sees tokens, whose rows are the result's unless those are pairs. */
+    const char *n_rows = p.experts ? "n_tokens" : c_rows(w, y->type.dim[0]);
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x),
+         c_value(p.weight), c_value(p.bias), c_value(p.slots), c_value(p.offsets), c_value(p.gates), n_rows, top_k,
+         scratch(w, step), range);
+}
+
+/* ---- the other operations ---- */
+
+static void call_embed(Writer *w, const Step *step)
+{
+    const Value *x = step->op->result[0], *table = step->op->operand[1];
+    const char *f = INSTANCE(w, "embed", { "d_model", cols(x) }, { "stride", stride(x) },
+                             { "weight_dtype", layout_dtype(table) }, { "panel", w->plan->tiling.panel });
+    CALL(w, "    %s(%s, run->tokens, %s, %s);\n", f, c_value(x), c_value(table), row_range(w, step, x->type.dim[0]));
+}
+
+static void call_rms_norm(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *x = op->operand[0], *u = op->result[0];
+    const char *f = INSTANCE(w, "rms_norm", { "n_in", cols(x) }, { "stride", stride(x) },
+                             { "eps", op_attr(op, ATTR_EPS)->number });
+    CALL(w, "    %s(%s, %s, %s, %s);\n", f, c_value(u), c_value(x), c_value(op->operand[1]),
+         row_range(w, step, x->type.dim[0]));
+}
+
+static void call_route(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *x = op->operand[0];
+    const char *f = INSTANCE(w, "route", { "n_in", cols(x) }, { "stride", stride(x) },
+                             { "n_experts", (double)op->operand[1]->type.dim[0].n },
+                             { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) });
+    CALL(w, "    %s(%s, %s, %s, %s, top_k, %s);\n", f, c_value(op->result[0]), c_value(op->result[1]), c_value(x),
+         c_value(op->operand[1]), row_range(w, step, x->type.dim[0]));
+}
+
+static void call_rms_norm_route(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *x = op->operand[0];
+    const char *f = INSTANCE(w, "rms_norm_route", { "n_in", cols(x) }, { "stride", stride(x) },
+                             { "eps", op_attr(op, ATTR_EPS)->number },
+                             { "n_experts", (double)op->operand[2]->type.dim[0].n },
+                             { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) });
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, top_k, %s);\n", f, c_value(op->result[0]), c_value(op->result[1]),
+         c_value(op->result[2]), c_value(x), c_value(op->operand[1]), c_value(op->operand[2]),
+         row_range(w, step, x->type.dim[0]));
+}
+
+static void call_group(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const char *f = INSTANCE(w, "group", { "n_experts", (double)op_int(op, ATTR_EXPERTS, 1) });
+    CALL(w, "    %s(%s, %s, %s, %s);\n", f, c_value(op->result[0]), c_value(op->result[1]), c_value(op->operand[0]),
+         c_rows(w, op->operand[0]->type.dim[0]));
+}
+
+static void call_conv1d(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *x = op->operand[0], *y = op->result[0];
+    const char *f = INSTANCE(w, "conv1d", { "n_channels", cols(x) }, { "d_conv", cols(op->operand[1]) },
+                             { "in_stride", stride(x) }, { "stride", stride(y) },
+                             { "silu", (double)op_int(op, ATTR_SILU, 0) }, { "panel", w->plan->tiling.panel });
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(x), c_value(op->operand[1]),
+         c_value(op->operand[2]), c_value(op->operand[3]), c_rows(w, x->type.dim[0]), panels(w, cols(y)));
+}
+
+static void call_scan(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *dt = op->operand[0], *bc = op->operand[2], *a = op->operand[3], *z = operand(op, 6);
+    if (!z || !op_int(op, ATTR_SOFTPLUS, 0))
+        BUG("a scan without its softplus and gate has no kernel");
+    const char *f = INSTANCE(w, "scan", { "d_state", cols(a) }, { "stride", stride(dt) }, { "z_stride", stride(z) },
+                             { "bc_stride", stride(bc) }, { "zoh", (double)op_int(op, ATTR_ZOH, 0) },
+                             { "panel", w->plan->tiling.panel });
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(op->result[0]), c_value(dt),
+         c_value(op->operand[1]), c_value(bc), c_value(z), c_value(a), c_value(op->operand[4]),
+         c_value(op->operand[5]), c_rows(w, dt->type.dim[0]), panels(w, cols(dt)));
+}
+
+static void call_swiglu(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *y = op->result[0];
+    const char *f = INSTANCE(w, "swiglu", { "stride", stride(y) }, { "panel", w->plan->tiling.panel });
+    CALL(w, "    %s(%s, %s, %s, %s, %s);\n", f, c_value(y), c_value(op->operand[0]), c_value(op->operand[1]),
+         c_rows(w, y->type.dim[0]), panels(w, cols(y)));
+}
+
+static void call_rope_table(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const char *f = INSTANCE(w, "rope_table", { "head_dim", (double)op_int(op, ATTR_HEAD_DIM, 0) },
+                             { "theta", op_attr(op, ATTR_THETA)->number });
+    CALL(w, "    %s(%s, run->position, %s);\n", f, c_value(op->result[0]),
+         row_range(w, step, op->result[0]->type.dim[0]));
+}
+
+static void call_rope(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *x = op->operand[0], *y = op->result[0];
+    const char *f = INSTANCE(w, "rope", { "n_heads", (double)op_int(op, ATTR_HEADS, 0) },
+                             { "head_dim", (double)op_int(op, ATTR_HEAD_DIM, 0) }, { "in_stride", stride(x) },
+                             { "out_stride", stride(y) });
+    CALL(w, "    %s(%s, %s, %s, %s);\n", f, c_value(y), c_value(x), c_value(op->operand[1]),
+         row_range(w, step, x->type.dim[0]));
+}
+
+static void call_attention(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *q = op->operand[0], *k = op->operand[1], *y = op->result[0];
+    const Tiling *t = &w->plan->tiling;
+    int64_t head_dim = op_int(op, ATTR_HEAD_DIM, 1);
+    int64_t head_stride = (head_dim + t->panel - 1) / t->panel * t->panel;
+    const char *f = INSTANCE(w, "attention", { "n_heads", (double)op_int(op, ATTR_HEADS, 1) },
+                             { "n_kv_heads", (double)op_int(op, ATTR_KV_HEADS, 1) },
+                             { "head_dim", (double)head_dim }, { "head_stride", (double)head_stride },
+                             { "q_stride", stride(q) }, { "kv_stride", stride(k) }, { "out_stride", stride(y) },
+                             { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "token_block", t->token_block },
+                             { "key_block", t->key_block }, { "tile_rows", t->tile_rows }, { "panel", t->panel });
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, run->position, run->n_context, %s, %s, thread, run->n_threads);\n", f,
+         c_value(y), c_value(q), c_value(k), c_value(op->operand[2]), c_value(op->operand[3]),
+         c_value(op->operand[4]), c_rows(w, q->type.dim[0]), scratch(w, step));
+}
+
+static void call_ring_write(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *k = op->operand[0];
+    const char *f = INSTANCE(w, "ring_write", { "kv_stride", stride(k) },
+                             { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "panel", w->plan->tiling.panel });
+    CALL(w, "    %s(%s, %s, %s, %s, run->position, run->n_context, %s, %s);\n", f, c_value(op->operand[2]),
+         c_value(op->operand[3]), c_value(k), c_value(op->operand[1]), c_rows(w, k->type.dim[0]), panels(w, cols(k)));
+}
+
+void c_write_call(Writer *w, const Step *step)
+{
+    switch (step->op->kind) {
+    case OP_EMBED:          call_embed(w, step); break;
+    case OP_RMS_NORM:       call_rms_norm(w, step); break;
+    case OP_ROUTE:          call_route(w, step); break;
+    case OP_RMS_NORM_ROUTE: call_rms_norm_route(w, step); break;
+    case OP_GROUP:          call_group(w, step); break;
+    case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: call_product(w, step); break;
+    case OP_CONV1D:         call_conv1d(w, step); break;
+    case OP_SCAN:           call_scan(w, step); break;
+    case OP_SWIGLU:         call_swiglu(w, step); break;
+    case OP_ROPE_TABLE:     call_rope_table(w, step); break;
+    case OP_ROPE:           call_rope(w, step); break;
+    case OP_ATTENTION:      call_attention(w, step); break;
+    case OP_RING_WRITE:     call_ring_write(w, step); break;
+    default: BUG("%s has no kernel", op_info(step->op->kind).text);
+    }
+}

@@ -1,0 +1,36 @@
+/* Code generator: a Plan becomes C, packed weights and a manifest. */
+#ifndef MOSSC_CODEGEN_H
+#define MOSSC_CODEGEN_H
+
+#include "../ir/plan.h"
+#include "../ir/text.h"
+
+#include <stdbool.h>
+
+/* The model's own source: kernels, layers, forward functions, the program table. Needs the kernel
+ * headers of bundle.h before it. `embedded`: the weights are linked in. */
+void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+/* manifest.json: what is exported, with argument types and shapes, memory and costs. */
+void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out);
+/* Bytes that stand before the manifest inside every artifact. */
+#define MANIFEST_MARK "mossc-manifest/1\n"
+
+/* Where tensors come from, for the packer. */
+typedef struct {
+    void *context;
+    int (*find)(void *context, const char *tensor);            /* -1: none */
+    int64_t (*out_rows)(void *context, int tensor);            /* length of the out axis */
+    void (*read)(void *context, int tensor, int64_t begin, int64_t count, float *out);   /* thread-safe */
+    void (*progress)(void *context, int64_t done, int64_t total);   /* bytes; may be NULL */
+} TensorSource;
+
+/* A value that cannot be packed. */
+typedef struct { bool found; int tensor; int64_t index; float value; } BadValue;
+
+/* Bytes of a weights file of this plan, header included. */
+int64_t pack_len(const Plan *plan);
+/* Fill `file` (pack_len bytes, zeroed) with header and packed weights, n_threads at a time. Returns the
+ * checksum; a non-finite value is told in `bad`. */
+uint64_t pack_weights(const Plan *plan, const TensorSource *source, int n_threads, uint8_t *file, BadValue *bad);
+
+#endif

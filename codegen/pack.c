@@ -1,0 +1,189 @@
+/* Packer: checkpoint tensors in the layouts of layout.def, one file of a plan's weights.
+ *
+ * Input: a Plan and a TensorSource. Output: header page, then main's slots and every layer's, at the
+ * plan's offsets. Work is one (layer, slot, expert) at a time, shared among threads; the bytes do not
+ * depend on how. Invariant: every element of the checkpoint that is stored is read once and checked
+ * to be finite.
+ */
+#include "codegen.h"
+
+#include "../runtime/program.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    const WeightSlot *slot;
+    int64_t offset;          /* in the data */
+    int tensor;
+    int64_t out_rows;        /* of the whole tensor */
+    int64_t expert;
+} Task;
+
+typedef struct {
+    const Plan *plan;
+    const TensorSource *source;
+    uint8_t *data;
+    Task *tasks;
+    int n_tasks;
+    atomic_int next;
+    atomic_llong done;
+    pthread_mutex_t lock;    /* of bad and progress */
+    BadValue *bad;
+} Packer;
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+int64_t pack_len(const Plan *plan) { return MOSS_WEIGHTS_HEADER_LEN + plan->weights_len; }
+
+static void read_checked(Packer *p, const Task *t, int64_t begin, int64_t count, float *out)
+{
+    p->source->read(p->source->context, t->tensor, begin, count, out);
+    for (int64_t i = 0; i < count; i++) {
+        if (isfinite(out[i]))
+            continue;
+        pthread_mutex_lock(&p->lock);
+        if (!p->bad->found || t->tensor < p->bad->tensor)
+            *p->bad = (BadValue){ true, t->tensor, begin + i, out[i] };
+        pthread_mutex_unlock(&p->lock);
+        return;
+    }
+}
+
+static void store(uint8_t *to, DType dtype, int64_t index, float value)
+{
+    switch (dtype) {
+    case DTYPE_F32: ((float *)(void *)to)[index] = value; break;
+    case DTYPE_BF16: ((uint16_t *)(void *)to)[index] = dtype_f32_to_bf16(value); break;
+    case DTYPE_F16: ((uint16_t *)(void *)to)[index] = dtype_f32_to_f16(value); break;
+    default: BUG("cannot pack %s", dtype_info(dtype)->text);
+    }
+}
+
+/* [out, in] of one expert -> [out panels][in][panel] */
+static void pack_panels(Packer *p, const Task *t)
+{
+    const WeightSlot *s = t->slot;
+    int panel = p->plan->tiling.panel;
+    int64_t n_panels = round_up(s->n_out, panel) / panel, size = dtype_len(s->dtype);
+    float *rows = malloc((size_t)(panel * s->n_in) * sizeof *rows);
+    if (!rows)
+        BUG("no memory to pack %s", s->tensor);
+    for (int64_t i = 0; i < n_panels; i++) {
+        int64_t first = i * panel, n = s->n_out - first < panel ? s->n_out - first : panel;
+        int64_t begin = (t->expert * t->out_rows + s->row_begin + first) * s->n_in;
+        uint8_t *to = p->data + t->offset + (t->expert * n_panels + i) * s->n_in * panel * size;
+        read_checked(p, t, begin, n * s->n_in, rows);
+        for (int64_t k = 0; k < s->n_in; k++)
+            for (int64_t j = 0; j < n; j++)
+                store(to, s->dtype, k * panel + j, rows[j * s->n_in + k]);
+    }
+    free(rows);
+}
+
+/* Everything else is small: whole, and float32. */
+static void pack_small(Packer *p, const Task *t)
+{
+    const WeightSlot *s = t->slot;
+    int64_t count = s->n_out * s->n_in, padded = round_up(s->n_out, p->plan->tiling.panel);
+    float *from = malloc((size_t)count * sizeof *from), *to = (float *)(void *)(p->data + t->offset);
+    if (!from)
+        BUG("no memory to pack %s", s->tensor);
+    read_checked(p, t, t->expert * count, count, from);      /* whole: never a part of the rows */
+    bool decay = strcmp(s->layout, "decay") == 0;
+    if (strcmp(s->layout, "rows") == 0) {
+        memcpy(to, from, (size_t)count * sizeof *to);
+    } else if (strcmp(s->layout, "vector") == 0) {
+        memcpy(to + t->expert * padded, from, (size_t)count * sizeof *to);
+    } else {                                           /* taps, decay: [out, in] -> [in][padded] */
+        for (int64_t i = 0; i < s->n_out; i++)
+            for (int64_t k = 0; k < s->n_in; k++)
+                to[k * padded + i] = decay ? (float)(-exp((double)from[i * s->n_in + k]) * 1.4426950408889634)
+                                           : from[i * s->n_in + k];
+    }
+    free(from);
+}
+
+static int64_t task_len(const Task *t) { return t->slot->len / t->slot->n_experts; }
+
+static void *work(void *argument)
+{
+    Packer *p = argument;
+    for (int i; (i = atomic_fetch_add(&p->next, 1)) < p->n_tasks && !p->bad->found;) {
+        const Task *t = &p->tasks[i];
+        if (strcmp(t->slot->layout, "panel") == 0)
+            pack_panels(p, t);
+        else
+            pack_small(p, t);
+        int64_t done = atomic_fetch_add(&p->done, task_len(t)) + task_len(t);
+        if (p->source->progress) {
+            pthread_mutex_lock(&p->lock);
+            p->source->progress(p->source->context, done, p->plan->weights_len);
+            pthread_mutex_unlock(&p->lock);
+        }
+    }
+    return NULL;
+}
+
+/* One task an expert of each slot of a block at `offset`; tensors are those of `layer` (-1: main). */
+static void add_tasks(Packer *p, const BlockPlan *block, int64_t offset, int layer)
+{
+    for (int i = 0; i < block->n_weights; i++) {
+        const WeightSlot *slot = &block->weights[i];
+        Text name = { 0 };
+        if (layer >= 0)
+            text_printf(&name, "layers.%d.", layer);
+        text_printf(&name, "%s", slot->tensor);
+        int tensor = p->source->find(p->source->context, name.data);
+        if (tensor < 0)
+            BUG("no tensor %s", name.data);
+        text_free(&name);
+        for (int64_t e = 0; e < slot->n_experts; e++)
+            p->tasks[p->n_tasks++] = (Task){ slot, offset + slot->offset, tensor,
+                                             p->source->out_rows(p->source->context, tensor), e };
+    }
+}
+
+static int64_t count_tasks(const Plan *plan)
+{
+    int64_t n = 0;
+    for (int i = -1; i < plan->n_layers; i++) {
+        const BlockPlan *block = i < 0 ? plan->main : plan->layers[i].block;
+        for (int j = 0; j < block->n_weights; j++)
+            n += block->weights[j].n_experts;
+    }
+    return n;
+}
+
+uint64_t pack_weights(const Plan *plan, const TensorSource *source, int n_threads, uint8_t *file, BadValue *bad)
+{
+    enum { MAX_THREADS = 16 };
+    Packer p = { .plan = plan, .source = source, .data = file + MOSS_WEIGHTS_HEADER_LEN, .bad = bad,
+                 .lock = PTHREAD_MUTEX_INITIALIZER };
+    *bad = (BadValue){ 0 };
+    p.tasks = calloc((size_t)count_tasks(plan), sizeof *p.tasks);
+    if (!p.tasks)
+        BUG("no memory for the list of tensors");
+    add_tasks(&p, plan->main, 0, -1);
+    for (int i = 0; i < plan->n_layers; i++)
+        add_tasks(&p, plan->layers[i].block, plan->layers[i].weights_offset, i);
+
+    pthread_t threads[MAX_THREADS];
+    int n = 0;
+    while (n < n_threads - 1 && n < MAX_THREADS && pthread_create(&threads[n], NULL, work, &p) == 0)
+        n++;
+    work(&p);
+    while (n > 0)
+        pthread_join(threads[--n], NULL);
+    free(p.tasks);
+
+    moss_weights_header header = { .magic = MOSS_WEIGHTS_MAGIC, .abi = MOSS_ABI, .model_hash = plan->hash,
+                                   .data_len = (uint64_t)plan->weights_len };
+    strncpy(header.name, plan->graph->name, sizeof header.name - 1);
+    header.checksum = moss_checksum(p.data, header.data_len);
+    memcpy(file, &header, sizeof header);
+    return header.checksum;
+}
