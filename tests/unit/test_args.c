@@ -3,8 +3,8 @@
  * Input: argument vectors. Links runtime/args.c alone.
  */
 #include "args.h"
+#include "unit.h"
 
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -147,7 +147,7 @@ static void test_help(void)
     }
 }
 
-static const CU_TestInfo tests[] = {
+static const UnitTest tests[] = {
     { "refused lines", test_bad_lines },
     { "defaults", test_defaults },
     { "values", test_values },
@@ -155,15 +155,4 @@ static const CU_TestInfo tests[] = {
     { "help", test_help },
 };
 
-int main(void)
-{
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 3;
-    CU_pSuite suite = CU_add_suite("args", NULL, NULL);
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
-        CU_add_test(suite, tests[i].pName, tests[i].pTestFunc);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failures != 0;
-}
+UNIT_MAIN("args", tests)

@@ -7,8 +7,8 @@
 #include "fake_program.h"
 #include "moss.h"
 #include "threads.h"
+#include "unit.h"
 
-#include <CUnit/Basic.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -583,7 +583,7 @@ static void test_public_facts(void)
     CU_ASSERT_EQUAL(moss_mode_top_k(-1), -1);
 }
 
-static const CU_TestInfo tests[] = {
+static const UnitTest tests[] = {
     { "facts about the program", test_public_facts },
     { "a damaged file is told as what it is", test_loader_names_what_is_wrong },
     { "no file", test_loader_without_file },
@@ -627,14 +627,9 @@ static void remove_directory(void)
 
 int main(void)
 {
-    if (!make_directory() || CU_initialize_registry() != CUE_SUCCESS)
+    if (!make_directory())
         return 3;
-    CU_pSuite suite = CU_add_suite("runtime", NULL, NULL);
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
-        CU_add_test(suite, tests[i].pName, tests[i].pTestFunc);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
+    const int code = unit_main("runtime", tests, (int)(sizeof tests / sizeof *tests));
     remove_directory();
-    return failures != 0;
+    return code;
 }

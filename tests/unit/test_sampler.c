@@ -5,8 +5,8 @@
  */
 #include "fake_program.h"
 #include "moss.h"
+#include "unit.h"
 
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -236,7 +236,7 @@ static void test_seeds(void)
     CU_ASSERT(same < 30);   /* near seeds are unlike: 1000 / 256 by chance */
 }
 
-static const CU_TestInfo tests[] = {
+static const UnitTest tests[] = {
     { "temperature 0", test_greedy },
     { "NaN and infinities", test_hostile_logits },
     { "settings out of range", test_odd_settings },
@@ -247,15 +247,4 @@ static const CU_TestInfo tests[] = {
     { "seeds", test_seeds },
 };
 
-int main(void)
-{
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 3;
-    CU_pSuite suite = CU_add_suite("sampler", NULL, NULL);
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
-        CU_add_test(suite, tests[i].pName, tests[i].pTestFunc);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failures != 0;
-}
+UNIT_MAIN("sampler", tests)
