@@ -161,8 +161,8 @@ static void corpus_add(Corpus *corpus, const char *path)
 static void corpus_add_headers(Corpus *corpus)
 {
     static const char *const headers[] = {
-        "H{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
-        "\"b\":{\"dtype\":\"BF16\",\"shape\":[24],\"data_offsets\":[16,64]}}",
+        ("H{\"a\":{\"dtype\":\"F32\",\"shape\":[2,2],\"data_offsets\":[0,16]},"
+         "\"b\":{\"dtype\":\"BF16\",\"shape\":[24],\"data_offsets\":[16,64]}}"),
         "H{\"__metadata__\":{\"format\":\"pt\"},\"a\":{\"dtype\":\"I8\",\"shape\":[],\"data_offsets\":[0,64]}}",
         "S\2\0\0\0\0\0\0", "S",
     };
