@@ -1,7 +1,8 @@
-/* Code generator: a Plan becomes C, packed weights and a manifest. */
+/* Code generator: a Plan becomes C, packed weights and a manifest. Its one public header. */
 #ifndef MOSSC_CODEGEN_H
 #define MOSSC_CODEGEN_H
 
+#include "bundle.h"
 #include "../ir/plan.h"
 #include "../ir/text.h"
 

@@ -30,13 +30,16 @@
 /* Before a loop of constant count whose array must end up in registers. */
 #define UNROLL _Pragma("GCC unroll 64")
 
-typedef float vf __attribute__((vector_size(4 * LANES), may_alias));
-typedef int32_t vi __attribute__((vector_size(4 * LANES), may_alias));
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
 typedef float vf_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-/* How a weight matrix is stored: the values of ir/dtype.def. */
-enum { WEIGHT_F32, WEIGHT_BF16, WEIGHT_F16 };
+/* How a weight matrix is stored: the values of ir/dtype.def. Macros, because compilers warn when
+ * an enum of ours is compared with a parameter, which is one of another enum. */
+#define WEIGHT_F32 0
+#define WEIGHT_BF16 1
+#define WEIGHT_F16 2
 
 /* ---- load, store, broadcast ---- */
 
@@ -155,6 +158,15 @@ KERNEL_INLINE vf vround(vf a)
 }
 
 /* ---- weights ---- */
+
+/* Bytes of one weight. */
+KERNEL_INLINE size_t weight_len(int dtype) { return dtype == WEIGHT_F32 ? 4 : 2; }
+
+/* The cache line at `base` + `len` bytes, which may lie outside the array, is wanted soon. */
+KERNEL_INLINE void prefetch(const void *base, size_t len)
+{
+    __builtin_prefetch((const void *)((uintptr_t)base + len));
+}
 
 KERNEL_INLINE float weight_from_f16(uint16_t bits)
 {

@@ -7,7 +7,7 @@
  * for bit. A block's keys are transposed, so that scores are vectors over keys; its values are
  * copied; all query heads of the kv head share both.
  *
- * scratch, floats: rows * (head_dim + key_block + head_stride + panel + 2) + 2 * key_block * head_stride
+ * scratch, floats: rows * (head_dim + key_block + head_stride + panel + 2) + (2 * key_block + 1) * head_stride
  * with rows = token_block * n_heads / n_kv_heads rounded up to tile_rows.
  */
 PARAM(n_heads, n)
@@ -24,7 +24,7 @@ PARAM(tile_rows, mr)     /* rows of a register tile */
 PARAM(panel, nr)         /* 2 vectors */
 
 KERNEL(attention)(
-    float *out,            /* [n_tokens][out_stride]: head h at h * head_dim; may be q */
+    float *out,            /* [n_tokens][out_stride]: head h at h * head_dim; may be q if the strides agree */
     const float *q,        /* [n_tokens][q_stride], rotated */
     const float *k,        /* [n_tokens][kv_stride], rotated */
     const float *v,        /* [n_tokens][kv_stride] */
@@ -37,7 +37,7 @@ KERNEL(attention)(
 {
     const int group = n_heads / n_kv_heads;
     const int max_rows = (token_block * group + tile_rows - 1) / tile_rows * tile_rows;
-    const int64_t ring_rows = window ? window : n_context;
+    const int64_t ring_rows = window > 0 ? window : n_context;
     const float scale = 1.44269504f / sqrtf(head_dim);       /* exp becomes 2^ */
     float *const query = scratch;                            /* [max_rows][head_dim] */
     float *const weight = query + max_rows * head_dim;       /* [max_rows][key_block]: scores, then p */
@@ -47,13 +47,16 @@ KERNEL(attention)(
     float *const total = values + key_block * head_stride;   /* [max_rows][LANES]: Σ p */
     float *const top = total + max_rows * panel;             /* [max_rows]: largest score so far */
     float *const shrink = top + max_rows;                    /* [max_rows]: of the sums so far */
+    float *const zeros = shrink + max_rows;                  /* [head_stride]: a key that is not there */
     const int n_items = (n_tokens + token_block - 1) / token_block * n_kv_heads;
 
+    for (int i = 0; i < head_stride; i += LANES)
+        vstore(zeros + i, vset(0));
     for (int item = item_begin; item < n_items; item += item_step) {
         const int head = item % n_kv_heads, t0 = item / n_kv_heads * token_block;
         const int n_rows = (n_tokens - t0 < token_block ? n_tokens - t0 : token_block) * group;
         const int64_t last = position + t0 + n_rows / group - 1;
-        const int64_t first = window && position + t0 >= window ? position + t0 - window + 1 : 0;
+        const int64_t first = window > 0 && position + t0 >= window ? position + t0 - window + 1 : 0;
 
         for (int r = 0; r < max_rows; r++) {
             const float *from = q + (size_t)(t0 + r / group) * q_stride + (head * group + r % group) * head_dim;
@@ -68,30 +71,28 @@ KERNEL(attention)(
 
         for (int64_t base = first - first % key_block; base <= last; base += key_block) {
             /* Pack the block; keys that no row may see are zero. */
+            int64_t ring_row = base < position ? base % ring_rows : 0;
             for (int j = 0; j < key_block; j += LANES) {
                 const float *key[LANES];
-                int known[LANES];
                 for (int i = 0; i < LANES; i++) {
                     const int64_t at = base + j + i;
-                    const int64_t row = at < position ? at % ring_rows : at - position;
+                    const int old = at < position, known = at >= first && at <= last;
+                    const int64_t row = old ? ring_row : at - position;
                     const size_t from = (size_t)row * kv_stride + (size_t)head * head_dim;
+                    const float *value = known ? (old ? ring_v : v) + from : zeros;
                     float *to = values + (j + i) * head_stride;
-                    known[i] = at >= first && at <= last;
-                    key[i] = known[i] ? (at < position ? ring_k : k) + from : k;
-                    const float *value = known[i] ? (at < position ? ring_v : v) + from : v;
-                    for (int c = 0; c < head_dim; c += LANES) {
-                        const int n = head_dim - c < LANES ? head_dim - c : LANES;
-                        vstore(to + c, vload_part(value + c, known[i] ? n : 0));
-                    }
+                    key[i] = known ? (old ? ring_k : k) + from : zeros;
+                    ring_row = ring_row + 1 < ring_rows ? ring_row + 1 : 0;
+                    for (int c = 0; c < head_dim; c += LANES)
+                        vstore(to + c, vload_part(value + c, head_dim - c < LANES ? head_dim - c : LANES));
                     for (int c = (head_dim + LANES - 1) / LANES * LANES; c < head_stride; c += LANES)
                         vstore(to + c, vset(0));
                 }
                 for (int c = 0; c < head_dim; c += LANES) {
-                    const int n = head_dim - c < LANES ? head_dim - c : LANES;
                     vf square[LANES];
                     UNROLL
                     for (int i = 0; i < LANES; i++)
-                        square[i] = vload_part(key[i] + c, known[i] ? n : 0);
+                        square[i] = vload_part(key[i] + c, head_dim - c < LANES ? head_dim - c : LANES);
                     vtranspose(square);
                     UNROLL
                     for (int i = 0; i < LANES; i++)
@@ -128,7 +129,7 @@ KERNEL(attention)(
             for (int r = 0; r < n_rows; r++) {
                 float *p = weight + r * key_block;
                 const int64_t at = position + t0 + r / group;
-                const int64_t oldest = window && at >= window ? at - window + 1 : 0;
+                const int64_t oldest = window > 0 && at >= window ? at - window + 1 : 0;
                 if (base > at || base + key_block <= oldest) {     /* none of this block is the row's */
                     for (int j = 0; j < key_block; j += LANES)
                         vstore(p + j, vset(0));

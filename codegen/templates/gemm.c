@@ -77,6 +77,11 @@ KERNEL(gemm)(
                 const vf start_lo = has_bias ? vload(start) : vset(0);
                 const vf start_hi = has_bias ? vload(start + LANES) : vset(0);
 
+                /* Every tile fetches its share of the next panel. */
+                const size_t wide_len = (size_t)n_in * panel * weight_len(weight_dtype);
+                const size_t step = wide_len / n_in / ((n_rows + tile_rows - 1) / tile_rows);
+                size_t ahead = (size_t)at * weight_len(weight_dtype) + wide_len;
+
                 int row = 0;
                 for (; row + tile_rows <= n_rows; row += tile_rows) {
                     const float *a = pack + (size_t)row * n_in, *b = wide;
@@ -84,7 +89,8 @@ KERNEL(gemm)(
                     UNROLL
                     for (int r = 0; r < tile_rows; r++)
                         lo[r] = start_lo, hi[r] = start_hi;
-                    for (int k = 0; k < n_in; k++, a += tile_rows, b += panel) {
+                    for (int k = 0; k < n_in; k++, a += tile_rows, b += panel, ahead += step) {
+                        prefetch(weights, ahead);
                         const vf b_lo = vload(b), b_hi = vload(b + LANES);
                         UNROLL
                         for (int r = 0; r < tile_rows; r++) {
@@ -112,7 +118,8 @@ KERNEL(gemm)(
                     UNROLL
                     for (int r = 0; r < tail_rows; r++)
                         lo[r] = start_lo, hi[r] = start_hi;
-                    for (int k = 0; k < n_in; k++, a += tail_rows, b += panel) {
+                    for (int k = 0; k < n_in; k++, a += tail_rows, b += panel, ahead += step) {
+                        prefetch(weights, ahead);
                         const vf b_lo = vload(b), b_hi = vload(b + LANES);
                         UNROLL
                         for (int r = 0; r < tail_rows; r++) {

@@ -14,6 +14,7 @@ PARAM(out_pairs, op)     /* out has a row for 0: the token, gates applied, 1: ea
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
 PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
 PARAM(panel, nr)         /* 2 vectors */
+PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used one */
 
 KERNEL(gemv)(
     float *out,               /* [1 or top_k][out_stride] */
@@ -44,6 +45,13 @@ KERNEL(gemv)(
             if (width == 4) {
                 for (int k = 0; k < n_in; k++) {
                     const vf a = vbroadcast(x + k);
+                    /* Each stream goes on in the panel four further on. */
+                    const size_t ahead = at + (size_t)(k + prefetch_rows) * panel +
+                                         (k + prefetch_rows < n_in ? 0 : 3 * panel_len);
+                    UNROLL
+                    for (int j = 0; j < 4; j++)
+                        for (size_t line = 0; line < panel * weight_len(weight_dtype); line += 64)
+                            prefetch(weights, (ahead + (size_t)j * panel_len) * weight_len(weight_dtype) + line);
                     UNROLL
                     for (int j = 0; j < 8; j++) {
                         const size_t i = at + (size_t)(j / 2) * panel_len + (size_t)k * panel + j % 2 * LANES;

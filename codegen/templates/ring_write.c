@@ -12,7 +12,7 @@ KERNEL(ring_write)(
     int64_t position,    /* of token 0 */
     int64_t n_context, int n_tokens, int panel_begin, int panel_end)
 {
-    const int64_t rows = window ? window : n_context;
+    const int64_t rows = window > 0 ? window : n_context;
     for (int64_t t = n_tokens > rows ? n_tokens - rows : 0; t < n_tokens; t++) {
         const size_t from = (size_t)t * kv_stride, to = (size_t)((position + t) % rows) * kv_stride;
         for (int i = panel_begin * panel; i < panel_end * panel; i += LANES) {

@@ -24,28 +24,42 @@ KERNEL(scan)(
     float *state,          /* [d_state][stride] */
     int n_tokens, int panel_begin, int panel_end)
 {
+    enum { block = 8 };      /* tokens whose Δ and gate are computed ahead, which hides their latency */
     for (int i = panel_begin * panel; i < panel_end * panel; i += LANES) {
-        vf s[d_state];
-        UNROLL
-        for (int n = 0; n < d_state; n++)
-            s[n] = vload(state + (size_t)n * stride + i);
         const vf skip = vload(d + i);
-        for (int t = 0; t < n_tokens; t++) {
-            const size_t at = (size_t)t * stride + i;
-            const float *b = bc + (size_t)t * bc_stride, *c = b + d_state;
-            const vf xt = vload(x + at), zt = vload(z + (size_t)t * z_stride + i);
-            const vf dt = vsoftplus(vload(dt_raw + at)), dt_x = dt * xt;
-            vf sum = skip * xt;
-            UNROLL
-            for (int n = 0; n < d_state; n++) {
-                const vf an = vload(a + (size_t)n * stride + i), power = dt * an;
-                vf input = dt_x;
-                if (zoh)                                  /* log2(e) (2^power - 1) / a, or Δ for a = 0 */
-                    input = xt * vselect(an == 0, dt, vexp2m1(power) * 1.44269504f / an);
-                s[n] = vfma(vexp2(power), s[n], input * vset(b[n]));
-                sum = vfma(vset(c[n]), s[n], sum);
+        vf s[d_state], over_a[d_state];
+        UNROLL
+        for (int n = 0; n < d_state; n++) {
+            s[n] = vload(state + (size_t)n * stride + i);
+            over_a[n] = zoh ? vset(1.44269504f) / vload(a + (size_t)n * stride + i) : vset(0);
+        }
+        for (int t0 = 0; t0 < n_tokens; t0 += block) {
+            const int n_block = n_tokens - t0 < block ? n_tokens - t0 : block;
+            vf dt[block], xt[block], gate[block];
+            for (int t = 0; t < n_block; t++) {
+                const size_t at = (size_t)(t0 + t) * stride + i, z_at = (size_t)(t0 + t) * z_stride + i;
+                dt[t] = vsoftplus(vload(dt_raw + at));
+                xt[t] = vload(x + at);
+                gate[t] = vsilu(vload(z + z_at));
+                prefetch(dt_raw, (at + block * stride) * sizeof *dt_raw);
+                prefetch(x, (at + block * stride) * sizeof *x);
+                prefetch(z, (z_at + block * z_stride) * sizeof *z);
             }
-            vstore(y + at, sum * vsilu(zt));
+            for (int t = 0; t < n_block; t++) {
+                const float *b = bc + (size_t)(t0 + t) * bc_stride, *c = b + d_state;
+                const vf dt_x = dt[t] * xt[t];
+                vf sum = skip * xt[t];
+                UNROLL
+                for (int n = 0; n < d_state; n++) {
+                    const vf an = vload(a + (size_t)n * stride + i), power = dt[t] * an;
+                    vf input = dt_x;
+                    if (zoh)                              /* Δ where a = 0 */
+                        input = xt[t] * vselect(an == 0, dt[t], vexp2m1(power) * over_a[n]);
+                    s[n] = vfma(vexp2(power), s[n], input * vset(b[n]));
+                    sum = vfma(vset(c[n]), s[n], sum);
+                }
+                vstore(y + (size_t)(t0 + t) * stride + i, sum * gate[t]);
+            }
         }
         UNROLL
         for (int n = 0; n < d_state; n++)

@@ -1,0 +1,320 @@
+/* Templates: reading one file, binding its parameters, printing and parsing instance names.
+ *
+ * Reading is strict, because a template that is slightly wrong would otherwise show up as a C
+ * compiler's message about generated code. The C itself is not parsed: only comments, strings and
+ * brackets are followed, to find where the arguments and the body end.
+ */
+#include "template.h"
+
+#include <limits.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { RENDER_WIDTH = 100 };   /* columns of generated code */
+
+/* ---- reading ---- */
+
+static bool is_name_char(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_';
+}
+
+/* Past a comment, string or character constant that starts at p, or p itself; NULL: it never ends. */
+static const char *skip_opaque(const char *p)
+{
+    if (p[0] == '/' && p[1] == '*') {
+        const char *end = strstr(p + 2, "*/");
+        return end ? end + 2 : NULL;
+    }
+    if (*p != '"' && *p != '\'')
+        return p;
+    const char quote = *p++;
+    for (; *p && *p != quote && *p != '\n'; p++)
+        if (*p == '\\' && p[1])
+            p++;
+    return *p == quote ? p + 1 : NULL;
+}
+
+static const char *skip_blank(const char *p)
+{
+    for (;;) {
+        const char *next = p + strspn(p, " \t\n");
+        if (next[0] == '/' && next[1] == '*')
+            next = skip_opaque(next);
+        if (!next || next == p)
+            return p;
+        p = next;
+    }
+}
+
+/* Past the bracket that closes the one at p, or NULL. */
+static const char *skip_brackets(const char *p, char open, char close)
+{
+    int depth = 0;
+    while (*p) {
+        const char *next = skip_opaque(p);
+        if (!next)
+            return NULL;
+        if (next != p) {
+            p = next;
+            continue;
+        }
+        depth += (*p == open) - (*p == close);
+        p++;
+        if (depth == 0)
+            return p;
+    }
+    return NULL;
+}
+
+/* Reads "name" into *name; NULL when there is none. */
+static const char *read_name(Arena *arena, const char *p, const char **name)
+{
+    size_t len = 0;
+    while (is_name_char(p[len]))
+        len++;
+    if (len == 0 || (p[0] >= '0' && p[0] <= '9'))
+        return NULL;
+    *name = arena_strndup(arena, p, len);
+    return p + len;
+}
+
+/* "(name, code)" at p. */
+static const char *read_param(Arena *arena, const char *p, TemplateParam *param)
+{
+    if (!(p = read_name(arena, p + 1, &param->name)) || strncmp(p, ", ", 2) != 0)
+        return NULL;
+    if (!(p = read_name(arena, p + 2, &param->code)) || *p != ')')
+        return NULL;
+    for (const char *c = param->code; *c; c++)
+        if (*c == '_' || (*c >= '0' && *c <= '9'))
+            return NULL;              /* a code ends where its value's digits start */
+    return p + 1;
+}
+
+/* The opening comment's first sentence, on one line. */
+static const char *read_summary(Arena *arena, const char *text, const char *end)
+{
+    const char *p = text + 2 + strspn(text + 2, " *\n");
+    const char *stop = p;
+    while (stop < end - 2 && !(*stop == '.' && strchr(" \n", stop[1])))
+        stop++;
+    char *summary = arena_strndup(arena, p, (size_t)(stop - p));
+    size_t len = 0;
+    for (const char *c = summary; *c; c++) {
+        if (*c == '\n')                   /* the next line starts with " * " */
+            c += strspn(c, "\n *") - 1, summary[len++] = ' ';
+        else
+            summary[len++] = *c;
+    }
+    summary[len] = '\0';
+    return summary;
+}
+
+const Template *template_parse(Arena *arena, const EmbeddedFile *file, const char **problem)
+{
+#define REJECT(...) return *problem = arena_printf(arena, __VA_ARGS__), NULL
+    Template *template = arena_one(arena, Template);
+    const char *p = file->text;
+    if (strlen(p) != file->len)
+        REJECT("its text holds a NUL byte");
+    if (strncmp(p, "/* ", 3) != 0 || !skip_opaque(p))
+        REJECT("it must open with a comment");
+    template->summary = read_summary(arena, p, skip_opaque(p));
+    for (p = skip_blank(p); strncmp(p, "PARAM(", 6) == 0 || strncmp(p, "FPARAM(", 7) == 0; p = skip_blank(p)) {
+        if (template->n_params == TEMPLATE_MAX_PARAMS)
+            REJECT("more than %d parameters", TEMPLATE_MAX_PARAMS);
+        TemplateParam *param = &template->params[template->n_params];
+        param->is_float = *p == 'F';
+        const char *next = read_param(arena, p + (param->is_float ? 6 : 5), param);
+        if (!next)
+            REJECT("parameter %d is not PARAM(name, code)", template->n_params);
+        for (int i = 0; i < template->n_params; i++)
+            if (!strcmp(template->params[i].name, param->name) || !strcmp(template->params[i].code, param->code))
+                REJECT("parameter %s (%s) comes twice", param->name, param->code);
+        template->n_params++;
+        p = next;
+    }
+    if (template->n_params == 0)
+        REJECT("it has no PARAM line");
+    if (strncmp(p, "KERNEL(", 7) != 0)
+        REJECT("expected PARAM or KERNEL at \"%.20s\"", p);
+    if (!(p = read_name(arena, p + 7, &template->name)) || strncmp(p, ")(", 2) != 0)
+        REJECT("expected KERNEL(name)(arguments)");
+    const size_t name_len = strlen(template->name);
+    if (strncmp(file->name, template->name, name_len) != 0 || strcmp(file->name + name_len, ".c") != 0)
+        REJECT("kernel %s is in file %s", template->name, file->name);
+    const char *args = p + 1;
+    if (!(p = skip_brackets(args, '(', ')')))
+        REJECT("its argument list does not end");
+    template->args = arena_strndup(arena, args, (size_t)(p - args));
+    const char *body = p + strspn(p, " \n");
+    if (*body != '{' || !(p = skip_brackets(body, '{', '}')))
+        REJECT("its body does not end");
+    template->body = arena_strndup(arena, body, (size_t)(p - body));
+    if (*skip_blank(p))
+        REJECT("something follows the kernel: \"%.20s\"", skip_blank(p));
+    for (const char *line = file->text; line; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+        if (line[strspn(line, " \t")] == '#')
+            REJECT("it uses the preprocessor: \"%.20s\"", line);
+    return template;
+#undef REJECT
+}
+
+const Template *template_find(Arena *arena, const char *name)
+{
+    const size_t len = strlen(name);
+    for (int i = 0; i < n_embedded_templates; i++) {
+        const EmbeddedFile *file = &embedded_templates[i];
+        if (strncmp(file->name, name, len) != 0 || strcmp(file->name + len, ".c") != 0)
+            continue;
+        const char *problem = NULL;
+        const Template *template = template_parse(arena, file, &problem);
+        if (!template)
+            BUG("template %s: %s", file->name, problem);
+        return template;
+    }
+    BUG("no template %s", name);
+}
+
+int template_param(const Template *template, const char *name)
+{
+    for (int i = 0; i < template->n_params; i++)
+        if (strcmp(template->params[i].name, name) == 0)
+            return i;
+    BUG("template %s has no parameter %s", template->name, name);
+}
+
+/* Does some instance name of `template` start like the name of another template? */
+static bool name_hides(const Template *template, const char *other)
+{
+    const size_t len = strlen(template->name), code_len = strlen(template->params[0].code);
+    if (strncmp(other, template->name, len) != 0 || other[len] != '_')
+        return false;
+    const char *value = other + len + 1 + code_len;
+    return strncmp(other + len + 1, template->params[0].code, code_len) == 0 &&
+           *value && strchr("m0123456789", *value);
+}
+
+void template_check_all(void)
+{
+    Arena *arena = arena_new();
+    for (int i = 0; i < n_embedded_templates; i++) {
+        const char *problem = NULL;
+        const Template *template = template_parse(arena, &embedded_templates[i], &problem);
+        if (!template)
+            BUG("template %s: %s", embedded_templates[i].name, problem);
+        for (int j = 0; j < n_embedded_templates; j++)
+            if (name_hides(template, embedded_templates[j].name))
+                BUG("instances of %s read like template %s", template->name, embedded_templates[j].name);
+    }
+    arena_free(arena);
+}
+
+/* ---- instance names ---- */
+
+static void print_value(const TemplateParam *param, double value, Text *out)
+{
+    if (param->is_float ? !isfinite(value) : !(value == floor(value) && fabs(value) <= INT_MAX))
+        BUG("parameter %s cannot be %g", param->name, value);
+    if (param->is_float)
+        text_double(out, value);
+    else
+        text_printf(out, "%d", (int)value);
+}
+
+/* The same value as part of an identifier: '.' is d, '-' m, '+' p. */
+static void print_name_value(const TemplateParam *param, double value, Text *out)
+{
+    size_t start = out->len;
+    print_value(param, value, out);
+    for (char *c = out->data + start; *c; c++)
+        *c = *c == '.' ? 'd' : *c == '-' ? 'm' : *c == '+' ? 'p' : *c;
+}
+
+void template_print_name(const Template *template, const double *values, Text *out)
+{
+    text_printf(out, "%s", template->name);
+    for (int i = 0; i < template->n_params; i++) {
+        text_printf(out, "_%s", template->params[i].code);
+        print_name_value(&template->params[i], values[i], out);
+    }
+}
+
+/* Read `name` as an instance of `template`: only the very text that print_name gives is one. */
+static bool parse_instance(const Template *template, const char *name, double *values)
+{
+    const char *p = name + strlen(template->name);
+    for (int i = 0; i < template->n_params; i++) {
+        const size_t code_len = strlen(template->params[i].code);
+        char digits[40];
+        size_t len = 0;
+        if (*p != '_' || strncmp(p + 1, template->params[i].code, code_len) != 0)
+            return false;
+        for (p += 1 + code_len; *p && *p != '_'; p++) {
+            if (len == sizeof digits - 1 || !strchr("0123456789demp", *p))
+                return false;
+            digits[len++] = (char)(*p == 'd' ? '.' : *p == 'm' ? '-' : *p == 'p' ? '+' : *p);
+        }
+        digits[len] = '\0';
+        char *end;
+        values[i] = strtod(digits, &end);
+        if (len == 0 || *end || !isfinite(values[i]) ||
+            (!template->params[i].is_float && (values[i] != floor(values[i]) || fabs(values[i]) > INT_MAX)))
+            return false;
+    }
+    Text canonical = { 0 };
+    template_print_name(template, values, &canonical);
+    const bool same = *p == '\0' && strcmp(canonical.data, name) == 0;
+    text_free(&canonical);
+    return same;
+}
+
+const Template *template_parse_name(Arena *arena, const char *name, double *values)
+{
+    for (int i = 0; i < n_embedded_templates; i++) {
+        const size_t len = strlen(embedded_templates[i].name) - 2;     /* without ".c" */
+        if (strncmp(name, embedded_templates[i].name, len) != 0 || name[len] != '_')
+            continue;
+        char *base = arena_strndup(arena, name, len);
+        const Template *template = template_find(arena, base);
+        if (parse_instance(template, name, values))
+            return template;
+    }
+    return NULL;
+}
+
+/* ---- rendering ---- */
+
+void template_render(const Template *template, const double *values, Text *out)
+{
+    text_printf(out, "/* %s: %s. */\nstatic void ", template->name, template->summary);
+    template_print_name(template, values, out);
+    text_printf(out, "%s\n{\n", template->args);
+
+    size_t line = out->len;
+    const char *before = "    enum { ";
+    for (int i = 0; i < template->n_params; i++) {
+        const TemplateParam *param = &template->params[i];
+        if (param->is_float)
+            continue;
+        if (out->len - line > RENDER_WIDTH - 30) {
+            before = ",\n           ";
+            line = out->len;
+        }
+        text_printf(out, "%s%s = ", before, param->name);
+        print_value(param, values[i], out);
+        before = ", ";
+    }
+    text_printf(out, " };\n");
+    for (int i = 0; i < template->n_params; i++) {
+        if (!template->params[i].is_float)
+            continue;
+        text_printf(out, "    static const double %s = ", template->params[i].name);
+        print_value(&template->params[i], values[i], out);
+        text_printf(out, ";\n");
+    }
+    text_printf(out, "%s\n", template->body + 2);      /* after "{\n" */
+}
