@@ -130,7 +130,8 @@ Op *op_insert(Module *module, Block *block, Op *before, OpKind kind, int n_opera
     op->kind = kind;
     op->n_results = op_info(kind).n_results;
     op->n_operands = n_operands;
-    memcpy(op->operand, operands, (size_t)n_operands * sizeof *operands);
+    for (int i = 0; i < n_operands; i++)
+        op->operand[i] = operands[i];
     op->next = before;
     op->prev = before ? before->prev : block->last;
     *(op->prev ? &op->prev->next : &block->first) = op;
