@@ -1,7 +1,7 @@
 /* The stand-in model; see fake_program.h. Built with FAKE_EMBEDDED, FAKE_VOCAB, FAKE_FEATURES or
  * FAKE_FULL_ATTENTION it becomes other artifacts for the command-line tests; run with
  * FAKE_WEIGHTS_TO=FILE in the environment it writes its weights there and ends. */
-#define moss_program_data fake_declared_elsewhere   /* declared const there, changed by tests here */
+#define moss_program_data fake_declared_const   /* as program.h does; tests change it */
 #include "fake_program.h"
 #undef moss_program_data
 

