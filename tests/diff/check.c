@@ -1,0 +1,304 @@
+/* One check: compile, run every way there is to run it, compare.
+ *
+ * The same tokens are processed as one prefill, one at a time, and in chunks, in every mode and
+ * with several thread counts. The prefill of each mode on the first thread count is held against
+ * the reference within the dtype's tolerance; every other run against that prefill within
+ * AGREE_TOLERANCE, and how many of them are the same to the bit is counted. An ill-conditioned
+ * model is allowed what rounding alone can do to it, and the line says so.
+ * Input: a Check. Output: a verdict. Invariant: a NaN anywhere fails.
+ */
+#include "check.h"
+#include "artifact.h"
+#include "condition.h"
+#include "process.h"
+#include "settle.h"
+#include "weights_draw.h"
+
+#include "../../compiler/graph_read.h"
+#include "../../compiler/weights.h"
+#include "../../ir/text.h"
+
+#include <math.h>
+#include <string.h>
+
+#define AGREE_TOLERANCE 1e-5
+/* Rounding at every step adds up to some 2 to 26 times what rounding the embedding alone does
+ * (measured with the reference's own loops in float32 on 350 cases); a wider allowance than
+ * HOPELESS would let mistakes through. */
+#define CONDITION_FACTOR 32
+#define HOPELESS 0.05
+
+/* Lengths that do not divide the prompts' and one that most chunks are rounded to. */
+static const int chunks[] = { 2, 3, 7, 64 };
+
+enum { N_CHUNKS = sizeof chunks / sizeof chunks[0], N_SCHEDULES = 2 + N_CHUNKS };
+
+/* The inputs both sides read. */
+typedef struct {
+    const char *graph_path, *weights_source;
+    Graph *graph;
+    Weights *weights;
+    DType quant;         /* REF_OWN: the checkpoint's */
+    double tolerance;
+    int32_t *tokens;     /* [n_tokens], settled */
+    int n_tokens, n_replaced;
+    double **expected;   /* [n_modes][n_tokens, V] */
+    double rounding[GRAPH_MAX_MODES];   /* what float32 may come to, relative; see condition.h */
+} Subject;
+
+typedef struct {
+    double error;          /* worst of all modes, relative to the reference */
+    double disagreement;   /* worst of all runs, relative to its mode's first prefill */
+    int n_runs, n_identical;
+} Findings;
+
+/* --- Preparation --- */
+
+static const char *diags_text(Arena *arena, const Diags *diags)
+{
+    Text text = { 0 };
+    diags_print(diags, &text);
+    const char *copy = arena_strdup(arena, text.data ? text.data : "no reason given");
+    text_free(&text);
+    return copy;
+}
+
+/* graph.json in the check's directory, unless the case brings a file. */
+static bool prepare_graph(const Check *check, Arena *arena, Diags *diags, Subject *subject)
+{
+    const Case *test = check->test;
+    subject->graph_path = test->graph_path;
+    if (!test->graph_path) {
+        subject->graph_path = arena_printf(arena, "%s/graph.json", check->dir);
+        if (!file_write(subject->graph_path, test->graph_text, strlen(test->graph_text)))
+            return false;
+    }
+    subject->graph = graph_read_file(arena, diags, subject->graph_path);
+    return subject->graph != NULL;
+}
+
+static bool prepare_weights(const Check *check, Arena *arena, Diags *diags, Subject *subject)
+{
+    const Case *test = check->test;
+    subject->weights_source = test->weights;
+    subject->weights = weights_open(arena, diags, subject->graph, test->weights);
+    if (!subject->weights || test->draw == DRAW_PLAIN)
+        return subject->weights != NULL;
+    subject->weights_source = arena_printf(arena, "%s/weights.safetensors", check->dir);
+    bool ok = weights_draw(subject->weights, test->draw, test->seed, subject->weights_source);
+    weights_close(subject->weights);
+    subject->weights = ok ? weights_open(arena, diags, subject->graph, subject->weights_source)
+                          : NULL;
+    return subject->weights != NULL;
+}
+
+/* The dtype asked for; with "own" the tolerance is that of the embedding's. */
+static bool prepare_quant(const Check *check, Subject *subject)
+{
+    DType stored = weights_dtype(subject->weights, weights_find(subject->weights, "embed.weight"));
+    subject->quant = REF_OWN;
+    if (strcmp(check->quant, "own") != 0) {
+        if (!dtype_from_text(check->quant, &stored) || !*dtype_info(stored)->safetensors)
+            return false;
+        subject->quant = stored;
+    }
+    subject->tolerance = dtype_info(stored)->tolerance;
+    return true;
+}
+
+static bool prepare_tokens(const Check *check, Arena *arena, Subject *subject)
+{
+    const Case *test = check->test;
+    if (!test->tokens)
+        return false;
+    subject->n_tokens = test->n_tokens;
+    subject->tokens = arena_array(arena, int32_t, (size_t)test->n_tokens);
+    memcpy(subject->tokens, test->tokens, (size_t)test->n_tokens * sizeof *test->tokens);
+    const Ref *ref = ref_open(arena, subject->graph, subject->weights, subject->quant);
+    subject->expected = settle_tokens(arena, subject->graph, ref, subject->tokens,
+                                      subject->n_tokens, test->seed, &subject->n_replaced);
+    for (int mode = 0; subject->expected && mode < subject->graph->n_modes; mode++)
+        subject->rounding[mode] = CONDITION_FACTOR
+            * condition_measure(arena, ref, mode, subject->tokens, subject->n_tokens,
+                                subject->expected[mode]);
+    return true;
+}
+
+static double worst_rounding(const Subject *subject)
+{
+    double worst = 0;
+    for (int mode = 0; mode < subject->graph->n_modes; mode++)
+        worst = fmax(worst, subject->rounding[mode]);
+    return worst;
+}
+
+static Verdict prepare(const Check *check, Arena *arena, Subject *subject, const char **words)
+{
+    Diags *diags = diags_new(arena);
+    if (!prepare_graph(check, arena, diags, subject)
+        || !prepare_weights(check, arena, diags, subject)) {
+        *words = arena_printf(arena, "cannot prepare: %s", diags_text(arena, diags));
+        return VERDICT_FAILED;
+    }
+    if (!prepare_quant(check, subject) || !prepare_tokens(check, arena, subject)) {
+        *words = "cannot prepare: no such dtype, or no tokens";
+        return VERDICT_FAILED;
+    }
+    if (!subject->expected)
+        *words = "no tokens found that every router is sure of";
+    else if (!(worst_rounding(subject) <= HOPELESS))
+        *words = "so ill-conditioned that float32 means nothing";
+    else
+        return VERDICT_PASSED;
+    return VERDICT_SKIPPED;
+}
+
+/* --- Comparison --- */
+
+/* max |a - b| / max |b|; infinite when a value is not finite. */
+static double distance_to_reference(const float *a, const double *b, size_t n)
+{
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        double difference = fabs((double)a[i] - b[i]);
+        if (!isfinite(difference))
+            return INFINITY;
+        worst = fmax(worst, difference);
+        largest = fmax(largest, fabs(b[i]));
+    }
+    return largest > 0 ? worst / largest : INFINITY;
+}
+
+static double distance_of_runs(const float *a, const float *b, size_t n)
+{
+    double worst = 0, largest = 0;
+    for (size_t i = 0; i < n; i++) {
+        double difference = fabs((double)a[i] - (double)b[i]);
+        if (!isfinite(difference))
+            return INFINITY;
+        worst = fmax(worst, difference);
+        largest = fmax(largest, fabs((double)b[i]));
+    }
+    return largest > 0 ? worst / largest : INFINITY;
+}
+
+/* --- Running --- */
+
+/* Schedule 0 is the prefill, 1 the steps, then the chunks; false: a chunk holds all tokens. */
+static bool schedule_make(int which, int n_tokens, Schedule *out)
+{
+    *out = (Schedule){ .step = which == 1, .chunk = which < 2 ? 0 : chunks[which - 2] };
+    return out->chunk < n_tokens;
+}
+
+static size_t logits_count(const Subject *subject)
+{
+    return (size_t)(subject->n_tokens * subject->graph->vocab_size);
+}
+
+/* One more run of a mode, against that mode's first. */
+static bool run_again(const Check *check, Arena *arena, const Subject *subject, int mode,
+                      const Schedule *schedule, const float *first, Findings *findings,
+                      const char **words)
+{
+    size_t n = logits_count(subject);
+    ArenaMark mark = arena_mark(arena);
+    float *logits = artifact_run(check, arena, schedule, subject->tokens, subject->n_tokens, n,
+                                 words);
+    if (!logits) {
+        *words = arena_printf(arena, "%s: %s", schedule_text(arena, schedule), *words);
+        return false;
+    }
+    double distance = distance_of_runs(logits, first, n);
+    findings->n_runs++;
+    findings->n_identical += memcmp(logits, first, n * sizeof *first) == 0;
+    findings->disagreement = fmax(findings->disagreement, distance);
+    arena_release(arena, mark);
+    double allowed = check->exact ? 0 : fmax(AGREE_TOLERANCE, subject->rounding[mode]);
+    bool ok = distance <= allowed;
+    if (!ok)
+        *words = arena_printf(arena, "%s differs from prefill by %.2g, allowed %.0e",
+                              schedule_text(arena, schedule), distance, allowed);
+    return ok;
+}
+
+/* Every schedule with every thread count in the default mode; in the others every schedule, the
+ * thread counts taking turns. */
+static bool run_schedules(const Check *check, Arena *arena, const Subject *subject, int mode,
+                          const float *first, Findings *findings, const char **words)
+{
+    int top_k = (int)subject->graph->mode_top_k[mode];
+    for (int which = 0; which < N_SCHEDULES; which++)
+        for (int i = 0; i < check->n_threads; i++) {
+            Schedule schedule;
+            if ((which == 0 && i == 0) || !schedule_make(which, subject->n_tokens, &schedule)
+                || (mode > 0 && i != (which + mode) % check->n_threads))
+                continue;
+            schedule.n_threads = check->threads[i];
+            schedule.top_k = top_k;
+            if (!run_again(check, arena, subject, mode, &schedule, first, findings, words))
+                return false;
+        }
+    Schedule plain = { .n_threads = check->threads[0] };   /* no option: the default mode */
+    return mode > 0
+        || run_again(check, arena, subject, mode, &plain, first, findings, words);
+}
+
+static bool run_mode(const Check *check, Arena *arena, const Subject *subject, int mode,
+                     Findings *findings, const char **words)
+{
+    size_t n = logits_count(subject);
+    Schedule prefill = { .n_threads = check->threads[0],
+                         .top_k = (int)subject->graph->mode_top_k[mode] };
+    float *first = artifact_run(check, arena, &prefill, subject->tokens, subject->n_tokens, n,
+                                words);
+    if (!first) {
+        *words = arena_printf(arena, "%s: %s", schedule_text(arena, &prefill), *words);
+        return false;
+    }
+    double error = distance_to_reference(first, subject->expected[mode], n);
+    double allowed = fmax(subject->tolerance, subject->rounding[mode]);
+    findings->error = fmax(findings->error, error);
+    if (!(error <= allowed)) {
+        *words = arena_printf(arena, "%s: error %.2g, allowed %.0e", schedule_text(arena, &prefill),
+                              error, allowed);
+        return false;
+    }
+    return run_schedules(check, arena, subject, mode, first, findings, words);
+}
+
+static const char *summary(Arena *arena, const Subject *subject, const Findings *findings)
+{
+    Text text = { 0 };
+    text_printf(&text, "error %.1e, runs differ by %.1e, identical %d/%d, tokens %d",
+                findings->error, findings->disagreement, findings->n_identical, findings->n_runs,
+                subject->n_tokens);
+    if (subject->n_replaced)
+        text_printf(&text, " (%d replaced)", subject->n_replaced);
+    if (worst_rounding(subject) > subject->tolerance)
+        text_printf(&text, ", ILL-CONDITIONED: %.0e allowed", worst_rounding(subject));
+    text_printf(&text, ", modes");
+    for (int mode = 0; mode < subject->graph->n_modes; mode++)
+        text_printf(&text, " %d", (int)subject->graph->mode_top_k[mode]);
+    const char *copy = arena_strdup(arena, text.data);
+    text_free(&text);
+    return copy;
+}
+
+Verdict check_run(const Check *check, Arena *arena, const char **words)
+{
+    Subject subject = { 0 };
+    Findings findings = { 0 };
+    Verdict verdict = prepare(check, arena, &subject, words);
+    if (subject.weights)
+        weights_close(subject.weights);
+    if (verdict != VERDICT_PASSED)
+        return verdict;
+    if (!artifact_compile(check, arena, subject.graph_path, subject.weights_source, words))
+        return VERDICT_FAILED;
+    for (int mode = 0; mode < subject.graph->n_modes; mode++)
+        if (!run_mode(check, arena, &subject, mode, &findings, words))
+            return VERDICT_FAILED;
+    *words = summary(arena, &subject, &findings);
+    return VERDICT_PASSED;
+}

@@ -1,0 +1,44 @@
+/* Conditioning: run the reference again with a slightly wrong embedding.
+ *
+ * Input: a reference and its logits. Output: the relative change, worst of a few tries.
+ * Invariant: the reference itself is not touched; a tied head stays exact.
+ */
+#include "condition.h"
+#include "cases.h"
+
+#include "../ref/ref_layers.h"
+
+#include <math.h>
+
+enum { TRIES = 3 };
+
+static double change_of_try(Arena *arena, const Ref *ref, int mode, const int32_t *tokens,
+                            int n_tokens, const double *logits, Stream *stream)
+{
+    int64_t n_embed = ref->vocab_size * ref->d_model, n = n_tokens * ref->vocab_size;
+    double *embed = arena_array(arena, double, (size_t)n_embed);   /* [V, d] */
+    double *moved = arena_array(arena, double, (size_t)n);         /* [n_tokens, V] */
+    Ref inexact = *ref;
+    for (int64_t i = 0; i < n_embed; i++)
+        embed[i] = ref->embed[i] * (1 + 0x1p-24 * stream_uniform(stream));
+    inexact.embed = embed;
+    ref_logits(&inexact, mode, tokens, n_tokens, moved);
+    double worst = 0, largest = 0;
+    for (int64_t i = 0; i < n; i++) {
+        worst = fmax(worst, fabs(moved[i] - logits[i]));
+        largest = fmax(largest, fabs(logits[i]));
+    }
+    return worst / largest;
+}
+
+double condition_measure(Arena *arena, const Ref *ref, int mode, const int32_t *tokens,
+                         int n_tokens, const double *logits)
+{
+    Stream stream = { 1 };
+    ArenaMark mark = arena_mark(arena);
+    double worst = 0;
+    for (int i = 0; i < TRIES; i++)
+        worst = fmax(worst, change_of_try(arena, ref, mode, tokens, n_tokens, logits, &stream));
+    arena_release(arena, mark);
+    return worst;
+}

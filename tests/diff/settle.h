@@ -1,0 +1,20 @@
+/* Settling: choose tokens on which routing is beyond doubt.
+ *
+ * Input: a reference and tokens. Output: the tokens, some replaced, such that at every router the
+ * last expert chosen leads the first one rejected by SETTLED_LEAD of its probability.
+ * float32 code may route a closer pair the other way without being wrong, and then everything
+ * after differs. Exact ties are no doubt and stay: the lower index wins in any precision.
+ */
+#ifndef MOSSC_TESTS_SETTLE_H
+#define MOSSC_TESTS_SETTLE_H
+
+#include "../ref/ref.h"
+
+#define SETTLED_LEAD 1e-4
+
+/* The expected logits of every mode [n_modes][n_tokens, V], for the tokens as settled; NULL when
+ * no tokens were found. *n_replaced counts the replacements. */
+double **settle_tokens(Arena *arena, const Graph *graph, const Ref *ref, int32_t *tokens,
+                       int n_tokens, uint64_t seed, int *n_replaced);
+
+#endif
