@@ -1,19 +1,19 @@
 /* The reference against the golden logits: two independent readings of docs/graph.md, section 2.
  *
- * Input: tests/data/golden_logits (or the folder that MOSSC_TEST_DATA names in place of
- * tests/data), whose logits come from the PyTorch model in models/shakespeare, computed in
- * float64 and stored as float32. Every folder, every mode: max |diff| <= 1e-6 max |logit|.
+ * Input: tests/data/golden_logits, whose logits come from the PyTorch model in models/shakespeare,
+ * computed in float64 and stored as float32. Every folder, every mode: max |diff| <= 1e-6 max |logit|.
  * Invariant: a folder that cannot be read fails; no folder at all fails.
  */
 #include "../../compiler/graph_read.h"
 #include "../diff/golden.h"
 #include "../ref/ref.h"
+#include "unit.h"
 
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
+
+#define FOLDERS UNIT_ROOT "/tests/data/golden_logits"
 
 typedef struct {
     Arena *arena;
@@ -23,12 +23,6 @@ typedef struct {
     const int32_t *tokens;   /* [n_tokens] */
     int n_tokens;
 } Golden;
-
-static const char *data_dir(void)
-{
-    const char *dir = getenv("MOSSC_TEST_DATA");
-    return dir ? dir : "tests/data";
-}
 
 static void print_diags(const Diags *diags)
 {
@@ -43,7 +37,7 @@ static bool golden_open(Golden *golden, const char *name, Weights **weights)
 {
     Arena *arena = golden->arena;
     Diags *diags = diags_new(arena);
-    golden->dir = arena_printf(arena, "%s/golden_logits/%s", data_dir(), name);
+    golden->dir = arena_printf(arena, FOLDERS "/%s", name);
     golden->tokens = golden_tokens(arena, arena_printf(arena, "%s/tokens.txt", golden->dir),
                                    &golden->n_tokens);
     golden->graph = graph_read_file(arena, diags, arena_printf(arena, "%s/graph.json", golden->dir));
@@ -121,7 +115,7 @@ static void test_every_folder(void)
 {
     Arena *arena = arena_new();
     const char **names;
-    int n = golden_list(arena, arena_printf(arena, "%s/golden_logits", data_dir()), &names);
+    int n = golden_list(arena, FOLDERS, &names);
     CU_ASSERT(n > 0);
     for (int i = 0; i < n; i++)
         check_folder(names[i]);
@@ -191,16 +185,10 @@ static void test_tied_graph(void)
     arena_free(arena);
 }
 
-int main(void)
-{
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite suite = CU_add_suite("golden logits", NULL, NULL);
-    CU_add_test(suite, "every folder, every mode", test_every_folder);
-    CU_add_test(suite, "quant rounds matrices", test_quant_rounds_matrices);
-    CU_add_test(suite, "tied and untied graphs", test_tied_graph);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failures != 0;
-}
+static const UnitTest tests[] = {
+    { "every folder, every mode", test_every_folder },
+    { "quant rounds matrices", test_quant_rounds_matrices },
+    { "tied and untied graphs", test_tied_graph },
+};
+
+UNIT_MAIN("golden logits", tests)

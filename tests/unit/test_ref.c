@@ -6,8 +6,8 @@
  * Invariant: every comparison is written so that a NaN fails it.
  */
 #include "../ref/ref_layers.h"
+#include "unit.h"
 
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
@@ -625,7 +625,7 @@ static void test_residual_stream(void)
     arena_free(arena);
 }
 
-static const CU_TestInfo tests[] = {
+static const UnitTest tests[] = {
     { "silu and softplus", test_scalars },
     { "rmsnorm", test_rmsnorm },
     { "softmax does not overflow", test_softmax_is_shifted },
@@ -657,15 +657,4 @@ static const CU_TestInfo tests[] = {
     { "residual stream", test_residual_stream },
 };
 
-int main(void)
-{
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite suite = CU_add_suite("reference", NULL, NULL);
-    for (size_t i = 0; i < sizeof tests / sizeof tests[0]; i++)
-        CU_add_test(suite, tests[i].pName, tests[i].pTestFunc);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failures != 0;
-}
+UNIT_MAIN("reference", tests)

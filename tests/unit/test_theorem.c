@@ -15,8 +15,8 @@
  * Bbar is linear in B for both discretizations, so the theorem holds for both. D x_c is outside.
  */
 #include "../ref/ref_layers.h"
+#include "unit.h"
 
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -221,16 +221,10 @@ static void test_not_vacuous(void)
     arena_free(arena);
 }
 
-int main(void)
-{
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite suite = CU_add_suite("theorem 1", NULL, NULL);
-    CU_add_test(suite, "euler: recurrence equals heads", test_euler);
-    CU_add_test(suite, "zoh: recurrence equals heads", test_zoh);
-    CU_add_test(suite, "outputs are not zero", test_not_vacuous);
-    CU_basic_run_tests();
-    unsigned failures = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failures != 0;
-}
+static const UnitTest tests[] = {
+    { "euler: recurrence equals heads", test_euler },
+    { "zoh: recurrence equals heads", test_zoh },
+    { "outputs are not zero", test_not_vacuous },
+};
+
+UNIT_MAIN("theorem 1", tests)
