@@ -261,12 +261,14 @@ static const Special specials[] = {
     { "window-longer-than-text", 64, 33, DRAW_VECTORS, GRAPH(64, "\"d_model\": 32, \"layers\": ["
       "{ \"op\": \"attention\", \"heads\": 4, \"kv_heads\": 2, \"window\": 200 } ]") },
     /* The window's edge falls on and beside the edges of chunks. */
-    { "window-wraps", 64, 130, DRAW_VECTORS, GRAPH(64, "\"d_model\": 32, \"layers\": [ { \"repeat\": 2, \"of\": ["
+    { "window-wraps", 64, 130, DRAW_VECTORS, GRAPH(64, "\"d_model\": 32,"
+      "\"layers\": [ { \"repeat\": 2, \"of\": ["
       "{ \"op\": \"attention\", \"heads\": 4, \"kv_heads\": 2, \"window\": 64 },"
       "{ \"op\": \"attention\", \"heads\": 2, \"window\": 33 } ] } ]") },
     /* Errors add up over many layers; the state's too over many tokens. */
     { "deep", 64, 33, DRAW_VECTORS, GRAPH(64, "\"d_model\": 20, \"experts\": 4, \"top_k\": 2,"
-      "\"layers\": [ { \"repeat\": 8, \"of\": [ { \"op\": \"mamba\" }, { \"op\": \"mlp\", \"d_ff\": 40 } ] } ]") },
+      "\"layers\": [ { \"repeat\": 8, \"of\": [ { \"op\": \"mamba\" },"
+      "{ \"op\": \"mlp\", \"d_ff\": 40 } ] } ]") },
     { "long", 37, 700, DRAW_VECTORS, GRAPH(37, "\"d_model\": 20, \"experts\": 4, \"top_k\": 2,"
       "\"layers\": [ { \"op\": \"mamba\" }, { \"op\": \"attention\", \"heads\": 2 } ]") },
     { "wide", 300, 7, DRAW_VECTORS, GRAPH(300, "\"d_model\": 200, \"experts\": 3, \"top_k\": 2,"

@@ -47,6 +47,8 @@ expect 1 quant --work "$work" --filter golden-mamba_zoh --threads 1     # F32 we
 says "1 passed, 2 failed, 0 skipped"
 expect 1 none --work "$work" --filter no-such-check
 says "0 passed, 0 failed, 0 skipped"
+expect 0 none $small --target arm-neon --runner sh     # the artifact is a script: sh can run it
+says "1 passed, 0 failed, 0 skipped"
 expect 2 none --work "$work" --target no-such-target
 expect 2 none --work "$work" --golden "$work"
 [ $bad -eq 0 ] && echo "self test passed"
