@@ -10,10 +10,10 @@
 
 /* In this order; headers come with whoever includes them. */
 static const char *const library_files[] = {
-    "moss.h", "error.c", "cpu.c", "machine.c", "threads.c", "model.c", "state.c", "eval.c", "sampler.c",
+    "moss.h", "error.c", "cpu.c", "threads.c", "model.c", "state.c", "eval.c", "sampler.c",
 };
 static const char *const command_line_files[] = {
-    "args.c", "tokens.c", "output.c", "session.c", "run.c", "bench.c", "evaltext.c", "info.c", "main.c",
+    "args.c", "machine.c", "tokens.c", "output.c", "session.c", "run.c", "bench.c", "evaltext.c", "info.c", "main.c",
 };
 static const char *const kernel_headers[] = { "program.h", "simd.h", "route.h" };
 

@@ -148,7 +148,7 @@ static void call_product(Writer *w, const Step *step)
                   panel = { "panel", t->panel };
     if (w->phase == PLAN_DECODE) {
         const char *f = INSTANCE(w, "gemv", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs,
-                                 out_pairs, bias, accumulate, panel);
+                                 out_pairs, bias, accumulate, panel, { "prefetch_rows", t->prefetch_rows });
         CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x), c_value(p.weight),
              c_value(p.bias), c_value(p.experts), c_value(p.gates), top_k, range);
         return;

@@ -117,7 +117,7 @@ static Value *combine(Builder *b, Value *pairs, Value *gates, const char *name)
 static Value *moe(Builder *b, Value *x, const char *tensor, const char *router, const char *name)
 {
     Value *gates = NULL;
-    Value *experts = is_dense(b) ? NULL : route(b, x, router, arena_printf(b->module->arena, "%s_experts", name), &gates);
+    Value *experts = is_dense(b) ? NULL : route(b, x, router, name, &gates);
     return combine(b, product(b, x, tensor, experts, NULL, arena_printf(b->module->arena, "%s_pairs", name)), gates, name);
 }
 
@@ -147,7 +147,7 @@ static Value *build_mamba(Builder *b, Value *x)
 
     /* One router for the whole of delta, B and C: Eqs. (11), (12). */
     Value *gates = NULL;
-    Value *experts = is_dense(b) ? NULL : route(b, xc, "ssm_router.weight", "ssm_experts", &gates);
+    Value *experts = is_dense(b) ? NULL : route(b, xc, "ssm_router.weight", "ssm", &gates);
     Value *dbc = product(b, xc, "x_proj.weight", experts, NULL, "dbc");
     Value *delta = slice(b, dbc, 0, m->dt_rank, "delta");
     Value *bc_pairs = slice(b, dbc, m->dt_rank, 2 * m->d_state, "bc_pairs");
@@ -205,7 +205,7 @@ static Value *build_mlp(Builder *b, Value *x)
 {
     Value *gates = NULL;
     Value *u = rms_norm(b, x, "norm.weight", "u");
-    Value *experts = is_dense(b) ? NULL : route(b, u, "router.weight", "experts", &gates);
+    Value *experts = is_dense(b) ? NULL : route(b, u, "router.weight", "mlp", &gates);
     Value *gate = product(b, u, "gate_proj.weight", experts, NULL, "gate");
     Value *up = product(b, u, "up_proj.weight", experts, NULL, "up");
     Value *act = finish(b, start(b, OP_SILU, 1, gate), "act");

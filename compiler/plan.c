@@ -499,7 +499,7 @@ Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId tar
     *plan = (Plan){ .module = module, .graph = graph, .target = target,
                     .tiling = { .panel = 2 * info->lanes, .tile_rows = info->tile_rows,
                                 .tail_rows = info->tail_rows,
-                                .key_block = 64, .token_block = 16 } };
+                                .key_block = 64, .token_block = 16, .prefetch_rows = 16 } };
     Planner p = { arena, plan, MAX_CHUNK };
     collect_blocks(&p, module);
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */

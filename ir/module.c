@@ -10,7 +10,7 @@
 
 enum { PURE = OP_FLAG_PURE, STATE = OP_FLAG_STATE, LEAF = OP_FLAG_LEAF | OP_FLAG_PURE };
 
-static const struct { const char *text, *operands; int n_results, flags; } op_rows[N_OPS] = {
+static const struct { const char *text, *operands, *results; int flags; } op_rows[N_OPS] = {
 #define OP(id, text, operands, results, flags) [OP_##id] = { text, operands, results, flags },
 #include "op.def"
 #undef OP
@@ -25,9 +25,27 @@ static const struct { const char *text; int kind; } attr_rows[N_ATTRS] = {
 
 static const char *const phase_rows[N_PHASES] = { "common", "prefill", "decode" };
 
+static int count_words(const char *words)
+{
+    int n = 0;
+    for (; *words; words += strcspn(words, " "), words += *words == ' ')
+        n++;
+    return n;
+}
+
+/* "%name" and the suffix of result r: `.` stands for none. */
+static char *result_name(Arena *arena, OpKind kind, const char *name, int r)
+{
+    const char *suffix = op_rows[kind].results;
+    for (; r > 0; r--)
+        suffix += strcspn(suffix, " ") + 1;
+    return *suffix == '.' ? arena_strdup(arena, name)
+                          : arena_printf(arena, "%s%.*s", name, (int)strcspn(suffix, " "), suffix);
+}
+
 OpInfo op_info(OpKind kind)
 {
-    OpInfo info = { op_rows[kind].text, op_rows[kind].operands, 0, 0, op_rows[kind].n_results,
+    OpInfo info = { op_rows[kind].text, op_rows[kind].operands, 0, 0, count_words(op_rows[kind].results),
                     (OpFlags)op_rows[kind].flags };
     for (const char *p = info.operands; *p;) {
         size_t len = strcspn(p, " ");
@@ -173,10 +191,8 @@ Value *op_finish(Module *module, Block *block, Op *op, const char *name, const T
         types[0] = *leaf;
     else if (!op_infer(op, types, &why))
         BUG("%s: %s", op_info(op->kind).text, why.data);
-    for (int r = 0; r < op->n_results; r++) {
-        char *own = r == 0 ? arena_strdup(module->arena, name) : arena_printf(module->arena, "%s_%d", name, r);
-        op->result[r] = new_value(module, block, own, types[r], op);
-    }
+    for (int r = 0; r < op->n_results; r++)
+        op->result[r] = new_value(module, block, result_name(module->arena, op->kind, name, r), types[r], op);
     return op->result[0];
 }
 
@@ -234,6 +250,13 @@ void value_replace_uses(Block *block, const Value *from, Value *to)
         for (int i = 0; i < op->n_operands; i++)
             if (op->operand[i] == from)
                 op->operand[i] = to;
+}
+
+void value_take_over(Block *block, Value *to, const Value *from)
+{
+    value_replace_uses(block, from, to);
+    if (from->def)
+        to->name = from->name;
 }
 
 static Type one_token_type(Type type)

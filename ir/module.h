@@ -127,7 +127,7 @@ void op_set_int(Op *op, AttrId id, int64_t value);
 void op_set_float(Op *op, AttrId id, double value);
 void op_set_str(Op *op, AttrId id, const char *value);
 void op_set_ints(Op *op, AttrId id, const int64_t *values, int n);
-/* Results named `name` (more get _1, _2), typed by the shape rule. A type error here is a bug of the
+/* Results named `name` with the suffixes of op.def, typed by the shape rule. A type error here is a bug of the
  * caller. LEAF operations take their type from `leaf`. Returns result 0. */
 Value *op_finish(Module *module, Block *block, Op *op, const char *name, const Type *leaf);
 
@@ -143,6 +143,8 @@ bool value_is(const Value *value, OpKind kind);            /* defined by such an
 
 void op_remove(Block *block, Op *op);
 void value_replace_uses(Block *block, const Value *from, Value *to);
+/* The same, for a `from` whose operation the caller removes: `to` is called like it afterwards. */
+void value_take_over(Block *block, Value *to, const Value *from);
 /* A copy of a block under another phase, every symbol T and R becoming 1 when `one_token`. */
 Block *block_clone(Module *module, const Block *block, Phase phase, bool one_token);
 

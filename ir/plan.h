@@ -85,6 +85,7 @@ typedef struct {
     int panel;                 /* columns padded and shared out together: two vectors */
     int tile_rows, tail_rows;  /* activation rows of one product tile, and of the last tiles of a block */
     int key_block, token_block;    /* attention */
+    int prefetch_rows;         /* decode: weight rows of a panel fetched ahead */
 } Tiling;
 
 /* Of one token, a mode's: multiply-adds count two. */

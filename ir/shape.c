@@ -271,7 +271,8 @@ RULE(RING_WRITE) { (void)out; return want_rings(op, 0, 2, why); }
 RULE(LAST_ROWS)
 {
     Type x = OPERAND(0);
-    out[0] = matrix(x.dtype, dim_of(1, SYM_R), x.dim[1]);
+    /* Of one token there is one row to want. */
+    out[0] = matrix(x.dtype, dim_of(1, x.dim[0].sym == SYM_T ? SYM_R : SYM_ONE), x.dim[1]);
     return want_activation(x, why);
 }
 

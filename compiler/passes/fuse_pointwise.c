@@ -13,7 +13,7 @@ static Op *only_use(const Block *block, const Value *value, OpKind kind)
 
 static void replace(Block *block, Op *op, Value *with)
 {
-    value_replace_uses(block, op->result[0], with);
+    value_take_over(block, with, op->result[0]);
     op_remove(block, op);
 }
 
@@ -80,9 +80,9 @@ static void fuse_norm_route(Module *module, Block *block, Op *route)
     op_set_ints(op, ATTR_TOP_K, top_k->ints.at, top_k->ints.n);
     op_set_int(op, ATTR_RENORMALIZE, op_int(route, ATTR_RENORMALIZE, 0));
     op_finish(module, block, op, norm->result[0]->name, NULL);
-    value_replace_uses(block, norm->result[0], op->result[0]);
-    value_replace_uses(block, route->result[1], op->result[2]);
-    value_replace_uses(block, route->result[0], op->result[1]);
+    value_take_over(block, op->result[0], norm->result[0]);
+    value_take_over(block, op->result[1], route->result[0]);
+    value_take_over(block, op->result[2], route->result[1]);
     op_remove(block, route);
     op_remove(block, norm);
 }

@@ -10,7 +10,7 @@ static bool used_once(const Block *block, const Value *value) { return value_n_u
 
 static void replace(Block *block, Op *op, Value *with)
 {
-    value_replace_uses(block, op->result[0], with);
+    value_take_over(block, with, op->result[0]);
     op_remove(block, op);
 }
 

@@ -5,6 +5,8 @@
  */
 #include "pass.h"
 
+#include <string.h>
+
 /* First slot of the operands (slots, offsets); 0: not a product with experts. */
 static int slots_operand(OpKind kind)
 {
@@ -18,7 +20,10 @@ static Op *group_of(Module *module, Block *block, Op *before, Value *experts, in
             return op;
     Op *op = op_insert(module, block, before, OP_GROUP, 1, &experts);
     op_set_int(op, ATTR_EXPERTS, n_experts);
-    op_finish(module, block, op, "slots", NULL);
+    /* ssm_experts -> ssm_slots, ssm_offsets */
+    const char *end = strrchr(experts->name, '_');
+    op_finish(module, block, op, end ? arena_strndup(module->arena, experts->name, (size_t)(end - experts->name))
+                                     : experts->name, NULL);
     return op;
 }
 

@@ -65,7 +65,7 @@ void pass_split_projections(Module *module)
             next = op->next;
             Value *part = op->kind == OP_SLICE ? slice_product(module, block, op) : NULL;
             if (part) {
-                value_replace_uses(block, op->result[0], part);
+                value_take_over(block, part, op->result[0]);
                 op_remove(block, op);
             }
         }

@@ -1,0 +1,259 @@
+/* Artifacts: from a plan to files a user can run or link.
+ *
+ * Generated sources and packed weights go into a temporary folder beside OUT; the C compiler builds
+ * model and runtime side by side; finished files are renamed into place, OUT last. Whatever happens,
+ * the folder goes (unless --keep).
+ */
+#include "driver.h"
+#include "outfile.h"
+#include "toolchain.h"
+#include "../codegen/codegen.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { EMBED_MOST = 128 << 20 };
+
+typedef struct {
+    Compilation *c;
+    const char *kind;
+    OutFolder folder;
+    bool embed;
+    uint64_t checksum;
+    ToolCommand cc;
+} Build;
+
+static bool is_kind(const Build *b, const char *kind) { return strcmp(b->kind, kind) == 0; }
+static const char *file(const Build *b, const char *name) { return out_folder_file(b->c->arena, &b->folder, name); }
+
+bool artifact_is_kind(const char *kind)
+{
+    static const char *const kinds[] = { "exe", "lib", "obj", "static", "c" };
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (strcmp(kind, kinds[i]) == 0)
+            return true;
+    return false;
+}
+
+/* ---- weights ---- */
+
+static int source_find(void *context, const char *tensor) { return weights_find(context, tensor); }
+static void source_read(void *context, int tensor, int64_t begin, int64_t count, float *out)
+{
+    weights_read(context, tensor, begin, count, out);
+}
+static int64_t source_out_rows(void *context, int tensor)
+{
+    const TensorSpec *spec = weights_spec(context, tensor);
+    return spec->rank < 2 ? spec->shape[0] : spec->shape[spec->rank - 2];
+}
+
+static void show_progress(void *context, int64_t done, int64_t total)
+{
+    (void)context;
+    enum { WIDTH = 32 };
+    int filled = (int)(WIDTH * done / (total ? total : 1));
+    fprintf(stderr, "\rpacking weights [%.*s%*s] %3d %%", filled, "################################", WIDTH - filled,
+            "", (int)(100 * done / (total ? total : 1)));
+    if (done >= total)
+        fprintf(stderr, "\r%60s\r", "");
+}
+
+static bool write_weights(Build *b)
+{
+    Compilation *c = b->c;
+    int64_t len = pack_len(c->plan);
+    const char *path = file(b, "weights");
+    uint8_t *data = out_map(c->diags, path, len);
+    if (!data)
+        return false;
+    BadValue bad;
+    TensorSource source = { c->weights, source_find, source_out_rows, source_read,
+                            isatty(2) && len > EMBED_MOST ? show_progress : NULL };
+    b->checksum = pack_weights(c->plan, &source, (int)sysconf(_SC_NPROCESSORS_ONLN), data, &bad);
+    if (bad.found)
+        weights_value_error(c->weights, c->diags, bad.tensor, bad.index, bad.value);
+    return out_unmap(c->diags, path, data, len) && !bad.found;
+}
+
+/* ---- sources ---- */
+
+static bool write_source(Build *b, const char *name, Text *text)
+{
+    const char *prefix = b->c->options->value[OPTION_PREFIX];
+    if (prefix)
+        bundle_rename(text, prefix);
+    bool ok = out_write(b->c->diags, file(b, name), text->data, text->len);
+    text_free(text);
+    return ok;
+}
+
+static bool write_model(Build *b)
+{
+    Text text = { 0 };
+    Bundle bundle = { 0 };
+    /* One file that compiles alone, or the model's part beside the runtime's. */
+    if (is_kind(b, "c"))
+        bundle_library(&bundle, &text);
+    bundle_kernel_headers(&bundle, &text);
+    codegen_write_model(b->c->arena, b->c->plan, b->checksum, b->embed, &text);
+    return write_source(b, "model.c", &text);
+}
+
+static bool write_runtime(Build *b)
+{
+    Text text = { 0 };
+    Bundle bundle = { 0 };
+    bundle_library(&bundle, &text);
+    if (is_kind(b, "exe"))
+        bundle_command_line(&bundle, &text);
+    return write_source(b, "runtime.c", &text);
+}
+
+static bool write_embedding(Build *b)
+{
+    Text text = { 0 };
+    text_printf(&text, "    .section .rodata\n    .balign 4096\n    .globl moss_embedded_weights\n"
+                       "    .hidden moss_embedded_weights\nmoss_embedded_weights:\n    .incbin \"weights\"\n"
+                       "    .section .note.GNU-stack,\"\",%%progbits\n");
+    return write_source(b, "weights.S", &text);
+}
+
+static bool write_companions(Build *b)
+{
+    Text header = { 0 }, manifest = { 0 };
+    Bundle bundle = { 0 };
+    const char *prefix = b->c->options->value[OPTION_PREFIX];
+    bundle_file(&bundle, "moss.h", &header);
+    codegen_write_manifest(b->c->plan, prefix ? prefix : "moss", &manifest);
+    bool ok = out_write(b->c->diags, file(b, "manifest.json"), manifest.data, manifest.len);
+    text_free(&manifest);
+    return write_source(b, "header.h", &header) && ok;
+}
+
+/* ---- compiling ---- */
+
+static ToolCommand compile_command(Build *b, const char *source, const char *object, const char *flags)
+{
+    Arena *arena = b->c->arena;
+    ToolCommand command = b->cc;
+    tool_add_words(arena, &command, "-std=c17 -D_GNU_SOURCE -fvisibility=hidden -Wall -Wextra -ffp-contract=fast "
+                                    "-fno-math-errno");
+    if (!is_kind(b, "exe"))
+        tool_add(&command, "-fPIC");
+    tool_add_words(arena, &command, flags);
+    tool_add_words(arena, &command, "-c");
+    tool_add(&command, file(b, source));
+    tool_add(&command, "-o");
+    tool_add(&command, file(b, object));
+    return command;
+}
+
+static bool compile_objects(Build *b)
+{
+    ToolCommand commands[3];
+    int n = 0;
+    const Target *target = target_info(b->c->target);
+    const char *model_flags = arena_printf(b->c->arena, "-O3 %s", target->flags);
+    commands[n++] = compile_command(b, "model.c", "model.o", model_flags);
+    /* The runtime runs before the CPU is known to have the target's features: baseline code. */
+    commands[n++] = compile_command(b, "runtime.c", "runtime.o", "-O2");
+    if (b->embed) {
+        commands[n] = compile_command(b, "weights.S", "weights.o", "");
+        tool_add(&commands[n++], arena_printf(b->c->arena, "-Wa,-I%s", b->folder.path));
+    }
+    return toolchain_run(b->c->arena, b->c->diags, commands, n, file(b, "log"));
+}
+
+static bool link_objects(Build *b, const char *output)
+{
+    ToolCommand command = b->cc;
+    if (is_kind(b, "static")) {
+        command = (ToolCommand){ { "ar", "rcsD" }, 2 };
+        tool_add(&command, output);
+    } else {
+        tool_add_words(b->c->arena, &command, is_kind(b, "lib") ? "-shared -Wl,--build-id=sha1 -o"
+                                            : is_kind(b, "obj") ? "-r -nostdlib -o" : "-o");
+        tool_add(&command, output);
+    }
+    tool_add(&command, file(b, "model.o"));
+    tool_add(&command, file(b, "runtime.o"));
+    if (b->embed)
+        tool_add(&command, file(b, "weights.o"));
+    if (is_kind(b, "exe") || is_kind(b, "lib"))
+        tool_add_words(b->c->arena, &command, "-pthread -lm");
+    return toolchain_run(b->c->arena, b->c->diags, &command, 1, file(b, "log"));
+}
+
+/* ---- publishing ---- */
+
+/* OUT with another ending: lib.so -> lib.h */
+static const char *beside(const Build *b, const char *ending)
+{
+    const char *out = b->c->out, *slash = strrchr(out, '/'), *dot = strrchr(out, '.');
+    int len = dot && (!slash || dot > slash) ? (int)(dot - out) : (int)strlen(out);
+    return arena_printf(b->c->arena, "%.*s%s", len, out, ending);
+}
+
+static const char *in_folder_of_out(const Build *b, const char *name)
+{
+    const char *slash = strrchr(b->c->out, '/');
+    return arena_printf(b->c->arena, "%.*s%s", slash ? (int)(slash - b->c->out) + 1 : 0, b->c->out, name);
+}
+
+static bool publish(Build *b, const char *output)
+{
+    Diags *diags = b->c->diags;
+    const char *weights = arena_printf(b->c->arena, "%s.weights", b->c->out);
+    if (!b->embed && !out_publish(diags, file(b, "weights"), weights))
+        return false;
+    if (!is_kind(b, "exe") && (!out_publish(diags, file(b, "header.h"), beside(b, ".h"))
+                               || !out_publish(diags, file(b, "manifest.json"), in_folder_of_out(b, "manifest.json"))))
+        return false;
+    if (!out_publish(diags, output, b->c->out))
+        return false;
+    if (b->embed)
+        unlink(weights);      /* of an earlier build: it would only mislead */
+    return true;
+}
+
+static bool choose_embedding(Build *b)
+{
+    const char *wanted = b->c->options->value[OPTION_EMBED];
+    if (!wanted || strcmp(wanted, "auto") == 0)
+        b->embed = !is_kind(b, "c") && b->c->plan->weights_len <= EMBED_MOST;
+    else if (strcmp(wanted, "no") == 0 || strcmp(wanted, "yes") == 0)
+        b->embed = *wanted == 'y';
+    else
+        diag_report(b->c->diags, DIAG_USAGE, NULL, "`--embed %s`: expected yes, no or auto", wanted);
+    if (b->embed && is_kind(b, "c"))
+        diag_report(b->c->diags, DIAG_USAGE, NULL, "`--embed yes`: C source cannot hold the weights; they lie beside it");
+    return !diags_failed(b->c->diags);
+}
+
+static bool build(Build *b)
+{
+    const char *output = file(b, is_kind(b, "c") ? "model.c" : "out");
+    if (!write_weights(b) || !write_model(b) || (!is_kind(b, "exe") && !write_companions(b)))
+        return false;
+    if (!is_kind(b, "c") && (!write_runtime(b) || (b->embed && !write_embedding(b)) || !compile_objects(b)
+                             || !link_objects(b, output)))
+        return false;
+    return publish(b, output);
+}
+
+bool artifact_write(Compilation *c, const char *kind)
+{
+    Build b = { .c = c, .kind = kind };
+    if (!choose_embedding(&b)
+        || (!is_kind(&b, "c") && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc))
+        || !out_folder_make(c->arena, c->diags, c->out, &b.folder))
+        return false;
+    bool ok = build(&b);
+    if (c->options->value[OPTION_KEEP])
+        fprintf(stderr, "sources kept in %s\n", b.folder.path);
+    else
+        out_folder_remove(&b.folder);
+    return ok;
+}

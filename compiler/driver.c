@@ -1,0 +1,173 @@
+/* Driver: the steps of a compile, in order. */
+#include "driver.h"
+
+#include "build.h"
+#include "graph_read.h"
+#include "passes/pass.h"
+#include "plan.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static bool choose_target(Compilation *c)
+{
+    const char *name = c->options->value[OPTION_TARGET];
+    if (name && !target_from_name(name, &c->target)) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "unknown target `%s` (mossc targets lists them)", name);
+        return false;
+    }
+    c->target = target_resolve(name ? c->target : TARGET_HOST);
+    return true;
+}
+
+static bool read_graph(Compilation *c)
+{
+    int64_t top_k[GRAPH_MAX_MODES];
+    int n;
+    c->graph = graph_read_file(c->arena, c->diags, c->model);
+    if (!c->graph || !options_ints(c->options, c->diags, OPTION_EXPERTS, top_k, GRAPH_MAX_MODES, &n))
+        return false;
+    return !n || graph_set_modes(c->graph, c->diags, top_k, n);
+}
+
+/* The checkpoint named, or the one beside the graph, or random:0. */
+static const char *weights_source(const Compilation *c)
+{
+    const char *named = c->options->value[OPTION_WEIGHTS];
+    if (named)
+        return named;
+    size_t len = strlen(c->model);
+    int stem = len > 5 && strcmp(c->model + len - 5, ".json") == 0 ? (int)len - 5 : (int)len;
+    const char *beside = arena_printf(c->arena, "%.*s.safetensors", stem, c->model);
+    if (access(beside, F_OK) == 0)
+        return beside;
+    diag_report(c->diags, DIAG_WEIGHTS_RANDOM, NULL,
+                "no --weights and no %s: random:0 is used, and what the model says will be noise", beside);
+    return "random:0";
+}
+
+static bool open_weights(Compilation *c)
+{
+    c->weights = weights_open(c->arena, c->diags, c->graph, weights_source(c));
+    return c->weights != NULL;
+}
+
+static bool parse_quant(const Compilation *c, DType *quant)
+{
+    const char *text = c->options->value[OPTION_QUANT];
+    if (dtype_from_text(text, quant) && *quant != DTYPE_I32)
+        return true;
+    diag_report(c->diags, DIAG_TARGET_QUANT, NULL, "`--quant %s` for target %s: expected f32, bf16 or f16", text,
+                target_info(c->target)->name);
+    return false;
+}
+
+/* --quant for the matrices, else what the checkpoint says; the rest stays float32. */
+static bool choose_dtypes(Compilation *c)
+{
+    int n;
+    DType quant = DTYPE_BF16;
+    bool given = c->options->value[OPTION_QUANT] != NULL;
+    const TensorSpec *specs = graph_tensors(c->graph, c->arena, &n);
+    if (given && !parse_quant(c, &quant))
+        return false;
+    c->dtypes = arena_array(c->arena, DType, (size_t)n);
+    for (int i = 0; i < n; i++) {
+        DType own = c->weights ? weights_dtype(c->weights, weights_find(c->weights, specs[i].name)) : quant;
+        c->dtypes[i] = !specs[i].matrix ? DTYPE_F32 : given ? quant : own;
+    }
+    return true;
+}
+
+static bool lower(Compilation *c)
+{
+    Text dump = { 0 };
+    const char *after = c->options->value[OPTION_DUMP];
+    c->module = build_module(c->arena, c->graph, c->dtypes);
+    bool ok = passes_run(c->module, c->diags, after, &dump);
+    if (ok && after && !dump.len) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass", after);
+        diag_note(c->diags, NULL, "passes: build%s", "");
+        for (int i = 0; i < n_passes; i++)
+            diag_note(c->diags, NULL, "%s: %s", passes[i].name, passes[i].summary);
+        ok = false;
+    }
+    if (dump.len)
+        fputs(dump.data, stdout);
+    text_free(&dump);
+    return ok;
+}
+
+static bool make_plan(Compilation *c)
+{
+    int64_t max_rss, threads;
+    if (!options_bytes(c->options, c->diags, OPTION_MAX_RSS, &max_rss)
+        || !options_int(c->options, c->diags, OPTION_CONTEXT, 1, INT32_MAX, 4096, &c->n_context)
+        || !options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, sysconf(_SC_NPROCESSORS_ONLN), &threads))
+        return false;
+    c->n_threads = (int)threads;
+    c->plan = plan_module(c->arena, c->graph, c->module, c->target);
+    return !max_rss || plan_fits(c->plan, c->diags, max_rss, c->n_context, c->n_threads);
+}
+
+bool driver_plan(Compilation *c, bool need_weights)
+{
+    bool named = c->options->value[OPTION_WEIGHTS] != NULL;
+    return choose_target(c) && read_graph(c) && (!(need_weights || named) || open_weights(c)) && choose_dtypes(c)
+        && lower(c) && make_plan(c);
+}
+
+/* --tokenizer: the only one built in turns bytes into ids, which a model of 256 ids can take. */
+static bool check_tokenizer(const Compilation *c)
+{
+    const char *tokenizer = c->options->value[OPTION_TOKENIZER];
+    if (!tokenizer)
+        return true;
+    if (strcmp(tokenizer, "bytes") != 0) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--tokenizer %s`: expected bytes; a tokenizer file cannot be built in "
+                    "yet, such a model takes --tokens", tokenizer);
+        return false;
+    }
+    if (c->graph->vocab_size != 256)
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--tokenizer bytes` needs vocab_size 256, the graph has %lld",
+                    (long long)c->graph->vocab_size);
+    return c->graph->vocab_size == 256;
+}
+
+static bool write_text(Compilation *c, void (*print)(const Compilation *, Text *))
+{
+    Text text = { 0 };
+    print(c, &text);
+    FILE *file = c->out && strcmp(c->out, "-") != 0 ? fopen(c->out, "w") : stdout;
+    bool ok = file && fwrite(text.data, 1, text.len, file) == text.len && fflush(file) == 0;
+    if (file && file != stdout)
+        ok = fclose(file) == 0 && ok;
+    if (!ok)
+        diag_report(c->diags, DIAG_FILE_WRITE, NULL, "%s: cannot write it", c->out ? c->out : "standard output");
+    text_free(&text);
+    return ok;
+}
+
+static void print_ir(const Compilation *c, Text *out) { module_print(c->module, out); }
+static void print_plan(const Compilation *c, Text *out) { plan_print(c->plan, out); }
+static void print_dot(const Compilation *c, Text *out) { module_print_dot(c->module, out); }
+
+bool driver_compile(Compilation *c, const char *emit)
+{
+    static const struct { const char *name; void (*print)(const Compilation *, Text *); } texts[] = {
+        { "ir", print_ir }, { "plan", print_plan }, { "dot", print_dot },
+    };
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (strcmp(emit, texts[i].name) == 0)
+            return driver_plan(c, false) && write_text(c, texts[i].print);
+    if (!artifact_is_kind(emit)) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--emit %s`: expected exe, lib, obj, static, c, ir, plan or dot", emit);
+        return false;
+    }
+    if (!c->out) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "`-o OUT` is missing: where the artifact goes");
+        return false;
+    }
+    return driver_plan(c, true) && check_tokenizer(c) && artifact_write(c, emit);
+}

@@ -1,0 +1,38 @@
+/* Driver: a command line becomes a plan, and a plan an artifact.
+ *
+ * model.json -> graph -> IR -> passes -> plan -> code -> artifact. Each step is one function of
+ * driver.c; artifact.c does the last two.
+ */
+#ifndef MOSSC_COMPILER_DRIVER_H
+#define MOSSC_COMPILER_DRIVER_H
+
+#include "options.h"
+#include "weights.h"
+#include "../ir/plan.h"
+
+typedef struct {
+    Arena *arena;
+    Diags *diags;
+    const char *model;       /* path of the graph */
+    const Options *options;
+    const char *out;         /* where the artifact goes; NULL for what goes to stdout */
+    TargetId target;
+    Graph *graph;
+    Weights *weights;        /* NULL when no weights are needed */
+    DType *dtypes;           /* of each tensor as stored */
+    Module *module;
+    Plan *plan;
+    int64_t n_context;
+    int n_threads;
+} Compilation;
+
+/* Everything up to the plan. `need_weights`: open the checkpoint even if none was named. */
+bool driver_plan(Compilation *c, bool need_weights);
+/* The whole of `mossc compile`. `emit` overrides --emit. */
+bool driver_compile(Compilation *c, const char *emit);
+
+/* artifact.c: write an artifact of kind exe, lib, obj, static or c to c->out. */
+bool artifact_is_kind(const char *kind);
+bool artifact_write(Compilation *c, const char *kind);
+
+#endif

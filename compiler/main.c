@@ -1,0 +1,164 @@
+/* mossc: the command line. One row a command; each returns an exit code. */
+#include "driver.h"
+#include "graph_read.h"
+#include "inspect.h"
+#include "params.h"
+#include "plan.h"
+#include "run_command.h"
+#include "../codegen/codegen.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const char version[] = "mossc " MOSSC_VERSION;
+
+static int print_and_free(Text *text)
+{
+    bool ok = fwrite(text->data ? text->data : "", 1, text->len, stdout) == text->len && fflush(stdout) == 0;
+    text_free(text);
+    return ok ? 0 : 3;
+}
+
+static int compile_command(Compilation *c, const char *name)
+{
+    (void)name;
+    const char *emit = c->options->value[OPTION_EMIT];
+    c->out = c->options->value[OPTION_OUTPUT];
+    driver_compile(c, emit ? emit : "exe");
+    return 0;
+}
+
+static int params_command(Compilation *c, const char *name)
+{
+    (void)name;
+    Text text = { 0 };
+    c->graph = graph_read_file(c->arena, c->diags, c->model);
+    if (!c->graph)
+        return 0;
+    params_print(c->graph, c->options->value[OPTION_JSON] != NULL, &text);
+    return print_and_free(&text);
+}
+
+static int inspect_command(Compilation *c, const char *name)
+{
+    (void)name;
+    Text text = { 0 };
+    Inspection inspection;
+    size_t len = strlen(c->model);
+    bool graph = len > 5 && strcmp(c->model + len - 5, ".json") == 0;
+    if (graph ? !driver_plan(c, false) : !inspect_artifact(c->arena, c->diags, c->model, MANIFEST_MARK, &inspection))
+        return 0;
+    if (graph)
+        inspection = inspect_plan(c->plan);
+    int64_t n_context = 0, n_threads = 0;
+    if (!options_int(c->options, c->diags, OPTION_CONTEXT, 1, INT32_MAX, 4096, &n_context)
+        || !options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, graph ? c->n_threads : 1, &n_threads))
+        return 0;
+    inspection_print(&inspection, n_context, (int)n_threads, c->options->value[OPTION_JSON] != NULL, &text);
+    return print_and_free(&text);
+}
+
+static int targets_command(Compilation *c, const char *name)
+{
+    (void)c, (void)name;
+    Text text = { 0 };
+    text_printf(&text, "%-12s %-10s %-36s %s\n", "target", "runs here", "features", "");
+    for (int i = 0; i < N_TARGETS; i++) {
+        const Target *t = target_info((TargetId)i);
+        if (i == TARGET_HOST)
+            text_printf(&text, "%-12s %-10s %-36s %s: %s\n", t->name, target_runs_here(TARGET_HOST) ? "yes" : "no", "",
+                        t->summary, target_info(target_resolve(TARGET_HOST))->name);
+        else
+            text_printf(&text, "%-12s %-10s %-36s %s\n", t->name, target_runs_here((TargetId)i) ? "yes" : "no",
+                        t->features, t->summary);
+    }
+    return print_and_free(&text);
+}
+
+static int run_row(Compilation *c, const char *name)
+{
+    int code = run_command(c, name);
+    return code < 0 ? 0 : code;
+}
+
+static const struct {
+    const char *name, *arguments, *summary;
+    Command command;
+    bool needs_model;
+    int (*run)(Compilation *c, const char *name);
+} commands[] = {
+    { "compile", "MODEL.json -o OUT", "a graph becomes a program, a library, sources, ...", COMMAND_COMPILE, true, compile_command },
+    { "run",     "MODEL.json|ARTIFACT [OPTIONS]", "generate text", COMMAND_RUN, true, run_row },
+    { "eval",    "MODEL.json|ARTIFACT --text FILE", "loss of a text: nats a token, bits a byte, perplexity", COMMAND_RUN, true, run_row },
+    { "bench",   "MODEL.json|ARTIFACT [OPTIONS]", "tokens a second of prefill and generation", COMMAND_RUN, true, run_row },
+    { "params",  "MODEL.json", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
+    { "inspect", "MODEL.json|ARTIFACT", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
+    { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
+};
+enum { N_COMMANDS = sizeof commands / sizeof *commands };
+
+static int help(FILE *file)
+{
+    fprintf(file, "%s: MossNet graphs become programs\n\nusage: mossc COMMAND ...\n\n", version);
+    for (int i = 0; i < N_COMMANDS; i++)
+        fprintf(file, "  %-8s %-34s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+    fprintf(file, "\nmossc COMMAND --help lists a command's options. Exit codes: 0 ok, 1 the input is wrong,\n"
+                  "2 usage, 3 the environment.\n");
+    return file == stdout ? 0 : 2;
+}
+
+static int help_command(int i)
+{
+    Text text = { 0 };
+    text_printf(&text, "usage: mossc %s %s\n%s\n\n", commands[i].name, commands[i].arguments, commands[i].summary);
+    options_help(commands[i].command, &text);
+    if (commands[i].command == COMMAND_RUN)
+        text_printf(&text, "\nEvery other option goes to the artifact; ARTIFACT %s --help lists them.\n", commands[i].name);
+    return print_and_free(&text);
+}
+
+static int run(int i, int argc, char **argv)
+{
+    Arena *arena = arena_new();
+    Diags *diags = diags_new(arena);
+    Options options;
+    Compilation c = { .arena = arena, .diags = diags, .options = &options };
+    int code = 0;
+    if (options_parse(&options, diags, commands[i].command, argc, argv)) {
+        if (options.value[OPTION_HELP]) {
+            code = help_command(i);
+        } else if (commands[i].needs_model != (options.n_rest > 0)
+                   || (options.n_rest > 1 && commands[i].command != COMMAND_RUN)) {
+            diag_report(diags, DIAG_USAGE, NULL, "usage: mossc %s %s", commands[i].name, commands[i].arguments);
+        } else {
+            c.model = options.n_rest ? options.rest[0] : NULL;
+            code = commands[i].run(&c, commands[i].name);
+        }
+    }
+    Text text = { 0 };
+    diags_print(c.diags, &text);
+    fputs(text.len ? text.data : "", stderr);
+    text_free(&text);
+    if (diags_exit_code(c.diags))
+        code = diags_exit_code(c.diags);
+    if (c.weights)
+        weights_close(c.weights);
+    arena_free(arena);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    const char *name = argc > 1 ? argv[1] : "--help";
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0)
+        return help(argc > 1 ? stdout : stderr);
+    if (strcmp(name, "--version") == 0) {
+        puts(version);
+        return 0;
+    }
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return run(i, argc - 2, argv + 2);
+    fprintf(stderr, "mossc: error[usage]: unknown command `%s`\n", name);
+    return help(stderr);
+}

@@ -1,0 +1,132 @@
+/* Toolchain: find a C compiler for a target, run commands side by side, keep their words. */
+#include "toolchain.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <spawn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+extern char **environ;
+
+void tool_add(ToolCommand *command, const char *argument)
+{
+    if (command->n == TOOLCHAIN_MAX_ARGS - 1)
+        BUG("a command of more than %d arguments", TOOLCHAIN_MAX_ARGS);
+    command->args[command->n++] = argument;
+}
+
+void tool_add_words(Arena *arena, ToolCommand *command, const char *words)
+{
+    for (const char *at = words + strspn(words, " "); *at; at += strspn(at, " ")) {
+        size_t len = strcspn(at, " ");
+        tool_add(command, arena_strndup(arena, at, len));
+        at += len;
+    }
+}
+
+/* Is `program` a path that can be run, or somewhere in PATH? */
+static bool is_program(Arena *arena, const char *program)
+{
+    if (strchr(program, '/'))
+        return access(program, X_OK) == 0;
+    const char *path = getenv("PATH");
+    for (const char *at = path ? path : ""; *at;) {
+        size_t len = strcspn(at, ":");
+        if (access(arena_printf(arena, "%.*s/%s", (int)len, at, program), X_OK) == 0)
+            return true;
+        at += len + (at[len] == ':');
+    }
+    return false;
+}
+
+static Family host_family(void)
+{
+#if defined __aarch64__
+    return FAMILY_AARCH64;
+#else
+    return FAMILY_X86;
+#endif
+}
+
+bool toolchain_find(Arena *arena, Diags *diags, TargetId target, const char *wanted, ToolCommand *cc)
+{
+    static const char *const native[] = { "cc", "gcc", "clang", "clang-19", NULL };
+    static const char *const to_aarch64[] = { "aarch64-linux-gnu-gcc", "clang-19 --target=aarch64-linux-gnu",
+                                              "clang --target=aarch64-linux-gnu", NULL };
+    static const char *const to_x86[] = { "x86_64-linux-gnu-gcc", "clang-19 --target=x86_64-linux-gnu",
+                                          "clang --target=x86_64-linux-gnu", NULL };
+    Family family = target_info(target)->family;
+    const char *const *names = family == host_family() ? native : family == FAMILY_AARCH64 ? to_aarch64 : to_x86;
+    const char *const only[] = { wanted, NULL };
+    if (wanted)
+        names = only;
+    for (; *names; names++) {
+        *cc = (ToolCommand){ 0 };
+        tool_add_words(arena, cc, *names);
+        if (cc->n && is_program(arena, cc->args[0]))
+            return true;
+    }
+    if (wanted)
+        diag_report(diags, DIAG_TOOLCHAIN, NULL, "`%s` (--cc) is not a program", wanted);
+    else
+        diag_report(diags, DIAG_TOOLCHAIN, NULL, "no C compiler for %s found: install %s, or name one with --cc",
+                    target_info(target)->name, family == host_family() ? "gcc" : "gcc-aarch64-linux-gnu");
+    return false;
+}
+
+static bool start(Diags *diags, const ToolCommand *command, const char *log, pid_t *pid)
+{
+    posix_spawn_file_actions_t actions;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0644);
+    posix_spawn_file_actions_adddup2(&actions, 1, 2);
+    int status = posix_spawnp(pid, command->args[0], &actions, NULL, (char *const *)command->args, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    if (status)
+        diag_report(diags, DIAG_TOOLCHAIN, NULL, "cannot run %s: %s", command->args[0], strerror(status));
+    return !status;
+}
+
+/* The end of what the tools said. */
+static char *read_log(Arena *arena, const char *log)
+{
+    enum { MOST = 4000 };
+    char *text = arena_alloc(arena, MOST + 1);
+    FILE *file = fopen(log, "rb");
+    if (!file)
+        return text;
+    fseek(file, 0, SEEK_END);
+    long len = ftell(file);
+    fseek(file, len > MOST ? len - MOST : 0, SEEK_SET);
+    text[fread(text, 1, MOST, file)] = 0;
+    fclose(file);
+    return text;
+}
+
+bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int n, const char *log)
+{
+    enum { MOST = 8 };
+    pid_t pids[MOST];
+    int started = 0;
+    bool ok = true;
+    while (started < n && started < MOST && start(diags, &commands[started], log, &pids[started]))
+        started++;
+    ok = started == n;
+    for (int i = 0; i < started; i++) {
+        int status;
+        while (waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
+            continue;
+        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+            continue;
+        if (ok)
+            diag_report(diags, DIAG_TOOLCHAIN, NULL, "%s failed%s; it said:\n%s", commands[i].args[0],
+                        WIFSIGNALED(status) ? " (killed by a signal)" : "", read_log(arena, log));
+        ok = false;
+    }
+    return ok;
+}
