@@ -20,7 +20,7 @@ static void replace(Block *block, Op *op, Value *with)
 static void fuse_conv_silu(Block *block, Op *silu)
 {
     Op *conv = only_use(block, silu->operand[0], OP_CONV1D);
-    if (conv) {
+    if (conv && !op_int(conv, ATTR_SILU, 0)) {
         op_set_int(conv, ATTR_SILU, 1);
         replace(block, silu, conv->result[0]);
     }
@@ -29,7 +29,7 @@ static void fuse_conv_silu(Block *block, Op *silu)
 static void fuse_softplus_scan(Block *block, Op *scan)
 {
     Op *softplus = only_use(block, scan->operand[0], OP_SOFTPLUS);
-    if (softplus) {
+    if (softplus && !op_int(scan, ATTR_SOFTPLUS, 0)) {
         scan->operand[0] = softplus->operand[0];
         op_set_int(scan, ATTR_SOFTPLUS, 1);
         op_remove(block, softplus);
@@ -68,10 +68,20 @@ static void fuse_swiglu(Module *module, Block *block, Op *mul)
     op_remove(block, silu);
 }
 
+/* Is `value` read above `op`? */
+static bool read_above(const Op *op, const Value *value)
+{
+    while ((op = op->prev))
+        for (int i = 0; i < op->n_operands; i++)
+            if (op->operand[i] == value)
+                return true;
+    return false;
+}
+
 static void fuse_norm_route(Module *module, Block *block, Op *route)
 {
     Op *norm = value_is(route->operand[0], OP_RMS_NORM) ? route->operand[0]->def : NULL;
-    if (!norm)
+    if (!norm || read_above(route, norm->result[0]))
         return;
     Value *operands[] = { norm->operand[0], norm->operand[1], route->operand[1] };
     Op *op = op_insert(module, block, route, OP_RMS_NORM_ROUTE, 3, operands);

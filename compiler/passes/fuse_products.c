@@ -28,14 +28,30 @@ static void fuse_combine(Module *module, Block *block, Op *combine)
     replace(block, combine, op_finish(module, block, op, combine->result[0]->name, NULL));
 }
 
+/* May x = add's first operand be overwritten by `product`? When the sum is what the layer gives back and
+ * nothing but the add reads x from there on. */
+static bool may_update(const Block *block, const Op *product, const Op *add)
+{
+    if (!block->n_params || add->operand[0] != block->param[0] || block->last->operand[0] != add->result[0]
+        || !used_once(block, add->result[0]))
+        return false;
+    for (const Op *op = product->next; op; op = op->next)
+        for (int i = 0; i < op->n_operands; i++)
+            if (op != add && op->operand[i] == block->param[0])
+                return false;
+    return true;
+}
+
 /* add(x, product): x becomes the product's last operand. */
 static void fuse_residual(Block *block, Op *add)
 {
     Value *y = add->operand[1];
     int slot = value_is(y, OP_LINEAR) ? 3 : value_is(y, OP_EXPERT_LINEAR_COMBINE) ? 7 : 0;
-    if (!slot || !used_once(block, y) || !block->n_params || add->operand[0] != block->param[0])
+    if (!slot || !used_once(block, y) || !may_update(block, y->def, add))
         return;
     Op *product = y->def;
+    if (slot < product->n_operands && product->operand[slot])
+        return;
     for (int i = product->n_operands; i < slot; i++)
         product->operand[i] = NULL;
     product->operand[slot] = add->operand[0];
