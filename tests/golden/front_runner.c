@@ -5,11 +5,7 @@
  * What is compared is the diagnostics of a refused file, or a dump of an accepted Graph.
  */
 #include "../../compiler/graph_read.h"
-
-#include <dirent.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
+#include "golden.h"
 
 static void dump_layer(const Graph *graph, int index, Text *out)
 {
@@ -53,20 +49,6 @@ static void dump_graph(const Graph *graph, Text *out)
     text_printf(out, "\n");
 }
 
-static bool slurp(const char *path, Text *out)
-{
-    FILE *file = fopen(path, "rb");
-    if (!file)
-        return false;
-    char bytes[4096];
-    size_t len;
-    text_append(out, "", 0);
-    while ((len = fread(bytes, 1, sizeof bytes, file)) > 0)
-        text_append(out, bytes, len);
-    fclose(file);
-    return true;
-}
-
 static void run_front(const char *name, const Text *source, Text *out)
 {
     Arena *arena = arena_new();
@@ -80,62 +62,4 @@ static void run_front(const char *name, const Text *source, Text *out)
     arena_free(arena);
 }
 
-static bool write_file(const char *path, const Text *text)
-{
-    FILE *file = fopen(path, "wb");
-    if (!file)
-        return false;
-    bool good = fwrite(text->data, 1, text->len, file) == text->len;
-    return fclose(file) == 0 && good;
-}
-
-static bool case_run(const char *folder, const char *name, bool update)
-{
-    char json_path[4096], expected_path[4096];
-    snprintf(json_path, sizeof json_path, "%s/%s", folder, name);
-    snprintf(expected_path, sizeof expected_path, "%s/%.*s.expected", folder, (int)(strlen(name) - 5), name);
-    Text source = { 0 }, found = { 0 }, expected = { 0 };
-    bool good = slurp(json_path, &source);
-    if (good)
-        run_front(name, &source, &found);
-    if (good && update)
-        good = write_file(expected_path, &found);
-    else if (good && (!slurp(expected_path, &expected) || strcmp(expected.data, found.data) != 0)) {
-        printf("FAIL %s\n--- expected\n%s--- found\n%s", name, expected.data ? expected.data : "(no file)\n",
-               found.data);
-        good = false;
-    }
-    text_free(&source);
-    text_free(&found);
-    text_free(&expected);
-    return good;
-}
-
-static int is_json(const struct dirent *entry)
-{
-    size_t len = strlen(entry->d_name);
-    return len > 5 && strcmp(entry->d_name + len - 5, ".json") == 0;
-}
-
-int main(int argc, char **argv)
-{
-    bool update = argc == 3 && strcmp(argv[1], "--update") == 0;
-    if (argc != 2 && !update) {
-        fprintf(stderr, "usage: front_runner [--update] FOLDER\n");
-        return 2;
-    }
-    const char *folder = argv[argc - 1];
-    struct dirent **names;
-    int n = scandir(folder, &names, is_json, alphasort), n_bad = 0;
-    if (n <= 0) {
-        fprintf(stderr, "front_runner: no cases in %s\n", folder);
-        return 3;
-    }
-    for (int i = 0; i < n; i++) {
-        n_bad += !case_run(folder, names[i]->d_name, update);
-        free(names[i]);
-    }
-    free(names);
-    printf("%d cases, %d failed\n", n, n_bad);
-    return n_bad != 0;
-}
+int main(int argc, char **argv) { return golden_main(argc, argv, "front_runner", ".json", run_front); }
