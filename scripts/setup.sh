@@ -1,0 +1,110 @@
+#!/bin/sh
+# What a machine needs, in one list, and its installation with apt-get: only what is missing.
+#
+#   scripts/setup.sh build    what building and running mossc takes
+#   scripts/setup.sh test     that, and what the tests take
+# Prints what is missing and why before it installs anything, nothing when all is there.
+# Exit code: 0 ready (lacking tools of tests only: 0, and said so), 3 something needed cannot be had.
+set -u
+
+# package | level | how its presence shows | reason
+# Levels: build, test (the tests do not build without it), tool (a test that lacks it is skipped).
+# Shows as: command:A,B (any of them), header:FILE, module:NAME (of pkg-config).
+packages() {
+    cat <<'LIST'
+gcc|build|command:cc,gcc,clang|compiles mossc, and the code mossc writes
+libc6-dev|build|header:/usr/include/stdio.h|headers of the C library
+binutils|build|command:ld|links; its ar makes static libraries
+cmake|build|command:cmake|configures the build
+ninja-build|build|command:ninja|runs the build
+pkg-config|build|command:pkg-config|finds the libraries below
+libcjson-dev|build|module:libcjson|reads graphs and safetensors headers
+libffi-dev|test|module:libffi|calls a library's functions as its manifest describes them
+libcunit1-dev|test|module:cunit|unit tests
+g++|tool|command:g++|a C++ program that uses a compiled library
+clang-19|tool|command:clang-19,clang|generated C must please a second compiler
+gcc-aarch64-linux-gnu|tool|command:aarch64-linux-gnu-gcc|compiles for 64-bit ARM
+libc6-dev-arm64-cross|tool|header:/usr/aarch64-linux-gnu/include/stdio.h|the C library for 64-bit ARM
+qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM
+graphviz|tool|command:dot|reads the graphs of --emit dot
+python3|tool|command:python3|reads the JSON that benchmarks print
+LIST
+}
+
+is_there() {
+    how=${1%%:*} what=${1#*:}
+    case $how in
+    header) [ -f "$what" ] ;;
+    module) pkg-config --exists "$what" 2>/dev/null ;;
+    command)
+        for name in $(echo "$what" | tr , ' '); do
+            command -v "$name" >/dev/null 2>&1 && return 0
+        done
+        return 1 ;;
+    esac
+}
+
+# missing LEVEL...: the packages of these levels that are not there
+missing() {
+    packages | while IFS='|' read -r package level shows reason; do
+        case " $* " in *" $level "*) is_there "$shows" || echo "$package" ;; esac
+    done
+}
+
+explain() {
+    for package in "$@"; do
+        packages | while IFS='|' read -r name level shows reason; do
+            [ "$name" = "$package" ] && printf '  %-24s %s\n' "$name" "$reason"
+        done
+    done
+}
+
+cannot_install() {
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "this system has no apt-get"
+    elif [ "$(id -u)" -ne 0 ]; then
+        echo "only root may install"
+    fi
+}
+
+# One at a time where all at once fails: a release may lack one that can be done without.
+install() {
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq || echo "setup: apt-get update failed; going on with the lists at hand"
+    # shellcheck disable=SC2086
+    apt-get install -y -qq --no-install-recommends "$@" >/dev/null && return
+    for package in "$@"; do
+        apt-get install -y -qq --no-install-recommends "$package" >/dev/null || echo "setup: $package: not installed"
+    done
+}
+
+case ${1:-} in
+build) needed="build" wanted="build" ;;
+test)  needed="build test" wanted="build test tool" ;;
+*)     echo "usage: scripts/setup.sh build|test" >&2; exit 2 ;;
+esac
+
+# shellcheck disable=SC2046,SC2086
+set -- $(missing $wanted)
+[ $# -eq 0 ] && exit 0
+echo "setup: missing here:"
+explain "$@"
+why_not=$(cannot_install)
+if [ -n "$why_not" ]; then
+    echo "setup: $why_not. Install them by hand; on Debian and its kin:"
+    echo "  sudo apt-get install $*"
+else
+    echo "setup: installing with apt-get ..."
+    install "$@"
+fi
+
+# shellcheck disable=SC2086
+left=$(missing $needed)
+if [ -n "$left" ]; then
+    echo "setup: cannot go on without:" $left >&2
+    exit 3
+fi
+# shellcheck disable=SC2086
+left=$(missing $wanted)
+[ -z "$left" ] || echo "setup: tests that need these will be skipped:" $left
+exit 0
