@@ -54,7 +54,12 @@ RULE(RMS_NORM_ROUTE)
     const Value *router = c->op->operand[2];
     return per_call(c, 4 * columns(c->op->result[0]) + 2 * count(router), bytes(router) + bytes(c->op->operand[1]));
 }
-RULE(LINEAR) { return per_call(c, 2 * count(c->op->operand[1]), bytes(c->op->operand[1])); }
+RULE(LINEAR)
+{
+    /* In prefill one row of logits is wanted, not one a token. */
+    double rows = c->op->result[0]->type.dim[0].sym == SYM_R ? 1 / (double)c->n_tokens : 1;
+    return per_call(c, 2 * count(c->op->operand[1]) * rows, bytes(c->op->operand[1]));
+}
 
 static Cost expert_product(const CostOf *c, int bias)
 {
