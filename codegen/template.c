@@ -150,7 +150,7 @@ const Template *template_parse(Arena *arena, const EmbeddedFile *file, const cha
     if (!(p = skip_brackets(args, '(', ')')))
         REJECT("its argument list does not end");
     template->args = arena_strndup(arena, args, (size_t)(p - args));
-    const char *body = p + strspn(p, " \n");
+    const char *body = skip_blank(p);
     if (*body != '{' || !(p = skip_brackets(body, '{', '}')))
         REJECT("its body does not end");
     template->body = arena_strndup(arena, body, (size_t)(p - body));

@@ -6,6 +6,7 @@
  * junk holds NaN, scratch has its documented length exactly, and a canary follows every buffer.
  */
 #include "runtime/route.h"
+#include "tests/unit/simd_errors.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -384,7 +385,7 @@ static void check_conv(int row, int n_channels, int d_conv, int silu, int n_toke
     const int stride = whole(n_channels, PANEL), in_stride = stride + PANEL, n_panels = stride / PANEL;
     const float *in = random_rows(n_tokens, n_channels, in_stride), *weight = random_rows(d_conv, n_channels, stride);
     const float *bias = random_rows(1, n_channels, stride), *initial = random_rows(d_conv - 1, n_channels, stride);
-    double *want = malloc(8 * (size_t)(n_tokens * n_channels));
+    double *want = calloc((size_t)(n_tokens * n_channels), 8);
     for (int t = 0; t < n_tokens; t++)
         for (int c = 0; c < n_channels; c++) {
             double sum = bias[c];
@@ -559,6 +560,14 @@ static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, 
 
 int main(void)
 {
+    for (int f = 0; f < N_SIMD_FUNCTIONS; f++) {
+        float at = 0;
+        const double worst = simd_worst(&simd_functions[f], 20011, &at);
+        if (!(worst <= simd_functions[f].bound)) {
+            fprintf(stderr, "%s: %.2f ulp at %.9g, bound %g\n", simd_functions[f].name, worst, at, simd_functions[f].bound);
+            n_failed++;
+        }
+    }
 #define GEMM(...) check_gemm(__LINE__, __VA_ARGS__);
 #define ROWS(...) check_rows(__LINE__, __VA_ARGS__);
 #define GROUP(...) check_group(__LINE__, __VA_ARGS__);
