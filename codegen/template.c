@@ -316,5 +316,5 @@ void template_render(const Template *template, const double *values, Text *out)
         print_value(&template->params[i], values[i], out);
         text_printf(out, ";\n");
     }
-    text_printf(out, "%s\n", template->body + 2);      /* after "{\n" */
+    text_printf(out, "%s\n\n", template->body + 2);    /* after "{\n" */
 }
