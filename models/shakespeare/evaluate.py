@@ -50,7 +50,8 @@ def main():
     _, held_out = read_split(args.text, device)
     for k in model.graph.modes:
         for context in args.context:
-            print(f"top-{k} context {context}: {held_out_loss(model, held_out, context, k):.4f} nats a byte", flush=True)
+            loss = held_out_loss(model, held_out, context, k)
+            print(f"top-{k} context {context}: {loss:.4f} nats a byte", flush=True)
 
 
 if __name__ == "__main__":

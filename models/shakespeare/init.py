@@ -14,7 +14,7 @@ def init_weights(model):
     depth = math.sqrt(2 * len(graph.layers))
     for name, p in model.named_parameters():
         experts = p.shape[0] if p.dim() == 3 else 1
-        boost = experts / math.sqrt(min(experts, graph.modes[0])) / 2 if experts > 1 else 1.0
+        boost = experts / math.sqrt(min(experts, max(graph.modes))) / 2 if experts > 1 else 1.0
         if name.endswith("norm.weight") or name.endswith("norm_f.weight"):
             p.fill_(1.0)
         elif name == "embed.weight" or name.endswith("router.weight"):
@@ -25,7 +25,7 @@ def init_weights(model):
             p.div_(depth)
     for layer in model.layers:
         if isinstance(layer, Mamba):
-            init_mamba(layer, graph.modes[0])
+            init_mamba(layer, max(graph.modes))
 
 
 def init_mamba(layer, k):

@@ -197,7 +197,7 @@ class Attention(nn.Module):
         value = self.v_proj(u).view(b, t, self.kv_heads, self.head_dim)
         group = self.heads // self.kv_heads  # query head h reads key head h // group
         key, value = (a.repeat_interleave(group, dim=2).transpose(1, 2) for a in (key, value))
-        y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value.to(key.dtype), attn_mask=self.mask(t, u.device))
+        y = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=self.mask(t, u.device))
         return self.o_proj(y.transpose(1, 2).reshape(b, t, -1))
 
     def mask(self, t, device):

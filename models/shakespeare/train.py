@@ -42,8 +42,9 @@ def parse_args():
     parser.add_argument("--ema", type=float, default=0.999)
     parser.add_argument("--every", type=int, default=250, help="steps between evaluations")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="torch.compile the layers (GPU)")
-    parser.add_argument("--replay", action=argparse.BooleanOptionalAction, default=True, help="replay steps as CUDA graphs")
+    switch = {"action": argparse.BooleanOptionalAction, "default": True}
+    parser.add_argument("--compile", **switch, help="torch.compile the layers, on a GPU")
+    parser.add_argument("--replay", **switch, help="replay steps as CUDA graphs, on a GPU")
     return parser.parse_args()
 
 

@@ -3,7 +3,8 @@
 import torch
 from safetensors.torch import load_file, save_file
 
-VECTORS = ("norm.weight", "norm_f.weight", "router.weight", "conv1d.weight", "conv1d.bias", "dt_proj.bias", "A_log", "D")
+VECTORS = ("norm.weight", "norm_f.weight", "router.weight", "conv1d.weight", "conv1d.bias",
+           "dt_proj.bias", ".A_log", ".D")
 
 
 def is_vector(name):
