@@ -1,8 +1,8 @@
 /* Verifier: what must hold of a module after the builder and after every pass.
  *
- * Types agree with the shape rules; every operand is defined above its use or a parameter; names are
- * unique; a block ends with its only yield, of the type of its first parameter; calls name a block of
- * their own phase; weights and states are bound once a name.
+ * Types agree with the shape rules, sizes and attributes are in range and there; every operand is defined
+ * above its use or a parameter; names are unique; a block ends with its only yield, of the type of its
+ * first parameter; calls name a block of their own phase; a state, and a weight's rows, are bound once.
  */
 #include "module.h"
 #include "text.h"
@@ -60,18 +60,75 @@ static bool verify_call(const Verifier *v, const Op *op)
     return true;
 }
 
+/* Sizes small enough that shape rules cannot overflow; only a state may have no rows (one tap). */
+static bool type_legal(Type type, bool is_state)
+{
+    for (int i = 0; i < type.rank; i++)
+        if (type.dim[i].n > INT32_MAX || type.dim[i].n < (is_state && i == 0 ? 0 : 1))
+            return false;
+    return is_state ? type.rank == 2 && type.dtype == DTYPE_F32 : type.rank > 0;
+}
+
+/* What no rule can do without. */
+static const struct { OpKind kind; AttrId attr; } required[] = {
+    { OP_WEIGHT, ATTR_TENSOR }, { OP_STATE, ATTR_NAME }, { OP_RMS_NORM, ATTR_EPS }, { OP_ROUTE, ATTR_TOP_K },
+    { OP_RMS_NORM_ROUTE, ATTR_EPS }, { OP_RMS_NORM_ROUTE, ATTR_TOP_K }, { OP_ROPE_TABLE, ATTR_THETA },
+    { OP_GROUP, ATTR_EXPERTS }, { OP_CALL, ATTR_BLOCK },
+};
+
+static bool verify_attrs(const Verifier *v, const Op *op)
+{
+    for (size_t i = 0; i < sizeof required / sizeof *required; i++)
+        if (required[i].kind == op->kind && !op_attr(op, required[i].attr))
+            return fail(v, op, "an attribute is missing");
+    for (int i = 0; i < op->n_attrs; i++) {
+        const Attr *attr = &op->attr[i];
+        AttrKind kind = attr_kind(attr->id);
+        bool good = kind != ATTR_KIND_INT || (attr->integer >= 0 && attr->integer <= INT32_MAX);
+        for (int j = 0; kind == ATTR_KIND_INTS && j < attr->ints.n; j++)
+            good &= attr->ints.at[j] >= (attr->id == ATTR_TOP_K) && attr->ints.at[j] <= INT32_MAX;
+        if (!good)
+            return fail(v, op, "an attribute is out of range");
+    }
+    const Attr *rows = op_attr(op, ATTR_ROWS), *top_k = op_attr(op, ATTR_TOP_K);
+    if (rows && rows->ints.n != 2)
+        return fail(v, op, "rows must be two numbers");
+    return !top_k || top_k->ints.n == 1 || top_k->ints.n == v->module->n_modes
+        || fail(v, op, "top_k must have one number, or one a mode");
+}
+
+static bool same_rows(const Op *a, const Op *b)
+{
+    const Attr *p = op_attr(a, ATTR_ROWS), *q = op_attr(b, ATTR_ROWS);
+    return p && q ? p->ints.at[0] == q->ints.at[0] && p->ints.at[1] == q->ints.at[1] : p == q;
+}
+
+/* Two bindings of one state would be written without knowing of each other; of one weight, could be
+ * wanted in two layouts. */
+static bool bound_once(const Verifier *v, const Op *op)
+{
+    AttrId id = op->kind == OP_STATE ? ATTR_NAME : ATTR_TENSOR;
+    for (const Op *other = v->block->first; other != op; other = other->next)
+        if (other->kind == op->kind && strcmp(op_attr(other, id)->str, op_attr(op, id)->str) == 0
+            && (op->kind == OP_STATE || same_rows(op, other)))
+            return fail(v, op, "it is bound twice");
+    return true;
+}
+
 static bool verify_op(const Verifier *v, const Op *op)
 {
+    for (int r = 0; r < op->n_results; r++)
+        if (!type_legal(op->result[r]->type, op->kind == OP_STATE))
+            return fail(v, op, "a result's type is not one a value can have");
     for (int i = 0; i < op->n_operands; i++)
         if (op->operand[i] && !defined_before(v->block, op, op->operand[i]))
             return fail(v, op, "an operand is not defined above");
     if ((op->kind == OP_YIELD) != (op->next == NULL))
         return fail(v, op, "a block must end with its only yield");
-    if (op->kind == OP_CALL && !verify_call(v, op))
+    if (!verify_attrs(v, op) || (op->kind == OP_CALL && !verify_call(v, op)))
         return false;
     if (op_info(op->kind).flags & OP_FLAG_LEAF)
-        return op_attr(op, op->kind == OP_WEIGHT ? ATTR_TENSOR : ATTR_NAME)
-            || fail(v, op, "a weight or state has no name");
+        return bound_once(v, op);
     Type types[OP_MAX_RESULTS] = { 0 };
     Text why = { 0 };
     bool ok = op_infer(op, types, &why) || fail(v, op, why.data);
@@ -87,6 +144,9 @@ static bool verify_block(const Verifier *v)
     const Block *block = v->block;
     if (!block->last || block->last->kind != OP_YIELD)
         return fail(v, NULL, "a block must end with its only yield");
+    for (int i = 0; i < block->n_params; i++)
+        if (!type_legal(block->param[i]->type, false))
+            return fail(v, NULL, "a parameter's type is not one a value can have");
     for (const Op *op = block->first; op; op = op->next)
         if (!verify_op(v, op))
             return false;
