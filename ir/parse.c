@@ -33,7 +33,7 @@ static bool fail(Parser *p, const char *expected)
 {
     if (!p->failed) {
         Place place = place_here(p);
-        int len = (int)strcspn(p->at, " \n\t,(){}[]");
+        int len = (int)strcspn(p->at, " \n\t,:=(){}[]");
         diag_report(p->diags, DIAG_IR_SYNTAX, &place, "found `%.*s`, expected %s",
                     len ? (len > 40 ? 40 : len) : (*p->at ? 1 : 0), p->at, expected);
     }
@@ -275,6 +275,12 @@ static bool operation(Parser *p)
                 return fail(p, "at most 3 results");
             if (!result_name(p, &names[n_results++]))
                 return false;
+            for (int i = 0; i + 1 < n_results; i++) {
+                if (strcmp(names[i], names[n_results - 1]) == 0) {
+                    p->at -= strlen(names[i]);
+                    return fail(p, "a name that is not taken");
+                }
+            }
         } while (take(p, ','));
         if (!expect(p, '='))
             return false;

@@ -35,14 +35,24 @@ static bool defined_before(const Block *block, const Op *use, const Value *value
     return false;
 }
 
+/* Values of the block that are called `name`. */
+static int n_named(const Block *block, const char *name)
+{
+    int n = 0;
+    for (int i = 0; i < block->n_params; i++)
+        n += strcmp(block->param[i]->name, name) == 0;
+    for (const Op *op = block->first; op; op = op->next)
+        for (int r = 0; r < op->n_results; r++)
+            n += strcmp(op->result[r]->name, name) == 0;
+    return n;
+}
+
 static bool names_unique(const Verifier *v)
 {
-    for (const Op *a = v->block->first; a; a = a->next)
-        for (int r = 0; r < a->n_results; r++)
-            for (const Op *b = a->next; b; b = b->next)
-                for (int s = 0; s < b->n_results; s++)
-                    if (strcmp(a->result[r]->name, b->result[s]->name) == 0)
-                        return fail(v, b, "the result's name is taken");
+    for (const Op *op = v->block->first; op; op = op->next)
+        for (int r = 0; r < op->n_results; r++)
+            if (n_named(v->block, op->result[r]->name) != 1)
+                return fail(v, op, "the result's name is taken");
     return true;
 }
 
