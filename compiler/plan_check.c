@@ -90,7 +90,10 @@ static void add_live(const Checker *c, Lives *lives, Live live)
 }
 
 /* Rows a value has at the longest chunk. */
-static int64_t most_rows(const Checker *c, Type t) { return t.dim[0].sym == SYM_ONE ? t.dim[0].n : t.dim[0].n * c->plan->chunk; }
+static int64_t most_rows(const Checker *c, Type t)
+{
+    return t.dim[0].sym == SYM_ONE ? t.dim[0].n : t.dim[0].n * c->plan->chunk;
+}
 
 static bool check_value(const Checker *c, Lives *lives, int step, const Value *value)
 {

@@ -161,7 +161,8 @@ static bool check_phases(const Checker *c)
         bool waits = i > 0 && (s->steps[i].barrier || s->steps[i - 1].op->kind == OP_CALL);
         phase += waits;
         if (s->steps[i].phase != phase) {
-            text_printf(c->why, "@%s: step %d says phase %d, barriers make it %d", c->block->name, i, s->steps[i].phase, phase);
+            text_printf(c->why, "@%s: step %d says phase %d, barriers make it %d", c->block->name, i,
+                        s->steps[i].phase, phase);
             return false;
         }
         /* A call's block begins to touch what it is given at once. */
@@ -170,7 +171,9 @@ static bool check_phases(const Checker *c)
             return false;
         }
     }
-    return s->n_phases == phase + 1 || (text_printf(c->why, "@%s: %d phases, found %d", c->block->name, s->n_phases, phase + 1), false);
+    if (s->n_phases != phase + 1)
+        text_printf(c->why, "@%s: %d phases, found %d", c->block->name, s->n_phases, phase + 1);
+    return s->n_phases == phase + 1;
 }
 
 bool check_races(const Checker *c)
