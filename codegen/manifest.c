@@ -12,7 +12,11 @@
 static const struct { const char *name, *result, *arguments; } api_rows[] = {
 #define API(name, result, arguments) { #name, result, arguments },
 #include "api.def"
-#undef API
+};
+
+static const struct { const char *name; int len; } object_rows[] = {
+#define OBJECT(name, len) { #name, len },
+#include "api.def"
 };
 
 static void json_string(Text *out, const char *text)
@@ -77,6 +81,15 @@ static void write_mode(Text *out, const Plan *plan, int m)
                 d->weight_bytes, d->state_bytes, p->flops, p->weight_bytes, p->state_bytes);
 }
 
+/* What the caller's memory must be, where no function tells. */
+static void write_objects(Text *out)
+{
+    text_printf(out, "  \"align\": %d, \"objects\": {", MOSS_ALIGN);
+    for (size_t i = 0; i < sizeof object_rows / sizeof *object_rows; i++)
+        text_printf(out, "%s\"%s\": %d", i ? ", " : "", object_rows[i].name, object_rows[i].len);
+    text_printf(out, "},\n");
+}
+
 void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out)
 {
     const Target *target = target_info(plan->target);
@@ -97,7 +110,9 @@ void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out)
         write_mode(out, plan, m);
         text_printf(out, "%s", m + 1 < plan->graph->n_modes ? ",\n" : "\n");
     }
-    text_printf(out, "  ],\n  \"functions\": [\n");
+    text_printf(out, "  ],\n");
+    write_objects(out);
+    text_printf(out, "  \"functions\": [\n");
     int n = (int)(sizeof api_rows / sizeof *api_rows);
     for (int i = 0; i < n; i++) {
         write_function(out, prefix, i);
