@@ -303,7 +303,7 @@ static void bench_attention(Bench *bench)
     const int panel = 2 * bench->target->lanes;
     if (!bench->library) {
         add_kernel(bench, "attention_prefill", "attention", arena_printf(bench->arena, "n_heads=16 n_kv_heads=4 head_dim=64 head_stride=64 "
-                   "q_stride=1024 kv_stride=256 out_stride=1024 window=2048 token_block=%d key_block=%d", getenv("TB") ? atoi(getenv("TB")) : 15, getenv("KB") ? atoi(getenv("KB")) : 64));
+                   "q_stride=1024 kv_stride=256 out_stride=1024 window=2048 token_block=%d key_block=%d", getenv("TB") ? atoi(getenv("TB")) : 48, getenv("KB") ? atoi(getenv("KB")) : 64));
         add_kernel(bench, "attention_decode", "attention", "n_heads=16 n_kv_heads=4 head_dim=64 head_stride=64 "
                    "q_stride=1024 kv_stride=256 out_stride=1024 window=2048 token_block=1 key_block=64 tile_rows=4");
         return;

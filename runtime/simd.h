@@ -81,6 +81,21 @@ KERNEL_INLINE void vstore_part(float *p /* [n] */, vf a, int n)
 #endif
 }
 
+/* Columns i … of a row of n columns, i a multiple of LANES: whole but for the last, short vector.
+ * n is constant; so is the length of a partial access, or it would become a call of memcpy. */
+KERNEL_INLINE vf vload_row(const float *row /* [n] */, int i, int n)
+{
+    return n % LANES == 0 || i + LANES <= n ? vload(row + i) : vload_part(row + i, n % LANES);
+}
+
+KERNEL_INLINE void vstore_row(float *row /* [n] */, int i, int n, vf a)
+{
+    if (n % LANES == 0 || i + LANES <= n)
+        vstore(row + i, a);
+    else
+        vstore_part(row + i, a, n % LANES);
+}
+
 /* One value in every lane; kept in a register, so that several products share the one load. */
 KERNEL_INLINE vf vbroadcast(const float *p)
 {
@@ -307,7 +322,7 @@ KERNEL_INLINE float vdot(const float *x /* [n] */, const float *y /* [n] */, int
     for (; i + LANES <= n; i += LANES)
         sum[0] = vfma(vload(x + i), vload(y + i), sum[0]);
     if (i < n)
-        sum[1] = vfma(vload_part(x + i, n - i), vload_part(y + i, n - i), sum[1]);
+        sum[1] = vfma(vload_part(x + i, n % LANES), vload_part(y + i, n % LANES), sum[1]);
     return vsum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
@@ -358,6 +373,19 @@ KERNEL_INLINE vf vexp2(vf x)
     x = vmin(vset(129), vmax(vset(-151), x));
     vf n = vround(x), f = x - n;
     return vscale2(vfma(vexp2m1_poly(f), f, vset(1)), n);
+#endif
+}
+
+/* 2^x for x <= 0, as a scan needs it: vexp2, but 0 wherever vexp2 would be denormal (x < -126.5). */
+KERNEL_INLINE vf vexp2_decay(vf x)
+{
+#if LANES == 16
+    return vexp2(x);                                  /* no dearer there, denormals included */
+#else
+    x = vmax(vset(-127), x);
+    vf magic = vset(0x1.8p23f + 127), shifted = x + magic;    /* its low bits are round(x) + 127 */
+    vf f = x - (shifted - magic);
+    return vfma(vexp2m1_poly(f), f, vset(1)) * (vf)((vi)shifted << 23);
 #endif
 }
 

@@ -5,7 +5,7 @@
  * (a running maximum and sum for each row, a row being one query head of one token), so a row
  * meets the same blocks in the same order however the prompt was cut: the result is the same bit
  * for bit. A block's keys are transposed, so that scores are vectors over keys; its values are
- * copied; all query heads of the kv head share both.
+ * copied where that pays; all query heads of the kv head share both.
  *
  * scratch, floats: rows * (head_dim + key_block + head_stride + panel + 2) + (2 * key_block + 1) * head_stride
  * with rows = token_block * n_heads / n_kv_heads rounded up to tile_rows.
@@ -48,6 +48,8 @@ KERNEL(attention)(
     float *const top = total + max_rows * panel;             /* [max_rows]: largest score so far */
     float *const shrink = top + max_rows;                    /* [max_rows]: of the sums so far */
     float *const zeros = shrink + max_rows;                  /* [head_stride]: a key that is not there */
+    const float *value[key_block];                           /* rows of values, or where they came from */
+    const int copies = token_block > 1 || head_dim != head_stride;   /* one token reads each row once */
     const int n_items = (n_tokens + token_block - 1) / token_block * n_kv_heads;
 
     for (int i = 0; i < head_stride; i += LANES)
@@ -79,20 +81,23 @@ KERNEL(attention)(
                     const int old = at < position, known = at >= first && at <= last;
                     const int64_t row = old ? ring_row : at - position;
                     const size_t from = (size_t)row * kv_stride + (size_t)head * head_dim;
-                    const float *value = known ? (old ? ring_v : v) + from : zeros;
-                    float *to = values + (j + i) * head_stride;
+                    value[j + i] = known ? (old ? ring_v : v) + from : zeros;
                     key[i] = known ? (old ? ring_k : k) + from : zeros;
                     ring_row = ring_row + 1 < ring_rows ? ring_row + 1 : 0;
+                    if (!copies)
+                        continue;
+                    float *to = values + (j + i) * head_stride;
                     for (int c = 0; c < head_dim; c += LANES)
-                        vstore(to + c, vload_part(value + c, head_dim - c < LANES ? head_dim - c : LANES));
+                        vstore(to + c, vload_row(value[j + i], c, head_dim));
                     for (int c = (head_dim + LANES - 1) / LANES * LANES; c < head_stride; c += LANES)
                         vstore(to + c, vset(0));
+                    value[j + i] = to;
                 }
                 for (int c = 0; c < head_dim; c += LANES) {
                     vf square[LANES];
                     UNROLL
                     for (int i = 0; i < LANES; i++)
-                        square[i] = vload_part(key[i] + c, head_dim - c < LANES ? head_dim - c : LANES);
+                        square[i] = vload_row(key[i], c, head_dim);
                     vtranspose(square);
                     UNROLL
                     for (int i = 0; i < LANES; i++)
@@ -169,8 +174,7 @@ KERNEL(attention)(
                         hi[r] = vload(old + LANES) * shrink[row + r];
                     }
                     for (int j = 0; j < key_block; j++) {
-                        const vf b_lo = vload(values + j * head_stride + c);
-                        const vf b_hi = vload(values + j * head_stride + c + LANES);
+                        const vf b_lo = vload(value[j] + c), b_hi = vload(value[j] + c + LANES);
                         UNROLL
                         for (int r = 0; r < tile_rows; r++) {
                             const vf a = vbroadcast(x + r * key_block + j);
@@ -190,8 +194,7 @@ KERNEL(attention)(
             float *to = out + (size_t)(t0 + r / group) * out_stride + (head * group + r % group) * head_dim;
             const vf one_over = vset(1 / vsum(vload(total + r * LANES)));
             for (int c = 0; c < head_dim; c += LANES)
-                vstore_part(to + c, vload(sum + r * head_stride + c) * one_over,
-                            head_dim - c < LANES ? head_dim - c : LANES);
+                vstore_row(to, c, head_dim, vload(sum + r * head_stride + c) * one_over);
         }
     }
 }

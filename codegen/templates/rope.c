@@ -17,11 +17,10 @@ KERNEL(rope)(
             const float *from = in + (size_t)row * in_stride + h * head_dim;
             float *to = out + (size_t)row * out_stride + h * head_dim;
             for (int i = 0; i < half; i += LANES) {
-                const int n = half - i < LANES ? half - i : LANES;
-                const vf c = vload_part(cosine + i, n), s = vload_part(sine + i, n);
-                const vf lo = vload_part(from + i, n), hi = vload_part(from + half + i, n);
-                vstore_part(to + i, vfma(-hi, s, lo * c), n);
-                vstore_part(to + half + i, vfma(lo, s, hi * c), n);
+                const vf c = vload_row(cosine, i, half), s = vload_row(sine, i, half);
+                const vf lo = vload_row(from, i, half), hi = vload_row(from + half, i, half);
+                vstore_row(to, i, half, vfma(-hi, s, lo * c));
+                vstore_row(to + half, i, half, vfma(lo, s, hi * c));
             }
         }
     }

@@ -55,7 +55,7 @@ KERNEL(scan)(
                     vf input = dt_x;
                     if (zoh)                              /* Δ where a = 0 */
                         input = xt[t] * vselect(an == 0, dt[t], vexp2m1(power) * over_a[n]);
-                    s[n] = vfma(vexp2(power), s[n], input * vset(b[n]));
+                    s[n] = vfma(vexp2_decay(power), s[n], input * vset(b[n]));
                     sum = vfma(vset(c[n]), s[n], sum);
                 }
                 vstore(y + (size_t)(t0 + t) * stride + i, sum * gate[t]);
