@@ -19,21 +19,6 @@ static const struct { const char *name; int len; } object_rows[] = {
 #include "api.def"
 };
 
-static void json_string(Text *out, const char *text)
-{
-    text_printf(out, "\"");
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '"' || c == '\\')
-            text_printf(out, "\\%c", c);
-        else if (c < 0x20)
-            text_printf(out, "\\u%04x", c);
-        else
-            text_append(out, text, 1);
-    }
-    text_printf(out, "\"");
-}
-
 /* "tokens:i32[n_tokens]" -> {"name": "tokens", "type": "pointer", "dtype": "i32", "shape": ["n_tokens"]} */
 static void write_argument(Text *out, const char *argument, size_t len)
 {
@@ -94,18 +79,19 @@ void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out)
 {
     const Target *target = target_info(plan->target);
     text_printf(out, "{\n  \"format\": \"mossc-manifest/1\",\n  \"name\": ");
-    json_string(out, plan->graph->name);
+    text_json_string(out, plan->graph->name);
     text_printf(out, ",\n  \"target\": \"%s\", \"features\": \"%s\", \"quant\": \"%s\", \"abi\": %d,\n", target->name,
                 target->features, plan->quant, MOSS_ABI);
     text_printf(out, "  \"model_hash\": \"%016llx\",\n", (unsigned long long)plan->hash);
     text_printf(out, "  \"vocab_size\": %lld, \"d_model\": %lld, \"layers\": %d, \"chunk\": %d, \"params\": %lld,\n",
                 (long long)plan->graph->vocab_size, (long long)plan->graph->d_model, plan->n_layers, plan->chunk,
                 (long long)graph_total_params(plan->graph));
-    text_printf(out, "  \"memory\": {\"weights\": %lld, \"state\": %lld, \"state_per_context_token\": %lld,\n"
+    text_printf(out, "  \"memory\": {\"weights\": %lld, \"state\": %lld, \"window\": %lld, \"state_per_context_token\": %lld,\n"
                      "    \"scratch_shared\": %lld, \"scratch_per_thread\": %lld},\n",
-                (long long)plan->weights_len, (long long)plan->state_len, (long long)plan->state_token_len,
+                (long long)plan->weights_len, (long long)plan->state_len, (long long)plan->window_len,
+                (long long)plan->state_token_len,
                 (long long)plan->shared_len, (long long)plan->private_len);
-    text_printf(out, "  \"modes\": [\n");
+    text_printf(out, "  \"context_flops\": %.0f,\n  \"modes\": [\n", plan->context_flops);
     for (int m = 0; m < plan->graph->n_modes; m++) {
         write_mode(out, plan, m);
         text_printf(out, "%s", m + 1 < plan->graph->n_modes ? ",\n" : "\n");

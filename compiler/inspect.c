@@ -21,24 +21,13 @@ enum { MAX_MANIFEST_LEN = 1 << 20 };
 
 /* ---- from a plan ---- */
 
-/* One decoded token's FLOPs for each token of context: attention without a window. */
-static double context_flops(const Plan *plan)
-{
-    double flops = 0;
-    for (int i = 0; i < plan->n_layers; i++) {
-        const Block *block = plan->layers[i].block->block[PLAN_DECODE];
-        flops += cost_of_block(block, 0, 1, 1).flops - cost_of_block(block, 0, 1, 0).flops;
-    }
-    return flops;
-}
-
 Inspection inspect_plan(const Plan *plan)
 {
     const Graph *graph = plan->graph;
     Inspection in = { .name = graph->name, .target = target_info(plan->target)->name, .quant = plan->quant,
                       .d_model = graph->d_model, .n_layers = plan->n_layers, .chunk = plan->chunk,
                       .params = graph_total_params(graph), .sizes = plan_memory_sizes(plan),
-                      .context_flops = context_flops(plan), .n_modes = graph->n_modes };
+                      .context_flops = plan->context_flops, .n_modes = graph->n_modes };
     for (int m = 0; m < graph->n_modes; m++)
         in.modes[m] = (InspectionMode){ graph->mode_top_k[m], graph_active_params(graph, m), plan->decode_cost[m],
                                         plan->prefill_cost[m] };
@@ -334,15 +323,8 @@ static void print_text(const Inspection *in, int64_t n_context, int n_threads, T
 
 static void put_string(const char *key, const char *text, Text *out)
 {
-    text_printf(out, "\"%s\": \"", key);
-    for (; *text; text++)
-        if (*text == '"' || *text == '\\')
-            text_printf(out, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20)
-            text_printf(out, "\\u%04x", (unsigned)*text);
-        else
-            text_append(out, text, 1);
-    text_printf(out, "\"");
+    text_printf(out, "\"%s\": ", key);
+    text_json_string(out, text);
 }
 
 static void put_cost(const char *key, const Cost *cost, Text *out)

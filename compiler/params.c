@@ -89,19 +89,6 @@ static void print_table(const Graph *graph, const Counts *counts, Text *out)
     }
 }
 
-static void put_json_string(Text *out, const char *text)
-{
-    text_append(out, "\"", 1);
-    for (; *text; text++)
-        if (*text == '"' || *text == '\\')
-            text_printf(out, "\\%c", *text);
-        else if ((unsigned char)*text < 0x20)
-            text_printf(out, "\\u%04x", (unsigned)*text);
-        else
-            text_append(out, text, 1);
-    text_append(out, "\"", 1);
-}
-
 static void put_json_active(Text *out, const Graph *graph, const Count *count)
 {
     text_printf(out, "\"total\": %lld, \"active\": [", (long long)count->total);
@@ -113,7 +100,7 @@ static void put_json_active(Text *out, const Graph *graph, const Count *count)
 static void print_json(const Graph *graph, const Counts *counts, Text *out)
 {
     text_printf(out, "{ \"name\": ");
-    put_json_string(out, graph->name);
+    text_json_string(out, graph->name);
     text_printf(out, ", \"total\": %lld,\n  \"modes\": [", (long long)counts->all.total);
     for (int mode = 0; mode < graph->n_modes; mode++)
         text_printf(out, "%s\n    { \"top_k\": %lld, \"active\": %lld }", mode ? "," : "",

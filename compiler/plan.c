@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20 };
+enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 3 << 19, PACK_ROWS = 144 };
 
 static const char *const split_rows[] = { "columns", "rows", "items", "all" };
 const char *split_text(Split split) { return split_rows[split]; }
@@ -252,14 +252,14 @@ static bool is_product(const Op *op)
 }
 
 /* Private bytes a step's kernel needs to pack its inputs. Products pack block_rows activation rows
- * (about a megabyte: half of a second-level cache); attention see codegen/templates/attention.c. */
+ * (at most 1.5 MB, three quarters of a second-level cache; measured in bench/NOTES.md); attention see codegen/templates/attention.c. */
 static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *t)
 {
     const Op *op = step->op;
     if (is_product(op) && phase == PHASE_PREFILL) {
         int64_t n_in = op->operand[0]->type.dim[1].n;
         int64_t fit = PACK_LEN / (4 * n_in) / t->tile_rows * t->tile_rows;
-        int64_t most = round_up(chunk, t->tile_rows), least = 4 * t->tile_rows;
+        int64_t most = round_up(chunk < PACK_ROWS ? chunk : PACK_ROWS, t->tile_rows), least = 4 * t->tile_rows;
         step->block_rows = fit < least ? least : fit;
         if (step->block_rows > most)
             step->block_rows = most;
@@ -272,13 +272,14 @@ static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *
     return 0;
 }
 
+/* The last step that reads a value, or that defines it. */
 static int last_use(const Schedule *s, const Value *value)
 {
-    int last = step_of(s, value->def)->phase;
-    for (int j = 0; j < s->n_steps; j++)
+    int last = (int)(step_of(s, value->def) - s->steps);
+    for (int j = last; j < s->n_steps; j++)
         for (int i = 0; i < s->steps[j].op->n_operands; i++)
             if (s->steps[j].op->operand[i] && storage(s->steps[j].op->operand[i]) == value)
-                last = s->steps[j].phase;
+                last = j;
     return last;
 }
 
@@ -326,7 +327,10 @@ static void place_values(const Planner *p, const Block *block, Schedule *s, Plac
                 continue;
             bool own = step->split == SPLIT_ALL;
             PlacedItem *item = own ? &private[n_private++] : &shared[n++];
-            *item = (PlacedItem){ .len = len, .first = step->phase, .last = last_use(s, value) };
+            int last = last_use(s, value);
+            /* A thread's own scratch lives from step to step; what all share, from barrier to barrier. */
+            *item = own ? (PlacedItem){ .len = len, .first = (int)(step - s->steps), .last = last }
+                        : (PlacedItem){ .len = len, .first = step->phase, .last = s->steps[last].phase };
             Buffer *buffer = arena_one(p->arena, Buffer);
             *buffer = (Buffer){ .space = own ? SPACE_PRIVATE : SPACE_SHARED, .len = len, .stride = stride };
             item->offset = &buffer->offset;
@@ -334,8 +338,8 @@ static void place_values(const Planner *p, const Block *block, Schedule *s, Plac
         }
         int64_t scratch = step ? kernel_scratch(step, block->phase, p->chunk, &p->plan->tiling) : 0;
         if (scratch)
-            private[n_private++] = (PlacedItem){ .len = scratch, .first = step->phase, .last = step->phase,
-                                                 .offset = &step->scratch_offset };
+            private[n_private++] = (PlacedItem){ .len = scratch, .first = (int)(step - s->steps),
+                                                 .last = (int)(step - s->steps), .offset = &step->scratch_offset };
     }
     s->shared_len = place_items(shared, n);
     s->private_len = place_items(private, n_private);
@@ -372,7 +376,8 @@ static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
         }
         Schedule *s = &plan->schedule[phase];
         schedule_block(p->arena, block, s);
-        inner[0].last = inner[1].last = s->n_phases - 1;
+        inner[0].last = s->n_phases - 1;
+        inner[1].last = s->n_steps - 1;
         place_values(p, block, s, inner);
     }
 }
@@ -432,6 +437,16 @@ static void collect_blocks(Planner *p, const Module *module)
     plan->main = &plan->blocks[plan->n_blocks - 1];
 }
 
+/* Bytes of a block's rings that do not grow with the context. */
+static int64_t block_window_len(const BlockPlan *block)
+{
+    int64_t len = 0;
+    for (const Op *op = block->block[PLAN_DECODE]->first; op; op = op->next)
+        for (int i = 3; op->kind == OP_ATTENTION && i < 5; i++)
+            len += align(op->operand[i]->buffer->len);
+    return len;
+}
+
 /* Where each layer's weights and state begin: main's first, then the layers in order. */
 static void bind_layers(Planner *p)
 {
@@ -448,11 +463,16 @@ static void bind_layers(Planner *p)
         plan->weights_len += block->weights_len;
         plan->state_len += block->state_len;
         plan->state_token_len += block->state_token_len;
+        plan->window_len += block_window_len(block);
     }
 }
 
 static void count_costs(Plan *plan)
 {
+    for (int i = 0; i < plan->n_layers; i++) {
+        const Block *block = plan->layers[i].block->block[PLAN_DECODE];
+        plan->context_flops += cost_of_block(block, 0, 1, 1).flops - cost_of_block(block, 0, 1, 0).flops;
+    }
     for (int mode = 0; mode < plan->graph->n_modes; mode++) {
         for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
             Cost total = cost_of_block(plan->main->block[phase], mode, phase == PLAN_DECODE ? 1 : plan->chunk, 0);

@@ -29,34 +29,12 @@ static int64_t times(int64_t a, int64_t b)
 
 static int64_t align(int64_t len) { return add(len, ALIGN_LEN - 1) / ALIGN_LEN * ALIGN_LEN; }
 
-/* Is this state the ring buffer of an attention layer? */
-static bool is_ring(const Block *block, const char *name)
-{
-    for (const Op *op = block->first; op; op = op->next)
-        for (int i = 3; op->kind == OP_ATTENTION && i < 5; i++)
-            if (strcmp(op_attr(op->operand[i]->def, ATTR_NAME)->str, name) == 0)
-                return true;
-    return false;
-}
-
-/* Bytes of a block's rings that do not grow with the context. */
-static int64_t window_len(const BlockPlan *block)
-{
-    int64_t len = 0;
-    for (int i = 0; i < block->n_states; i++)
-        if (is_ring(block->block[PLAN_DECODE], block->states[i].name))
-            len += align(block->states[i].len);
-    return len;
-}
-
 MemorySizes plan_memory_sizes(const Plan *plan)
 {
-    MemorySizes sizes = { .weights_len = plan->weights_len, .state_len = plan->state_len,
-                          .state_token_len = plan->state_token_len, .shared_len = plan->shared_len,
-                          .private_len = plan->private_len, .vocab_size = plan->graph->vocab_size };
-    for (int i = 0; i < plan->n_layers; i++)
-        sizes.window_len += window_len(plan->layers[i].block);
-    return sizes;
+    return (MemorySizes){ .weights_len = plan->weights_len, .state_len = plan->state_len,
+                          .window_len = plan->window_len, .state_token_len = plan->state_token_len,
+                          .shared_len = plan->shared_len, .private_len = plan->private_len,
+                          .vocab_size = plan->graph->vocab_size };
 }
 
 PlanMemory memory_of_sizes(const MemorySizes *sizes, int64_t n_context, int n_threads)

@@ -104,8 +104,10 @@ typedef struct {
     LayerPlan *layers;
     int64_t weights_len;           /* packed data, without the header */
     int64_t state_len, state_token_len;
+    int64_t window_len;            /* part of state_len that is rings of keys and values */
     int64_t shared_len, private_len;
     int64_t block_shared_offset[N_PLAN_PHASES], block_private_offset[N_PLAN_PHASES];   /* where blocks' own scratch begins */
+    double context_flops;          /* of a decoded token, for each token of context without a window */
     Cost decode_cost[GRAPH_MAX_MODES], prefill_cost[GRAPH_MAX_MODES];
     uint64_t hash;                 /* of all that fixes the meaning of packed weights and states */
 } Plan;

@@ -93,3 +93,16 @@ _Noreturn void bug_abort(const char *file, int line, const char *format, ...)
     fputc('\n', stderr);
     abort();
 }
+
+void text_json_string(Text *text, const char *string)
+{
+    text_append(text, "\"", 1);
+    for (; *string; string++)
+        if (*string == '"' || *string == '\\')
+            text_printf(text, "\\%c", *string);
+        else if ((unsigned char)*string < 0x20)
+            text_printf(text, "\\u%04x", (unsigned)*string);
+        else
+            text_append(text, string, 1);
+    text_append(text, "\"", 1);
+}

@@ -16,6 +16,9 @@ void text_free(Text *text);
 /* Shortest decimal form that reads back as the same double, e.g. 1e-05, 10000, 0.1. */
 void text_double(Text *text, double value);
 
+/* `text` between quotes, escaped for JSON. */
+void text_json_string(Text *text, const char *string);
+
 /* A broken invariant of mossc itself: prints file:line and the message, then aborts. */
 #define BUG(...) bug_abort(__FILE__, __LINE__, __VA_ARGS__)
 _Noreturn void bug_abort(const char *file, int line, const char *format, ...)
