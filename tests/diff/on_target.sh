@@ -1,0 +1,24 @@
+#!/bin/sh
+# The differential test for one target: on this CPU where it can run, else under an emulator.
+#
+#   tests/diff/on_target.sh DIFF MOSSC TARGET [OPTION OF DIFF]...
+# Exit code: diff's; 77 (skipped, with the reason) where neither CPU nor emulator can run it.
+set -u
+diff=$1 mossc=$2 target=$3
+shift 3
+
+skip() { echo "SKIPPED: $target: $*"; exit 77; }
+
+case $("$mossc" targets | awk -v target="$target" '$1 == target { print $2 }') in
+yes) exec "$diff" --mossc "$mossc" --target "$target" "$@" ;;
+no) ;;
+*) echo "mossc targets does not list $target"; exit 1 ;;
+esac
+case $target in
+arm-neon)
+    command -v aarch64-linux-gnu-gcc >/dev/null || skip "no aarch64-linux-gnu-gcc"
+    command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64"
+    [ -d /usr/aarch64-linux-gnu/lib ] || skip "no C library of 64-bit ARM in /usr/aarch64-linux-gnu"
+    exec "$diff" --mossc "$mossc" --target "$target" --runner "qemu-aarch64 -L /usr/aarch64-linux-gnu" "$@" ;;
+*) skip "this CPU lacks its features" ;;
+esac
