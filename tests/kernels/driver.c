@@ -1,8 +1,9 @@
 /* Kernel tests, the half that runs where mossc does: renders the instances of cases.def for each
  * CPU target, compiles them with check.c and runs the result, under qemu-aarch64 for ARM.
  *
- * Usage: test_kernels SOURCE_DIR [--keep]. CC names the compiler (cc). A target that this machine
- * cannot compile or run is skipped with a line on stderr that says so.
+ * Usage: test_kernels SOURCE_DIR [--keep]. CC names the compiler (cc), KERNEL_CFLAGS adds flags. A
+ * target that this machine cannot compile or run is skipped with a line on stderr that says so; 77
+ * is the exit status when no target was left.
  */
 #define _GNU_SOURCE
 #include "../../codegen/template.h"
@@ -102,17 +103,17 @@ static bool have(Arena *arena, const char *tool)
     return system(arena_printf(arena, "command -v %s >/dev/null 2>&1", tool)) == 0;
 }
 
-/* 0 passed, 1 failed; a target that cannot run here passes loudly. */
+enum { PASSED = 0, FAILED = 1, SKIPPED = 77 };   /* a target that cannot run here is skipped loudly */
+
+
 static int test_target(Arena *arena, TargetId id, const char *source_dir, const char *dir)
 {
     Build build = { .arena = arena, .target = target_info(id) };
     const Target *target = build.target;
     const char *cc = getenv("CC") ? getenv("CC") : "cc", *runner = "", *link = "-lm";
     if (!target_runs_here(id)) {
-        if (target->family != FAMILY_AARCH64 || !have(arena, "aarch64-linux-gnu-gcc") || !have(arena, "qemu-aarch64")) {
-            fprintf(stderr, "SKIPPED: %s: this machine neither runs nor emulates it\n", target->name);
-            return 0;
-        }
+        if (target->family != FAMILY_AARCH64 || !have(arena, "aarch64-linux-gnu-gcc") || !have(arena, "qemu-aarch64"))
+            return fprintf(stderr, "SKIPPED: %s: this machine neither runs nor emulates it\n", target->name), SKIPPED;
         cc = "aarch64-linux-gnu-gcc";
         link = "-static -lm";
         runner = "qemu-aarch64 ";
@@ -131,15 +132,15 @@ static int test_target(Arena *arena, TargetId id, const char *source_dir, const 
     text_free(&build.source);
     text_free(&build.entries);
     if (!good)
-        return perror(source), 1;
+        return perror(source), FAILED;
     const char *command = arena_printf(arena, "%s -std=c17 -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Werror %s %s -I'%s' "
                                        "-o '%s' '%s' '%s/tests/kernels/check.c' %s", cc, target->flags, getenv("KERNEL_CFLAGS") ? getenv("KERNEL_CFLAGS") : "",
                                        source_dir, program, source, source_dir, link);
     if (system(command) != 0)
-        return fprintf(stderr, "%s: failed: %s\n", target->name, command), 1;
+        return fprintf(stderr, "%s: failed: %s\n", target->name, command), FAILED;
     printf("%s (%s%s): ", target->name, runner, cc);
     fflush(stdout);
-    return system(arena_printf(arena, "%s'%s'", runner, program)) != 0;
+    return system(arena_printf(arena, "%s'%s'", runner, program)) != 0 ? FAILED : PASSED;
 }
 
 int main(int argc, char **argv)
@@ -151,14 +152,18 @@ int main(int argc, char **argv)
     if (!mkdtemp(dir))
         return perror(dir), 3;
     template_check_all();
-    int failed = 0;
-    for (int id = 0; id < N_TARGETS; id++)
-        if (target_info((TargetId)id)->lanes)
-            failed |= test_target(arena, (TargetId)id, argv[1], dir);
+    int n_ran = 0, failed = 0;
+    for (int id = 0; id < N_TARGETS; id++) {
+        if (target_info((TargetId)id)->lanes == 0)
+            continue;
+        const int outcome = test_target(arena, (TargetId)id, argv[1], dir);
+        n_ran += outcome != SKIPPED;
+        failed |= outcome == FAILED;
+    }
     if (argc > 2 && strcmp(argv[2], "--keep") == 0)
         printf("kept %s\n", dir);
     else if (system(arena_printf(arena, "rm -r '%s'", dir)) != 0)
         failed = 1;
     arena_free(arena);
-    return failed;
+    return failed ? FAILED : n_ran ? PASSED : SKIPPED;
 }
