@@ -5,7 +5,6 @@
  * for each case, the median time, the rate and its share of the ceiling: the fp32 FMA peak measured
  * right before the case, or the read bandwidth of a buffer larger than the caches. One thread.
  */
-#define _GNU_SOURCE
 #include "../codegen/template.h"
 #include "../ir/target.h"
 

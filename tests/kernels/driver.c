@@ -5,7 +5,6 @@
  * target that this machine cannot compile or run is skipped with a line on stderr that says so; 77
  * is the exit status when no target was left.
  */
-#define _GNU_SOURCE
 #include "../../codegen/template.h"
 #include "../../ir/target.h"
 
