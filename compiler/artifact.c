@@ -5,6 +5,7 @@
  * the folder goes (unless --keep).
  */
 #include "driver.h"
+#include "interrupt.h"
 #include "outfile.h"
 #include "toolchain.h"
 #include "../codegen/codegen.h"
@@ -41,6 +42,7 @@ bool artifact_is_kind(const char *kind)
 static int source_find(void *context, const char *tensor) { return weights_find(context, tensor); }
 static void source_read(void *context, int tensor, int64_t begin, int64_t count, float *out)
 {
+    interrupt_check();      /* packing is what takes long before the tools run */
     weights_read(context, tensor, begin, count, out);
 }
 static int64_t source_out_rows(void *context, int tensor)
@@ -246,14 +248,16 @@ static bool build(Build *b)
 bool artifact_write(Compilation *c, const char *kind)
 {
     Build b = { .c = c, .kind = kind };
-    if (!choose_embedding(&b)
+    if (!choose_embedding(&b) || !out_may_replace(c->diags, c->out)
         || (!is_kind(&b, "c") && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc))
         || !out_folder_make(c->arena, c->diags, c->out, &b.folder))
         return false;
     bool ok = build(&b);
-    if (c->options->value[OPTION_KEEP])
+    if (c->options->value[OPTION_KEEP]) {
+        interrupt_unguard();
         fprintf(stderr, "sources kept in %s\n", b.folder.path);
-    else
+    } else {
         out_folder_remove(&b.folder);
+    }
     return ok;
 }

@@ -1,6 +1,8 @@
 /* Output files: temporary names, space reserved before it is written, sync, rename. */
 #include "outfile.h"
 
+#include "interrupt.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -8,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static bool fail(Diags *diags, const char *path, const char *what)
@@ -22,18 +25,35 @@ bool out_folder_make(Arena *arena, Diags *diags, const char *out, OutFolder *fol
     if (!mkdtemp(path))
         return fail(diags, out, "cannot make a temporary folder beside it");
     folder->path = path;
+    interrupt_guard(path);
     return true;
 }
 
-void out_folder_remove(const OutFolder *folder)
+void out_folder_erase(const char *path)
 {
-    DIR *dir = opendir(folder->path);
+    DIR *dir = opendir(path);
     if (!dir)
         return;
     for (struct dirent *entry; (entry = readdir(dir));)
         unlinkat(dirfd(dir), entry->d_name, 0);      /* . and .. refuse */
     closedir(dir);
-    rmdir(folder->path);
+    rmdir(path);
+}
+
+void out_folder_remove(const OutFolder *folder)
+{
+    out_folder_erase(folder->path);
+    interrupt_unguard();
+}
+
+bool out_may_replace(Diags *diags, const char *out)
+{
+    struct stat info;
+    if (stat(out, &info) != 0 || S_ISREG(info.st_mode))
+        return true;
+    diag_report(diags, DIAG_FILE_WRITE, NULL, "%s: is %s, which an artifact cannot replace", out,
+                S_ISDIR(info.st_mode) ? "a folder" : "no regular file");
+    return false;
 }
 
 const char *out_folder_file(Arena *arena, const OutFolder *folder, const char *name)
@@ -79,6 +99,20 @@ bool out_unmap(Diags *diags, const char *path, uint8_t *data, int64_t len)
     bool ok = msync(data, (size_t)len, MS_ASYNC) == 0;
     ok = munmap(data, (size_t)len) == 0 && ok;
     return ok || fail(diags, path, "cannot write it");
+}
+
+bool out_replace(Arena *arena, Diags *diags, const char *out, const char *data, size_t len)
+{
+    struct stat info;
+    OutFolder folder;
+    if (stat(out, &info) == 0 && !S_ISREG(info.st_mode))
+        return out_write(diags, out, data, len);      /* a device or a pipe keeps its name */
+    if (!out_folder_make(arena, diags, out, &folder))
+        return false;
+    const char *path = out_folder_file(arena, &folder, "text");
+    bool ok = out_write(diags, path, data, len) && out_publish(diags, path, out);
+    out_folder_remove(&folder);
+    return ok;
 }
 
 bool out_publish(Diags *diags, const char *from, const char *to)

@@ -3,16 +3,14 @@
  */
 #include "run_command.h"
 
+#include "interrupt.h"
 #include "outfile.h"
 
 #include <errno.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 static int execute(Compilation *c, const char *program, const char *command)
 {
@@ -20,14 +18,13 @@ static int execute(Compilation *c, const char *program, const char *command)
     for (int i = 1; i < c->options->n_rest; i++)
         argv[i + 1] = c->options->rest[i];
     pid_t pid;
-    int status = posix_spawn(&pid, program, NULL, NULL, (char *const *)argv, environ);
+    int status = interrupt_spawn(&pid, CHILD_PROGRAM, argv, NULL);
     if (status) {
         diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: %s", program,
                     status == ENOEXEC ? "it is not a program for this machine" : strerror(status));
         return -1;
     }
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        continue;
+    status = interrupt_wait(pid);
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 

@@ -1,16 +1,13 @@
 /* Toolchain: find a C compiler for a target, run commands side by side, keep their words. */
 #include "toolchain.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <spawn.h>
+#include "interrupt.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-extern char **environ;
 
 void tool_add(ToolCommand *command, const char *argument)
 {
@@ -80,13 +77,7 @@ bool toolchain_find(Arena *arena, Diags *diags, TargetId target, const char *wan
 
 static bool start(Diags *diags, const ToolCommand *command, const char *log, pid_t *pid)
 {
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0644);
-    posix_spawn_file_actions_adddup2(&actions, 1, 2);
-    int status = posix_spawnp(pid, command->args[0], &actions, NULL, (char *const *)command->args, environ);
-    posix_spawn_file_actions_destroy(&actions);
+    int status = interrupt_spawn(pid, CHILD_TOOL, command->args, log);
     if (status)
         diag_report(diags, DIAG_TOOLCHAIN, NULL, "cannot run %s: %s", command->args[0], strerror(status));
     return !status;
@@ -118,9 +109,7 @@ bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int 
         started++;
     ok = started == n;
     for (int i = 0; i < started; i++) {
-        int status;
-        while (waitpid(pids[i], &status, 0) < 0 && errno == EINTR)
-            continue;
+        int status = interrupt_wait(pids[i]);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             continue;
         if (ok)
@@ -128,5 +117,6 @@ bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int 
                         WIFSIGNALED(status) ? " (killed by a signal)" : "", read_log(arena, log));
         ok = false;
     }
+    interrupt_check();
     return ok;
 }

@@ -1,0 +1,23 @@
+/* Interrupts: Ctrl-C, SIGTERM and SIGHUP leave neither folders nor running compilers behind. */
+#ifndef MOSSC_COMPILER_INTERRUPT_H
+#define MOSSC_COMPILER_INTERRUPT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+/* TOOL: in a process group of its own, ended with mossc. PROGRAM: shares the terminal, and what
+ * it makes of an interrupt is its affair. */
+typedef enum { CHILD_TOOL, CHILD_PROGRAM } ChildKind;
+
+/* From now on signals wait for interrupt_check; `folder` is removed then. Twice nested at most. */
+void interrupt_guard(const char *folder);
+/* The folder guarded last is gone, or is to stay. */
+void interrupt_unguard(void);
+/* End here, as the signal would have, if one came: a place where nothing is lost. */
+void interrupt_check(void);
+/* posix_spawnp of a child that gets the signals too. 0 or errno. */
+int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, const char *log);
+/* Wait for a spawned child; its wait status. */
+int interrupt_wait(pid_t pid);
+
+#endif
