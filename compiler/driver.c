@@ -3,6 +3,7 @@
 
 #include "build.h"
 #include "graph_read.h"
+#include "outfile.h"
 #include "passes/pass.h"
 #include "plan.h"
 
@@ -139,12 +140,11 @@ static bool write_text(Compilation *c, void (*print)(const Compilation *, Text *
 {
     Text text = { 0 };
     print(c, &text);
-    FILE *file = c->out && strcmp(c->out, "-") != 0 ? fopen(c->out, "w") : stdout;
-    bool ok = file && fwrite(text.data, 1, text.len, file) == text.len && fflush(file) == 0;
-    if (file && file != stdout)
-        ok = fclose(file) == 0 && ok;
-    if (!ok)
-        diag_report(c->diags, DIAG_FILE_WRITE, NULL, "%s: cannot write it", c->out ? c->out : "standard output");
+    bool to_stdout = !c->out || strcmp(c->out, "-") == 0, ok = true;
+    if (to_stdout)
+        fwrite(text.data, 1, text.len, stdout);      /* main tells when that fails */
+    else
+        ok = out_replace(c->arena, c->diags, c->out, text.data, text.len);
     text_free(&text);
     return ok;
 }

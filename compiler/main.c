@@ -7,6 +7,7 @@
 #include "run_command.h"
 #include "../codegen/codegen.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -14,9 +15,9 @@ static const char version[] = "mossc " MOSSC_VERSION;
 
 static int print_and_free(Text *text)
 {
-    bool ok = fwrite(text->data ? text->data : "", 1, text->len, stdout) == text->len && fflush(stdout) == 0;
+    fwrite(text->data ? text->data : "", 1, text->len, stdout);
     text_free(text);
-    return ok ? 0 : 3;
+    return 0;
 }
 
 static int compile_command(Compilation *c, const char *name)
@@ -135,6 +136,9 @@ static int run(int i, int argc, char **argv)
             code = commands[i].run(&c, commands[i].name);
         }
     }
+    errno = 0;
+    if (fflush(stdout) != 0 || ferror(stdout))
+        diag_report(c.diags, DIAG_FILE_WRITE, NULL, "standard output: %s", strerror(errno ? errno : EIO));
     Text text = { 0 };
     diags_print(c.diags, &text);
     fputs(text.len ? text.data : "", stderr);
