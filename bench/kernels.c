@@ -135,7 +135,7 @@ static void build(Bench *bench, const char *source_dir, const char *cc)
     FILE *file = fopen(c_path, "w");
     if (!file || fwrite(bench->source.data, 1, bench->source.len, file) != bench->source.len || fclose(file))
         perror(c_path), exit(3);
-    const char *command = arena_printf(bench->arena, "%s -std=c17 -O3 -ffp-contract=fast -fno-math-errno -Wall -Wextra %s -fPIC -shared "
+    const char *command = arena_printf(bench->arena, "%s -std=c17 -O2 -ffp-contract=fast -fno-math-errno -Wall -Wextra %s -fPIC -shared "
                                        "-I'%s' -o %s %s -lm", cc, bench->target->flags, source_dir, so_path, c_path);
     if (system(command) != 0)
         fprintf(stderr, "failed: %s\n", command), exit(3);
@@ -364,7 +364,7 @@ int main(int argc, char **argv)
     if (!source_dir)
         return fprintf(stderr, "usage: bench_kernels [--cc=CC] [--target=NAME] [--only=TEXT] SOURCE_DIR\n"), 2;
 
-    text_printf(&bench.source, "#include \"runtime/route.h\"\nenum { BENCH_CHAINS = %d, BENCH_AHEAD = 1024 };\n%s\n",
+    text_printf(&bench.source, "#include \"runtime/route.h\"\n#include \"runtime/tile.h\"\nenum { BENCH_CHAINS = %d, BENCH_AHEAD = 1024 };\n%s\n",
                 bench.target->lanes == 8 ? 12 : 24, ceilings);
     void (*const groups[])(Bench *) = { bench_gemm, bench_gemv, bench_mamba, bench_attention, bench_rows };
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)

@@ -15,7 +15,7 @@ static const char *const library_files[] = {
 static const char *const command_line_files[] = {
     "args.c", "machine.c", "tokens.c", "output.c", "session.c", "run.c", "bench.c", "evaltext.c", "info.c", "main.c",
 };
-static const char *const kernel_headers[] = { "program.h", "simd.h", "route.h" };
+static const char *const kernel_headers[] = { "program.h", "simd.h", "route.h", "tile.h" };
 
 static int find_file(const char *name, size_t len)
 {

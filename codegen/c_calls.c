@@ -280,8 +280,8 @@ static void call_attention(Writer *w, const Step *step)
                              { "n_kv_heads", (double)op_int(op, ATTR_KV_HEADS, 1) },
                              { "head_dim", (double)head_dim }, { "head_stride", (double)head_stride },
                              { "q_stride", stride(q) }, { "kv_stride", stride(k) }, { "out_stride", stride(y) },
-                             { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "token_block", t->token_block },
-                             { "key_block", t->key_block }, { "tile_rows", t->tile_rows }, { "panel", t->panel });
+                             { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "token_block", step->token_block },
+                             { "key_block", t->key_block }, { "tile_rows", step->tile_rows }, { "panel", t->panel });
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, run->position, run->n_context, %s, %s, thread, run->n_threads);\n", f,
          c_value(y), c_value(q), c_value(k), c_value(op->operand[2]), c_value(op->operand[3]),
          c_value(op->operand[4]), c_rows(w, q->type.dim[0]), scratch(w, step));

@@ -332,7 +332,7 @@ static void write_opening(const Plan *plan, Text *out)
     const Target *target = target_info(plan->target);
     text_printf(out, "/* %s, compiled by mossc for %s, matrices in %s. Generated: do not edit.\n *\n", plan->graph->name,
                 target->name, plan->quant);
-    text_printf(out, " * cc -std=c17 -D_GNU_SOURCE -O3 -ffp-contract=fast %s\n", target->flags);
+    text_printf(out, " * cc -std=c17 -D_GNU_SOURCE -O2 -ffp-contract=fast %s\n", target->flags);
     text_printf(out, " * Weights: %lld bytes packed, %d layers of %d shapes; chunks of %d tokens.\n */\n\n",
                 (long long)plan->weights_len, plan->n_layers, plan->n_blocks - 1, plan->chunk);
 }

@@ -13,6 +13,6 @@ typedef struct { int64_t len; int first, last; int64_t *offset; } PlacedItem;
 int64_t place_items(PlacedItem *items, int n);
 
 /* Floats attention packs for one item: see codegen/templates/attention.c. */
-int64_t attention_scratch_len(const Tiling *tiling, int64_t heads_per_kv, int64_t head_dim);
+int64_t attention_scratch_len(const Tiling *tiling, const Step *step, int64_t heads_per_kv, int64_t head_dim);
 
 #endif

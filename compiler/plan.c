@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 3 << 19, PACK_ROWS = 144 };
+enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20, PACK_ROWS = 144 };
 
 static const char *const split_rows[] = { "columns", "rows", "items", "all" };
 const char *split_text(Split split) { return split_rows[split]; }
@@ -252,7 +252,7 @@ static bool is_product(const Op *op)
 }
 
 /* Private bytes a step's kernel needs to pack its inputs. Products pack block_rows activation rows
- * (at most 1.5 MB, three quarters of a second-level cache; measured in bench/NOTES.md); attention see codegen/templates/attention.c. */
+ * (at most a megabyte, half of a second-level cache; measured in bench/NOTES.md); attention see codegen/templates/attention.c. */
 static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *t)
 {
     const Op *op = step->op;
@@ -266,8 +266,11 @@ static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *
         return align((step->block_rows + t->panel) * n_in * 4);
     }
     if (op->kind == OP_ATTENTION) {
-        int64_t heads = op_int(op, ATTR_HEADS, 1), kv_heads = op_int(op, ATTR_KV_HEADS, 1);
-        return align(attention_scratch_len(t, heads / kv_heads, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
+        int64_t group = op_int(op, ATTR_HEADS, 1) / op_int(op, ATTR_KV_HEADS, 1);
+        bool decode = phase == PHASE_DECODE;
+        step->token_block = decode ? 1 : t->token_block;
+        step->tile_rows = decode && group < t->tile_rows ? (int)group : t->tile_rows;
+        return align(attention_scratch_len(t, step, group, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
     }
     return 0;
 }
@@ -519,7 +522,7 @@ Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId tar
     *plan = (Plan){ .module = module, .graph = graph, .target = target,
                     .tiling = { .panel = 2 * info->lanes, .tile_rows = info->tile_rows,
                                 .tail_rows = info->tail_rows,
-                                .key_block = 64, .token_block = 16, .prefetch_rows = 16 } };
+                                .key_block = 64, .token_block = 48, .prefetch_rows = 16 } };
     Planner p = { arena, plan, MAX_CHUNK };
     collect_blocks(&p, module);
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */

@@ -125,12 +125,12 @@ static int64_t pack_len(const Checker *c, const Step *step)
     const Op *op = step->op;
     if (op->kind == OP_ATTENTION) {
         int64_t dim = op_int(op, ATTR_HEAD_DIM, 0), group = op_int(op, ATTR_HEADS, 0) / op_int(op, ATTR_KV_HEADS, 1);
-        int64_t rows = t->token_block * group, stride = dim;
-        while (rows % t->tile_rows)
+        int64_t rows = step->token_block * group, stride = dim;
+        while (rows % step->tile_rows)
             rows++;
         while (stride % t->panel)
             stride++;
-        return 4 * (rows * (dim + t->key_block + stride + t->panel + 2) + 2 * t->key_block * stride);
+        return 4 * (rows * (dim + t->key_block + stride + t->panel + 2) + (2 * t->key_block + 1) * stride);
     }
     bool product = op->kind == OP_LINEAR || op->kind == OP_EXPERT_LINEAR || op->kind == OP_EXPERT_LINEAR_COMBINE;
     if (!product || c->phase == PLAN_DECODE)

@@ -83,6 +83,14 @@ static bool start(Diags *diags, const ToolCommand *command, const char *log, pid
     return !status;
 }
 
+/* A line is a note, so that the tool's words keep their lines. */
+static void note_lines(Diags *diags, char *text)
+{
+    char *rest = NULL;
+    for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
+        diag_note(diags, NULL, "%s", line);
+}
+
 /* The end of what the tools said. */
 static char *read_log(Arena *arena, const char *log)
 {
@@ -112,9 +120,12 @@ bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int 
         int status = interrupt_wait(pids[i]);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             continue;
-        if (ok)
-            diag_report(diags, DIAG_TOOLCHAIN, NULL, "%s failed%s; it said:\n%s", commands[i].args[0],
-                        WIFSIGNALED(status) ? " (killed by a signal)" : "", read_log(arena, log));
+        interrupt_check();      /* failed because it was told to end */
+        if (ok) {
+            diag_report(diags, DIAG_TOOLCHAIN, NULL, "%s failed%s", commands[i].args[0],
+                        WIFSIGNALED(status) ? ": a signal ended it" : "");
+            note_lines(diags, read_log(arena, log));
+        }
         ok = false;
     }
     interrupt_check();

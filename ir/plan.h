@@ -40,6 +40,7 @@ typedef struct {
     int phase;                 /* counts barriers */
     int64_t scratch_offset;    /* PRIVATE, of a kernel that packs; -1: needs none */
     int64_t block_rows;        /* products in prefill: rows packed at once */
+    int token_block, tile_rows;    /* attention: tokens of an item, rows of a register tile */
 } Step;
 
 typedef struct {
@@ -84,7 +85,7 @@ typedef struct {
 typedef struct {
     int panel;                 /* columns padded and shared out together: two vectors */
     int tile_rows, tail_rows;  /* activation rows of one product tile, and of the last tiles of a block */
-    int key_block, token_block;    /* attention */
+    int key_block, token_block;    /* attention, token_block in prefill */
     int prefetch_rows;         /* decode: weight rows of a panel fetched ahead */
 } Tiling;
 

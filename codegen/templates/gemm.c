@@ -35,6 +35,7 @@ KERNEL(gemm)(
 {
     const int n_panels = (n_out + panel - 1) / panel;
     float *const widened = pack + (size_t)block_rows * n_in;   /* [n_in][panel] */
+    float sums[tile_rows * panel];  /* a tile's results */
     float *to[block_rows];          /* output row of each packed row */
     float gate[block_rows];
     int fresh[block_rows];          /* 1: nothing is in out yet */
@@ -73,73 +74,30 @@ KERNEL(gemm)(
                         vstore(widened + i, vload_weight(weights, at + i, weight_dtype));
                     wide = widened;
                 }
-                const float *start = has_bias ? bias + (size_t)e * n_panels * panel + column : bias;
-                const vf start_lo = has_bias ? vload(start) : vset(0);
-                const vf start_hi = has_bias ? vload(start + LANES) : vset(0);
+                const float *start = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
 
                 /* Every tile fetches its share of the next panel. */
                 const size_t wide_len = (size_t)n_in * panel * weight_len(weight_dtype);
                 const size_t step = wide_len / n_in / ((n_rows + tile_rows - 1) / tile_rows);
                 size_t ahead = (size_t)at * weight_len(weight_dtype) + wide_len;
 
-                int row = 0;
-                for (; row + tile_rows <= n_rows; row += tile_rows) {
-                    const float *a = pack + (size_t)row * n_in, *b = wide;
-                    vf lo[tile_rows], hi[tile_rows];
-                    UNROLL
-                    for (int r = 0; r < tile_rows; r++)
-                        lo[r] = start_lo, hi[r] = start_hi;
-                    for (int k = 0; k < n_in; k++, a += tile_rows, b += panel, ahead += step) {
-                        prefetch(weights, ahead);
-                        const vf b_lo = vload(b), b_hi = vload(b + LANES);
-                        UNROLL
-                        for (int r = 0; r < tile_rows; r++) {
-                            const vf x = vbroadcast(a + r);
-                            lo[r] = vfma(x, b_lo, lo[r]);
-                            hi[r] = vfma(x, b_hi, hi[r]);
-                        }
-                    }
-                    UNROLL
-                    for (int r = 0; r < tile_rows; r++) {
+                for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_in) {
+                    const float *a = pack + (size_t)row * n_in;
+                    rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                    if (rows == tile_rows)
+                        product_tile(tile_rows, sums, a, wide, start, n_in, weights, ahead, step);
+                    else
+                        product_tile(tail_rows, sums, a, wide, start, n_in, weights, ahead, step);
+                    for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
+                        const float *sum = sums + r * panel;
                         const vf g = vset(gate[row + r]);
                         if (whole) {
-                            vstore(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload(o)));
-                            vstore(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload(o + LANES)));
+                            vstore(o, vfma(g, vload(sum), fresh[row + r] ? vset(0) : vload(o)));
+                            vstore(o + LANES, vfma(g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload(o + LANES)));
                         } else {
-                            vstore_part(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
-                        }
-                    }
-                }
-                for (; row < n_rows; row += tail_rows) {
-                    const float *a = pack + (size_t)row * n_in, *b = wide;
-                    vf lo[tail_rows], hi[tail_rows];
-                    UNROLL
-                    for (int r = 0; r < tail_rows; r++)
-                        lo[r] = start_lo, hi[r] = start_hi;
-                    for (int k = 0; k < n_in; k++, a += tail_rows, b += panel, ahead += step) {
-                        prefetch(weights, ahead);
-                        const vf b_lo = vload(b), b_hi = vload(b + LANES);
-                        UNROLL
-                        for (int r = 0; r < tail_rows; r++) {
-                            const vf x = vbroadcast(a + r);
-                            lo[r] = vfma(x, b_lo, lo[r]);
-                            hi[r] = vfma(x, b_hi, hi[r]);
-                        }
-                    }
-                    UNROLL
-                    for (int r = 0; r < tail_rows; r++) {
-                        if (row + r >= n_rows)
-                            break;
-                        float *o = to[row + r] + column;
-                        const vf g = vset(gate[row + r]);
-                        if (whole) {
-                            vstore(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload(o)));
-                            vstore(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload(o + LANES)));
-                        } else {
-                            vstore_part(o, vfma(g, lo[r], fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, vfma(g, hi[r], fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                            vstore_part(o, vfma(g, vload(sum), fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, vfma(g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
                         }
                     }
                 }

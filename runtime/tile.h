@@ -1,0 +1,61 @@
+/* The register tile of products: rows x 2 vectors of sums over k, each one chain from its start.
+ *
+ * Every gemm of a program calls the same tiles, whatever its sizes, so that they are unrolled and
+ * compiled once and not once a shape: half of a small model's compile time otherwise. A tile that is
+ * not called costs nothing. No state, no allocation.
+ */
+#ifndef MOSS_TILE_H
+#define MOSS_TILE_H
+
+#include "simd.h"
+
+/* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros) + Σ_k a [n_in][rows] b [n_in][2 LANES];
+ * meanwhile `step` bytes a k are fetched from `ahead` on. */
+KERNEL_INLINE void tile_body(const int rows, float *sums, const float *a, const float *b, const float *start,
+                             int n_in, const void *weights, size_t ahead, size_t step)
+{
+    const vf start_lo = start ? vload(start) : vset(0), start_hi = start ? vload(start + LANES) : vset(0);
+    vf lo[rows], hi[rows];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        lo[r] = start_lo, hi[r] = start_hi;
+    for (int k = 0; k < n_in; k++, a += rows, b += 2 * LANES, ahead += step) {
+        prefetch(weights, ahead);
+        const vf b_lo = vload(b), b_hi = vload(b + LANES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vf x = vbroadcast(a + r);
+            lo[r] = vfma(x, b_lo, lo[r]);
+            hi[r] = vfma(x, b_hi, hi[r]);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        vstore(sums + r * 2 * LANES, lo[r]);
+        vstore(sums + r * 2 * LANES + LANES, hi[r]);
+    }
+}
+
+#define TILE(n)                                                                                             \
+    static __attribute__((noinline, unused)) void tile_##n(float *sums, const float *a, const float *b,     \
+                                                           const float *start, int n_in, const void *weights, \
+                                                           size_t ahead, size_t step)                       \
+    {                                                                                                       \
+        tile_body(n, sums, a, b, start, n_in, weights, ahead, step);                                        \
+    }
+TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+#undef TILE
+
+/* The tile of a constant number of rows, 1 to 14. */
+KERNEL_INLINE void product_tile(const int rows, float *sums, const float *a, const float *b, const float *start,
+                                int n_in, const void *weights, size_t ahead, size_t step)
+{
+#define TILE(n) case n: tile_##n(sums, a, b, start, n_in, weights, ahead, step); break;
+    switch (rows) {
+        TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+    default: __builtin_unreachable();
+    }
+#undef TILE
+}
+
+#endif
