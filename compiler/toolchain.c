@@ -107,27 +107,28 @@ static char *read_log(Arena *arena, const char *log)
     return text;
 }
 
+static const char *log_of(Arena *arena, const char *log, int i) { return arena_printf(arena, "%s.%d", log, i); }
+
 bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int n, const char *log)
 {
     enum { MOST = 8 };
     pid_t pids[MOST];
     int started = 0;
     bool ok = true;
-    while (started < n && started < MOST && start(diags, &commands[started], log, &pids[started]))
+    while (started < n && started < MOST && start(diags, &commands[started], log_of(arena, log, started), &pids[started]))
         started++;
     ok = started == n;
     for (int i = 0; i < started; i++) {
         int status = interrupt_wait(pids[i]);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
             continue;
-        interrupt_check();      /* failed because it was told to end */
         if (ok) {
             diag_report(diags, DIAG_TOOLCHAIN, NULL, "%s failed%s", commands[i].args[0],
                         WIFSIGNALED(status) ? ": a signal ended it" : "");
-            note_lines(diags, read_log(arena, log));
+            note_lines(diags, read_log(arena, log_of(arena, log, i)));
         }
         ok = false;
     }
-    interrupt_check();
+    interrupt_check();      /* before they are reported: failed because they were told to end */
     return ok;
 }
