@@ -99,7 +99,7 @@ static bool write_model(Build *b)
     if (is_kind(b, "c")) {
         const char *flags = target_info(b->c->target)->flags;
         text_printf(&text, "/* Made by mossc. As mossc itself compiles it:\n"
-                           " *   cc -std=c17 -O3 %s -ffp-contract=fast -fno-math-errno -c, then link with -pthread -lm\n"
+                           " *   cc -std=c17 -O2 %s -ffp-contract=fast -fno-math-errno -c, then link with -pthread -lm\n"
                            " */\n#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n", flags);
         bundle_library(&bundle, &text);
     }
