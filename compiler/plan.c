@@ -6,232 +6,13 @@
  */
 #include "plan.h"
 #include "place.h"
+#include "schedule.h"
+#include "slots.h"
 #include "../ir/text.h"
 
 #include <string.h>
 
 enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20, PACK_ROWS = 144 };
-
-static const char *const split_rows[] = { "columns", "rows", "items", "all" };
-const char *split_text(Split split) { return split_rows[split]; }
-
-static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-static int64_t align(int64_t len) { return round_up(len, 64); }
-
-/* ---- sharing out ---- */
-
-static Split split_of(const Op *op, Phase phase)
-{
-    switch (op->kind) {
-    case OP_EMBED:
-        return SPLIT_ROWS;
-    case OP_RMS_NORM: case OP_ROUTE: case OP_RMS_NORM_ROUTE: case OP_ROPE: case OP_ROPE_TABLE:
-        /* Of one token: cheaper to compute everywhere than to wait for. */
-        return phase == PHASE_DECODE ? SPLIT_ALL : SPLIT_ROWS;
-    case OP_GROUP:
-        return SPLIT_ALL;
-    case OP_ATTENTION:
-        return SPLIT_ITEMS;
-    case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: case OP_CONV1D: case OP_SCAN:
-    case OP_SWIGLU: case OP_RING_WRITE:
-        return SPLIT_COLUMNS;
-    default:
-        BUG("%s is not lowered", op_info(op->kind).text);
-    }
-}
-
-/* Does an operation split by columns read operand `i` only in its own columns? */
-static bool reads_own_columns(const Op *op, int i)
-{
-    switch (op->kind) {
-    case OP_CONV1D: return i == 0;
-    case OP_SCAN: return i != 2;
-    case OP_SWIGLU: return true;
-    case OP_RING_WRITE: return i < 2;
-    case OP_LINEAR: return i == 3;
-    case OP_EXPERT_LINEAR_COMBINE: return i == 7;
-    default: return false;
-    }
-}
-
-/* Columns an operation shares out: of its result, or of what it stores. */
-static int64_t split_columns(const Op *op)
-{
-    const Value *value = op->n_results ? op->result[0] : op->operand[0];
-    return value->type.dim[value->type.rank - 1].n;
-}
-
-static const Step *step_of(const Schedule *s, const Op *op)
-{
-    for (int i = 0; i < s->n_steps; i++)
-        if (s->steps[i].op == op)
-            return &s->steps[i];
-    return NULL;
-}
-
-static bool updates_residual(const Op *op, const Value **x)
-{
-    int slot = op->kind == OP_LINEAR ? 3 : op->kind == OP_EXPERT_LINEAR_COMBINE ? 7 : -1;
-    *x = slot >= 0 && slot < op->n_operands ? op->operand[slot] : NULL;
-    return *x != NULL;
-}
-
-/* The value whose bytes these are: what is updated in place, rows of another, or itself. */
-static const Value *storage(const Value *value)
-{
-    const Value *x;
-    while (value->def) {
-        if (value->def->kind == OP_LAST_ROWS || value->def->kind == OP_CALL)
-            value = value->def->operand[0];
-        else if (updates_residual(value->def, &x))
-            value = x;
-        else
-            break;
-    }
-    return value;
-}
-
-/* In the phase of `def`, may `op` read operand `i` without waiting? */
-static bool reads_own_part(const Step *def, const Op *op, Split split, int i)
-{
-    if (def->split == SPLIT_ALL)
-        return true;
-    if (def->split == SPLIT_COLUMNS && split == SPLIT_COLUMNS)
-        return reads_own_columns(op, i) && split_columns(def->op) == split_columns(op);
-    /* Rows of a call are the same rows everywhere; rows of last_rows are not. */
-    return def->split == SPLIT_ROWS && split == SPLIT_ROWS && !value_is(op->operand[i], OP_LAST_ROWS);
-}
-
-/* Must the threads meet before `op`, given the steps of phase `phase` so far? */
-static bool needs_barrier(const Schedule *s, int phase, const Op *op, Split split)
-{
-    for (int i = 0; i < op->n_operands; i++) {
-        const Value *value = op->operand[i] ? storage(op->operand[i]) : NULL;
-        const Step *def = value && value->def ? step_of(s, value->def) : NULL;
-        if (def && def->phase == phase && !reads_own_part(def, op, split, i))
-            return true;
-    }
-    /* Writes into what others may still be reading: the residual stream, a ring. */
-    const Value *x;
-    bool residual = updates_residual(op, &x), ring = op->kind == OP_RING_WRITE;
-    for (int j = 0; j < s->n_steps && (residual || ring); j++) {
-        const Step *step = &s->steps[j];
-        for (int i = 0; step->phase == phase && i < step->op->n_operands; i++)
-            if ((residual && step->op->operand[i] == x)
-                || (ring && (step->op->operand[i] == op->operand[2])))
-                return true;
-    }
-    return false;
-}
-
-static bool is_step(const Op *op)
-{
-    return op->kind != OP_WEIGHT && op->kind != OP_STATE && op->kind != OP_LAST_ROWS && op->kind != OP_YIELD;
-}
-
-/* Calls are whole blocks: they begin and end with all threads together. */
-static void schedule_block(Arena *arena, const Block *block, Schedule *s)
-{
-    int n = 0, phase = 0;
-    for (const Op *op = block->first; op; op = op->next)
-        n += is_step(op);
-    s->steps = arena_array(arena, Step, (size_t)n);
-    bool after_call = false;
-    for (const Op *op = block->first; op; op = op->next) {
-        if (!is_step(op))
-            continue;
-        bool call = op->kind == OP_CALL;
-        Split split = call ? SPLIT_ALL : split_of(op, block->phase);
-        bool barrier = s->n_steps && (call ? !after_call : !after_call && needs_barrier(s, phase, op, split));
-        phase += barrier || after_call;
-        s->steps[s->n_steps++] = (Step){ .op = op, .split = split, .barrier = barrier, .phase = phase,
-                                         .scratch_offset = -1 };
-        after_call = call;
-    }
-    s->n_phases = phase + 1;
-}
-
-/* ---- weights and state of a block ---- */
-
-static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
-{
-    Type t = op->result[0]->type;
-    const Attr *rows = op_attr(op, ATTR_ROWS), *layout = op_attr(op, ATTR_LAYOUT);
-    WeightSlot slot = { .tensor = op_attr(op, ATTR_TENSOR)->str, .layout = layout ? layout->str : "rows",
-                        .dtype = t.dtype, .row_begin = rows ? rows->ints.at[0] : 0,
-                        .n_experts = 1, .n_in = 1, .offset = offset };
-    int64_t size = dtype_len(t.dtype);
-    if (strcmp(slot.layout, "vector") == 0) {          /* [n] or [E, n] */
-        slot.n_experts = t.rank == 2 ? t.dim[0].n : 1;
-        slot.n_out = t.dim[t.rank - 1].n;
-        slot.len = slot.n_experts * round_up(slot.n_out, panel) * size;
-    } else if (strcmp(slot.layout, "panel") == 0) {    /* [out, in] or [E, out, in] */
-        slot.n_experts = t.rank == 3 ? t.dim[0].n : 1;
-        slot.n_out = t.dim[t.rank - 2].n;
-        slot.n_in = t.dim[t.rank - 1].n;
-        slot.len = slot.n_experts * round_up(slot.n_out, panel) * slot.n_in * size;
-    } else {
-        slot.n_out = t.dim[0].n;
-        slot.n_in = t.rank == 2 ? t.dim[1].n : 1;
-        slot.len = strcmp(slot.layout, "rows") == 0 ? slot.n_out * slot.n_in * size
-                 : round_up(slot.n_out, panel) * slot.n_in * size;      /* taps, decay: transposed */
-    }
-    return slot;
-}
-
-static bool same_slot(const WeightSlot *a, const WeightSlot *b)
-{
-    return strcmp(a->tensor, b->tensor) == 0 && a->row_begin == b->row_begin && a->n_out == b->n_out;
-}
-
-static const Buffer *new_buffer(Arena *arena, Buffer buffer)
-{
-    Buffer *copy = arena_one(arena, Buffer);
-    *copy = buffer;
-    return copy;
-}
-
-/* The slot of a weight, shared by both phases of the block. */
-static void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel)
-{
-    WeightSlot slot = weight_slot(op, panel, plan->weights_len);
-    int i = 0;
-    while (i < plan->n_weights && !same_slot(&plan->weights[i], &slot))
-        i++;
-    if (i == plan->n_weights) {
-        plan->weights[plan->n_weights++] = slot;
-        plan->weights_len = align(slot.offset + slot.len);
-    }
-    op->result[0]->buffer = new_buffer(arena, (Buffer){ .space = SPACE_WEIGHTS, .offset = plan->weights[i].offset,
-                                                        .len = plan->weights[i].len });
-}
-
-static void bind_state(Arena *arena, BlockPlan *plan, const Op *op, int panel)
-{
-    Type t = op->result[0]->type;
-    StateSlot slot = { .name = op_attr(op, ATTR_NAME)->str, .n_rows = t.dim[0].n, .n_cols = t.dim[1].n,
-                       .stride = round_up(t.dim[1].n, panel), .offset = plan->state_len,
-                       .token_offset = plan->state_token_len };
-    int64_t row_len = slot.stride * dtype_len(t.dtype);
-    if (t.dim[0].sym == SYM_C) {
-        slot.n_rows = 0;
-        slot.token_len = row_len;
-    } else {
-        slot.len = slot.n_rows * row_len;
-    }
-    int i = 0;
-    while (i < plan->n_states && strcmp(plan->states[i].name, slot.name) != 0)
-        i++;
-    if (i == plan->n_states) {
-        plan->states[plan->n_states++] = slot;
-        plan->state_len = align(plan->state_len + slot.len);
-        plan->state_token_len += slot.token_len;
-    }
-    const StateSlot *s = &plan->states[i];
-    op->result[0]->buffer = new_buffer(arena, (Buffer){ .space = SPACE_STATE, .offset = s->offset,
-                                                        .token_offset = s->token_offset, .len = s->len,
-                                                        .stride = s->stride });
-}
 
 /* ---- scratch ---- */
 
@@ -243,7 +24,7 @@ static int64_t value_len(Type t, int chunk, const Tiling *tiling, int64_t *strid
     *stride = t.rank == 2 ? round_up(t.dim[1].n, tiling->panel) : 1;
     /* One panel more: vectors may read past a row's end. */
     int64_t slack = t.rank == 2 ? tiling->panel : 0;
-    return align((max_rows(t.dim[0], chunk) * *stride + slack) * dtype_len(t.dtype));
+    return align_len((max_rows(t.dim[0], chunk) * *stride + slack) * dtype_len(t.dtype));
 }
 
 static bool is_product(const Op *op)
@@ -263,14 +44,14 @@ static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *
         step->block_rows = fit < least ? least : fit;
         if (step->block_rows > most)
             step->block_rows = most;
-        return align((step->block_rows + t->panel) * n_in * 4);
+        return align_len((step->block_rows + t->panel) * n_in * 4);
     }
     if (op->kind == OP_ATTENTION) {
         int64_t group = op_int(op, ATTR_HEADS, 1) / op_int(op, ATTR_KV_HEADS, 1);
         bool decode = phase == PHASE_DECODE;
         step->token_block = decode ? 1 : t->token_block;
         step->tile_rows = decode && group < t->tile_rows ? (int)group : t->tile_rows;
-        return align(attention_scratch_len(t, step, group, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
+        return align_len(attention_scratch_len(t, step, group, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
     }
     return 0;
 }
@@ -278,10 +59,10 @@ static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *
 /* The last step that reads a value, or that defines it. */
 static int last_use(const Schedule *s, const Value *value)
 {
-    int last = (int)(step_of(s, value->def) - s->steps);
+    int last = (int)(schedule_find(s, value->def) - s->steps);
     for (int j = last; j < s->n_steps; j++)
         for (int i = 0; i < s->steps[j].op->n_operands; i++)
-            if (s->steps[j].op->operand[i] && storage(s->steps[j].op->operand[i]) == value)
+            if (s->steps[j].op->operand[i] && value_storage(s->steps[j].op->operand[i]) == value)
                 last = j;
     return last;
 }
@@ -296,12 +77,12 @@ typedef struct {
 static const Buffer *fixed_place(const Planner *p, const Block *block, const Op *op)
 {
     const Value *x;
-    if (op->kind == OP_CALL || updates_residual(op, &x))
+    if (op->kind == OP_CALL || op_updates_residual(op, &x))
         return op->operand[op->kind == OP_CALL ? 0 : op->n_operands - 1]->buffer;
     if (op->kind == OP_LAST_ROWS)
-        return new_buffer(p->arena, (Buffer){ .space = SPACE_VIEW, .stride = op->operand[0]->buffer->stride });
+        return buffer_new(p->arena, (Buffer){ .space = SPACE_VIEW, .stride = op->operand[0]->buffer->stride });
     bool logits = block->last->operand[0] == op->result[0] && strcmp(block->name, "main") == 0;
-    return logits ? new_buffer(p->arena, (Buffer){ .space = SPACE_CALLER, .stride = op->result[0]->type.dim[1].n })
+    return logits ? buffer_new(p->arena, (Buffer){ .space = SPACE_CALLER, .stride = op->result[0]->type.dim[1].n })
                   : NULL;
 }
 
@@ -320,7 +101,7 @@ static void place_values(const Planner *p, const Block *block, Schedule *s, Plac
         private[n_private++] = inner[1];
     }
     for (const Op *op = block->first; op; op = op->next) {
-        Step *step = (Step *)step_of(s, op);
+        Step *step = schedule_find(s, op);
         for (int r = 0; r < op->n_results; r++) {
             Value *value = op->result[r];
             int64_t stride, len = value_len(value->type, p->chunk, &p->plan->tiling, &stride);
@@ -355,7 +136,7 @@ static void bind_params(Planner *p, const Block *block)
         Value *value = block->param[i];
         int64_t stride;
         value_len(value->type, p->chunk, &p->plan->tiling, &stride);
-        value->buffer = new_buffer(p->arena, (Buffer){
+        value->buffer = buffer_new(p->arena, (Buffer){
             .space = main ? SPACE_CALLER : i == 0 ? SPACE_RESIDUAL : SPACE_PARAM, .stride = stride });
     }
 }
@@ -446,7 +227,7 @@ static int64_t block_window_len(const BlockPlan *block)
     int64_t len = 0;
     for (const Op *op = block->block[PLAN_DECODE]->first; op; op = op->next)
         for (int i = 3; op->kind == OP_ATTENTION && i < 5; i++)
-            len += align(op->operand[i]->buffer->len);
+            len += align_len(op->operand[i]->buffer->len);
     return len;
 }
 

@@ -1,0 +1,17 @@
+/* Schedule: which thread does what, and where the threads must meet. */
+#ifndef MOSSC_COMPILER_SCHEDULE_H
+#define MOSSC_COMPILER_SCHEDULE_H
+
+#include "../ir/plan.h"
+
+/* Steps of a lowered block in order, shared out, with the barriers they need. */
+void schedule_block(Arena *arena, const Block *block, Schedule *schedule);
+/* The step of an operation; NULL when it has none (weights, views). */
+Step *schedule_find(const Schedule *schedule, const Op *op);
+
+/* Does `op` add to the residual stream in place? Then *x is the stream. */
+bool op_updates_residual(const Op *op, const Value **x);
+/* The value whose bytes these are: what is updated in place, rows of another, or itself. */
+const Value *value_storage(const Value *value);
+
+#endif
