@@ -99,7 +99,7 @@ static bool length_check(Reader *reader, const SafetensorsEntry *entry)
 static bool entry_read(Reader *reader, const cJSON *value, SafetensorsEntry *entry)
 {
     static const char *const known[] = { "dtype", "shape", "data_offsets" };
-    entry->name = arena_strdup(reader->arena, value->string);
+    *entry = (SafetensorsEntry){ .name = arena_strdup(reader->arena, value->string) };   /* a refused one was here */
     if (!cJSON_IsObject(value))
         return refuse(reader, entry->name, "its header entry is not an object");
     for (const cJSON *field = value->child; field; field = field->next)
@@ -161,9 +161,26 @@ static bool coverage_check(Reader *reader)
     return true;
 }
 
+/* A file cut short is told once, not for every tensor that lies behind the cut. */
+static bool complete(Reader *reader, const cJSON *root)
+{
+    int64_t most = 0, end;
+    for (const cJSON *value = root->child; value; value = value->next) {
+        const cJSON *offsets = cJSON_GetObjectItemCaseSensitive(value, "data_offsets");
+        if (cJSON_GetArraySize(offsets) == 2 && whole(offsets->child->next, &end) && end > most)
+            most = end;
+    }
+    if (most <= reader->out->data_len)
+        return true;
+    return refuse(reader, NULL, "truncated: %lld bytes of data, the header describes %lld",
+                  (long long)reader->out->data_len, (long long)most);
+}
+
 static void entries_read(Reader *reader, const cJSON *root)
 {
     Safetensors *out = reader->out;
+    if (!complete(reader, root))
+        return;
     out->entries = arena_array(reader->arena, SafetensorsEntry, (size_t)cJSON_GetArraySize(root));
     for (const cJSON *value = root->child; value && !diags_full(reader->diags); value = value->next)
         if (strcmp(value->string, "__metadata__") == 0)

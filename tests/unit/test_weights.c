@@ -154,7 +154,7 @@ static const Bad bad_files[] = {
     { "{" ENTRY("embed.weight", "F32", "[2,2]", 0, 12) "," REST "}", 56, "[weights-format]: embed.weight: data_offsets span 12 bytes, F32[2,2] needs 16" },
     { "{" ENTRY("embed.weight", "F32", "[4294967296,4294967296,4]", 0, 16) "," REST "}", 56, "needs more than 9223372036854775807" },
     { "{" ENTRY("embed.weight", "F32", "[2,2]", 16, 0) "," REST "}", 56, "[weights-format]: embed.weight: data_offsets [16,0] outside the 56 bytes of data" },
-    { "{" EMBED "," REST "}", 55, "[weights-format]: layers.0.down_proj.weight: data_offsets [48,56] outside the 55 bytes" },
+    { "{" EMBED "," REST "}", 55, "[weights-format]: truncated: 55 bytes of data, the header describes 56" },
     { "{" EMBED "," REST "}", 57, "[weights-format]: 1 bytes of data after the last tensor; is the file complete?" },
     { "{" EMBED "," NORM_F "," ENTRY("layers.0.norm.weight", "F32", "[2]", 20, 28) "," GATE "," UP "," DOWN "}", 56,
       "[weights-format]: layers.0.norm.weight: its data starts at 20 and overlaps norm_f.weight, which ends at 24" },
