@@ -171,7 +171,7 @@ static bool compile_objects(Build *b)
         commands[n] = compile_command(b, "weights.S", "weights.o", "");
         tool_add(&commands[n++], arena_printf(b->c->arena, "-Wa,-I%s", b->folder.path));
     }
-    return toolchain_run(b->c->arena, b->c->diags, commands, n, file(b, "log"));
+    return toolchain_run(b->c->arena, b->c->diags, commands, n);
 }
 
 static bool link_objects(Build *b, const char *output)
@@ -191,7 +191,7 @@ static bool link_objects(Build *b, const char *output)
         tool_add(&command, file(b, "weights.o"));
     if (is_kind(b, "exe") || is_kind(b, "lib"))
         tool_add_words(b->c->arena, &command, "-pthread -lm");
-    return toolchain_run(b->c->arena, b->c->diags, &command, 1, file(b, "log"));
+    return toolchain_run(b->c->arena, b->c->diags, &command, 1);
 }
 
 /* ---- publishing ---- */

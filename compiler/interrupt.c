@@ -10,7 +10,6 @@
 #include "../ir/text.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
@@ -96,8 +95,7 @@ static void remember(pid_t pid, ChildKind kind)
     BUG("more than %d children", MAX_CHILDREN);
 }
 
-/* A tool writes what it says into `log` and reads nothing. */
-static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, const char *log, const sigset_t *mask)
+static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log, const sigset_t *mask)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -105,10 +103,10 @@ static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, const char
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, mask);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | (kind == CHILD_TOOL ? POSIX_SPAWN_SETPGROUP : 0));
-    if (log) {
+    if (log >= 0) {
         posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-        posix_spawn_file_actions_addopen(&actions, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0644);
-        posix_spawn_file_actions_adddup2(&actions, 1, 2);
+        posix_spawn_file_actions_adddup2(&actions, log, 1);
+        posix_spawn_file_actions_adddup2(&actions, log, 2);
     }
     int status = posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)argv, environ);
     posix_spawnattr_destroy(&attributes);
@@ -116,7 +114,7 @@ static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, const char
     return status;
 }
 
-int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, const char *log)
+int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log)
 {
     sigset_t set = signal_set(), before;
     interrupt_check();

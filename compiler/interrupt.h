@@ -15,8 +15,9 @@ void interrupt_guard(const char *folder);
 void interrupt_unguard(void);
 /* End here, as the signal would have, if one came: a place where nothing is lost. */
 void interrupt_check(void);
-/* posix_spawnp of a child that gets the signals too. 0 or errno. */
-int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, const char *log);
+/* posix_spawnp of a child that gets the signals too; with a file `log`, not -1, it says all there
+ * and reads nothing. 0 or errno. */
+int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log);
 /* Wait for a spawned child; its wait status. */
 int interrupt_wait(pid_t pid);
 

@@ -18,7 +18,7 @@ static int execute(Compilation *c, const char *program, const char *command)
     for (int i = 1; i < c->options->n_rest; i++)
         argv[i + 1] = c->options->rest[i];
     pid_t pid;
-    int status = interrupt_spawn(&pid, CHILD_PROGRAM, argv, NULL);
+    int status = interrupt_spawn(&pid, CHILD_PROGRAM, argv, -1);
     if (status) {
         diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: %s", program,
                     status == ENOEXEC ? "it is not a program for this machine" : strerror(status));

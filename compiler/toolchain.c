@@ -3,9 +3,11 @@
 
 #include "interrupt.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -75,59 +77,48 @@ bool toolchain_find(Arena *arena, Diags *diags, TargetId target, const char *wan
     return false;
 }
 
-static bool start(Diags *diags, const ToolCommand *command, const char *log, pid_t *pid)
+/* What a tool says goes to memory: the disk may be what it complains about. */
+static bool start(Diags *diags, const ToolCommand *command, pid_t *pid, int *log)
 {
-    int status = interrupt_spawn(pid, CHILD_TOOL, command->args, log);
-    if (status)
+    *log = memfd_create("log", MFD_CLOEXEC);
+    int status = *log < 0 ? errno : interrupt_spawn(pid, CHILD_TOOL, command->args, *log);
+    if (status) {
         diag_report(diags, DIAG_TOOLCHAIN, NULL, "cannot run %s: %s", command->args[0], strerror(status));
+        close(*log);
+    }
     return !status;
 }
 
-/* A line is a note, so that the tool's words keep their lines. */
-static void note_lines(Diags *diags, char *text)
+/* The end of what it said, a line a note. */
+static void note_words(Arena *arena, Diags *diags, int log)
 {
-    char *rest = NULL;
+    enum { MOST = 4000 };
+    char *text = arena_alloc(arena, MOST + 1), *rest = NULL;
+    off_t len = lseek(log, 0, SEEK_END);
+    ssize_t n = pread(log, text, MOST, len > MOST ? len - MOST : 0);
+    text[n > 0 ? n : 0] = 0;
     for (char *line = strtok_r(text, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest))
         diag_note(diags, NULL, "%s", line);
 }
 
-/* The end of what the tools said. */
-static char *read_log(Arena *arena, const char *log)
-{
-    enum { MOST = 4000 };
-    char *text = arena_alloc(arena, MOST + 1);
-    FILE *file = fopen(log, "rb");
-    if (!file)
-        return text;
-    fseek(file, 0, SEEK_END);
-    long len = ftell(file);
-    fseek(file, len > MOST ? len - MOST : 0, SEEK_SET);
-    text[fread(text, 1, MOST, file)] = 0;
-    fclose(file);
-    return text;
-}
-
-static const char *log_of(Arena *arena, const char *log, int i) { return arena_printf(arena, "%s.%d", log, i); }
-
-bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int n, const char *log)
+bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int n)
 {
     enum { MOST = 8 };
     pid_t pids[MOST];
-    int started = 0;
-    bool ok = true;
-    while (started < n && started < MOST && start(diags, &commands[started], log_of(arena, log, started), &pids[started]))
+    int logs[MOST], started = 0;
+    while (started < n && started < MOST && start(diags, &commands[started], &pids[started], &logs[started]))
         started++;
-    ok = started == n;
+    bool ok = started == n;
     for (int i = 0; i < started; i++) {
         int status = interrupt_wait(pids[i]);
-        if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-            continue;
-        if (ok) {
+        bool failed = !WIFEXITED(status) || WEXITSTATUS(status) != 0;
+        if (failed && ok) {
             diag_report(diags, DIAG_TOOLCHAIN, NULL, "%s failed%s", commands[i].args[0],
                         WIFSIGNALED(status) ? ": a signal ended it" : "");
-            note_lines(diags, read_log(arena, log_of(arena, log, i)));
+            note_words(arena, diags, logs[i]);
         }
-        ok = false;
+        ok = ok && !failed;
+        close(logs[i]);
     }
     interrupt_check();      /* before they are reported: failed because they were told to end */
     return ok;

@@ -14,8 +14,8 @@ bool toolchain_find(Arena *arena, Diags *diags, TargetId target, const char *wan
 /* Add an argument, or several. */
 void tool_add(ToolCommand *command, const char *argument);
 void tool_add_words(Arena *arena, ToolCommand *command, const char *words);
-/* Run commands side by side and wait for all. Their stderr is reported when one fails. Each
- * writes to a file of its own whose name begins with `log`. False after reporting. */
-bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int n, const char *log);
+/* Run commands side by side and wait for all; what they say is reported when one fails. False after
+ * reporting. */
+bool toolchain_run(Arena *arena, Diags *diags, const ToolCommand *commands, int n);
 
 #endif
