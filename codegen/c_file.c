@@ -179,7 +179,7 @@ static void write_block(Writer *w, const BlockPlan *plan)
     const Block *block = plan->block[w->phase];
     const Schedule *s = &plan->schedule[w->phase];
     w->block = plan;
-    F(w, "/* %s, %s: %d operations, %d barriers. */\n", plan->name, phase_text(block->phase), s->n_steps, s->n_phases);
+    F(w, "/* %s, %s: %d operations, %d barriers. */\n", plan->name, phase_text(block->phase), s->n_steps, s->n_phases - 1);
     F(w, "static void %s_%s(const moss_run *run, int thread, const uint8_t *weights", plan->name,
       phase_text(block->phase));
     if (plan->n_states > 0)
@@ -225,7 +225,10 @@ static void write_main(Writer *w)
     const Block *block = plan->block[w->phase];
     const Schedule *s = &plan->schedule[w->phase];
     const char *phase = phase_text(block->phase);
-    bool after_calls = false;
+    int after_calls = 0;      /* what follows the last layer serves the logits alone */
+    for (int i = 0; i < s->n_steps; i++)
+        if (s->steps[i].op->kind == OP_CALL)
+            after_calls = i + 1;
     w->block = plan;
     F(w, "/* The model, %s: every thread runs this; see moss_run. */\n", phase);
     F(w, "static void model_%s(const moss_run *run, int thread)\n{\n", phase);
@@ -248,10 +251,8 @@ static void write_main(Writer *w)
             write_layer_call(w, step->op);
             continue;
         }
-        if (i > 0 && s->steps[i - 1].op->kind == OP_CALL && !after_calls) {
-            after_calls = true;
+        if (i == after_calls)
             F(w, "    if (run->n_logits == 0)\n        return;\n");
-        }
         if (step->barrier)
             F(w, "    moss_barrier_wait(run->barrier);\n");
         c_write_call(w, step);

@@ -9,13 +9,16 @@
 
 #include "simd.h"
 
+enum { TILE_MOST_ROWS = 14 };
+
 /* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros) + Σ_k a [n_in][rows] b [n_in][2 LANES];
  * meanwhile `step` bytes a k are fetched from `ahead` on. */
 KERNEL_INLINE void tile_body(const int rows, float *sums, const float *a, const float *b, const float *start,
                              int n_in, const void *weights, size_t ahead, size_t step)
 {
     const vf start_lo = start ? vload(start) : vset(0), start_hi = start ? vload(start + LANES) : vset(0);
-    vf lo[rows], hi[rows];
+    /* Of constant length: the compiler keeps no array of parameter length in registers. */
+    vf lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
     UNROLL
     for (int r = 0; r < rows; r++)
         lo[r] = start_lo, hi[r] = start_hi;

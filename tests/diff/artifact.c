@@ -9,6 +9,7 @@
 #include "../../ir/text.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -100,28 +101,57 @@ static float *read_logits(Arena *arena, const char *path, size_t n, const char *
     return NULL;
 }
 
-float *artifact_run(const Check *check, Arena *arena, const Schedule *schedule,
-                    const int32_t *tokens, int n_tokens, size_t n, const char **words)
+/* Runs the artifact on tokens, with what `more` says besides. False, and *words says why. */
+static bool run_tokens(const Check *check, Arena *arena, const Schedule *schedule, const int32_t *tokens,
+                       int n_tokens, const char *const *more, const char *log, const char **words)
 {
     Args args = { 0 };
-    const char *log = arena_printf(arena, "%s/run.log", check->dir);
-    const char *out = arena_printf(arena, "%s/logits.f32", check->dir);
-    unlink(out);
     if (check->runner)
         args_split(&args, arena, check->runner);
     args_add(&args, arena_printf(arena, "%s/model", check->dir));
     args_add(&args, "--tokens");
     args_add(&args, tokens_text(arena, tokens, n_tokens));
-    args_add(&args, "--logits");
-    args_add(&args, out);
+    for (; *more; more++)
+        args_add(&args, *more);
     add_number(&args, arena, "--experts-per-token", schedule->top_k);
     add_number(&args, arena, "-t", schedule->n_threads);
     add_number(&args, arena, "--chunk", schedule->chunk);
     if (schedule->step)
         args_add(&args, "--step");
     int code = process_run(&args, log, RUN_SECONDS);
-    if (code == 0)
-        return read_logits(arena, out, n, words);
-    *words = failure(arena, "run", code, log);
-    return NULL;
+    if (code != 0)
+        *words = failure(arena, "run", code, log);
+    return code == 0;
+}
+
+float *artifact_run(const Check *check, Arena *arena, const Schedule *schedule,
+                    const int32_t *tokens, int n_tokens, size_t n, const char **words)
+{
+    const char *log = arena_printf(arena, "%s/run.log", check->dir);
+    const char *out = arena_printf(arena, "%s/logits.f32", check->dir);
+    const char *const more[] = { "--logits", out, NULL };
+    unlink(out);
+    if (!run_tokens(check, arena, schedule, tokens, n_tokens, more, log, words))
+        return NULL;
+    return read_logits(arena, out, n, words);
+}
+
+int artifact_next(const Check *check, Arena *arena, const Schedule *schedule, const int32_t *tokens,
+                  int n_tokens, const char **words)
+{
+    static const char *const more[] = { "-n", "1", "--temp", "0", NULL };
+    const char *log = arena_printf(arena, "%s/next.log", check->dir);
+    size_t len;
+    unlink(log);
+    if (!run_tokens(check, arena, schedule, tokens, n_tokens, more, log, words))
+        return -1;
+    /* The id stands alone on its line, among the summary's. */
+    for (const char *line = file_read(arena, log, &len); line && *line; line = strchr(line, '\n'), line += line != NULL) {
+        char *end;
+        long id = strtol(line, &end, 10);
+        if (end != line && end[strspn(end, " ")] == '\n')
+            return (int)id;
+    }
+    *words = "no token printed";
+    return -1;
 }

@@ -27,5 +27,9 @@ bool artifact_compile(const Check *check, Arena *arena, const char *graph, const
 /* Logits [n_tokens, V], n values in all; NULL, and *words says what went wrong. */
 float *artifact_run(const Check *check, Arena *arena, const Schedule *schedule,
                     const int32_t *tokens, int n_tokens, size_t n, const char **words);
+/* The likeliest token after a prompt, which asks for the logits of its last token alone; -1 when the
+ * program prints none. It must not print text: another vocabulary than bytes. */
+int artifact_next(const Check *check, Arena *arena, const Schedule *schedule, const int32_t *tokens,
+                  int n_tokens, const char **words);
 
 #endif
