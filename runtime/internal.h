@@ -26,7 +26,8 @@ struct moss_state {
     uint64_t model_hash;
     int64_t n_context, position;
     uint64_t len;             /* bytes of the whole block */
-    uint8_t pad[MOSS_ALIGN - 48];
+    uint64_t weights_checksum;   /* of the weights compiled in or with; 0: not known */
+    uint8_t pad[MOSS_ALIGN - 56];
 };
 #define MOSS_STATE_MAGIC "MOSSSTA1"
 
