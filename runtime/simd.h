@@ -40,6 +40,8 @@ typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), 
 #define WEIGHT_F32 0
 #define WEIGHT_BF16 1
 #define WEIGHT_F16 2
+#define WEIGHT_Q8 3     /* the panels of runtime/dot.h */
+#define WEIGHT_Q4 4
 
 /* ---- load, store, broadcast ---- */
 

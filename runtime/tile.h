@@ -7,6 +7,7 @@
 #ifndef MOSS_TILE_H
 #define MOSS_TILE_H
 
+#include "dot.h"
 #include "simd.h"
 
 enum { TILE_MOST_ROWS = 14 };
@@ -54,6 +55,54 @@ KERNEL_INLINE void product_tile(const int rows, float *sums, const float *a, con
                                 int n_in, const void *weights, size_t ahead, size_t step)
 {
 #define TILE(n) case n: tile_##n(sums, a, b, start, n_in, weights, ahead, step); break;
+    switch (rows) {
+        TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+    default: __builtin_unreachable();
+    }
+#undef TILE
+}
+
+/* sums [rows][2 LANES] = start [rows] + Σ_k a [n_groups][rows][4] b [n_groups][2 LANES][4], four k a
+ * group; meanwhile `step` bytes a group are fetched from `ahead` on. */
+KERNEL_INLINE void dot_tile_body(const int rows, int32_t *sums, const int8_t *a, const int8_t *b, const int32_t *start,
+                                 int n_groups, const void *weights, size_t ahead, size_t step)
+{
+    vi lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
+    UNROLL
+    for (int r = 0; r < rows; r++)
+        lo[r] = hi[r] = viset(start[r]);
+    for (int g = 0; g < n_groups; g++, a += 4 * rows, b += 8 * LANES, ahead += step) {
+        prefetch(weights, ahead);
+        const vi b_lo = viload(b), b_hi = viload(b + 4 * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vi x = vbroadcast4(a + 4 * r);
+            lo[r] = vdot4(lo[r], b_lo, x);
+            hi[r] = vdot4(hi[r], b_hi, x);
+        }
+    }
+    UNROLL
+    for (int r = 0; r < rows; r++) {
+        vistore(sums + r * 2 * LANES, lo[r]);
+        vistore(sums + r * 2 * LANES + LANES, hi[r]);
+    }
+}
+
+#define TILE(n)                                                                                             \
+    static __attribute__((noinline, unused)) void dot_tile_##n(int32_t *sums, const int8_t *a, const int8_t *b, \
+                                                               const int32_t *start, int n_groups,          \
+                                                               const void *weights, size_t ahead, size_t step) \
+    {                                                                                                       \
+        dot_tile_body(n, sums, a, b, start, n_groups, weights, ahead, step);                                \
+    }
+TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+#undef TILE
+
+/* The same of a constant number of rows, 1 to 14. */
+KERNEL_INLINE void dot_tile(const int rows, int32_t *sums, const int8_t *a, const int8_t *b, const int32_t *start,
+                            int n_groups, const void *weights, size_t ahead, size_t step)
+{
+#define TILE(n) case n: dot_tile_##n(sums, a, b, start, n_groups, weights, ahead, step); break;
     switch (rows) {
         TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
     default: __builtin_unreachable();

@@ -5,6 +5,7 @@
  * panel ranges and threads' shares, whose results must be equal bit for bit. Padding that may hold
  * junk holds NaN, scratch has its documented length exactly, and a canary follows every buffer.
  */
+#include "runtime/dot.h"
 #include "runtime/route.h"
 #include "tests/unit/simd_errors.h"
 
@@ -256,6 +257,194 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
     end_case();
 }
 
+/* ---- quantised products ---- */
+
+/* One activation row as quantize's argument `out` has it: q, zeros, scale, sum. */
+static void quantize_naive(int8_t *out, const float *x, int n)
+{
+    float most = 0;
+    int32_t sum = 0;
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        bad |= !isfinite(x[i]);
+    }
+    const float scale = most / 127;
+    memset(out, 0, (size_t)whole(n, 64));
+    for (int i = 0; i < n && !bad && scale > 0; i++) {
+        const double ratio = rint(x[i] / scale);
+        out[i] = (int8_t)(ratio > 127 ? 127 : ratio < -127 ? -127 : ratio);
+        sum += out[i];
+    }
+    memcpy(out + whole(n, 64), &scale, 4);
+    memcpy(out + whole(n, 64) + 4, &sum, 4);
+}
+
+/* A random matrix of q [n_experts][n_out][n_in] with scales [n_experts][n_out], and its panels. */
+static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out, int n_in, int dtype)
+{
+    const int n_panels = (n_out + PANEL - 1) / PANEL, unit = dtype == WEIGHT_Q4 ? 8 : 4, n_rows = (n_in + unit - 1) / unit;
+    const size_t panel_len = (size_t)(1 + n_rows) * PANEL * 4;
+    uint8_t *packed = (uint8_t *)buffer((size_t)(n_experts * n_panels) * panel_len / 4);
+    for (int e = 0; e < n_experts; e++)
+        for (int o = 0; o < n_panels * PANEL; o++) {
+            uint8_t *of = packed + (size_t)(e * n_panels + o / PANEL) * panel_len;
+            const float scale = o < n_out ? 0.001f + 0.01f * fabsf(random_float()) : 0;
+            memcpy(of + o % PANEL * 4, &scale, 4);
+            if (o < n_out)
+                scales[e * n_out + o] = scale;
+            for (int i = 0; i < n_rows * unit; i++) {
+                int value = dtype == WEIGHT_Q4 ? random_below(16) - 8 : random_below(255) - 127;
+                if (o % 5 == 1)
+                    value = dtype == WEIGHT_Q4 ? -8 : i % 2 ? 127 : -127;        /* the extremes */
+                value = i < n_in && o < n_out ? value : 0;
+                uint8_t *byte = of + PANEL * 4 + ((size_t)(i / unit) * PANEL + (size_t)(o % PANEL)) * 4 + i % 4;
+                if (dtype == WEIGHT_Q8)
+                    *byte = (uint8_t)(value + DOT_OFFSET);
+                else if (i % 8 < 4)
+                    *byte = (uint8_t)(value + 8);                                 /* k = 8g + j comes first */
+                else
+                    *byte = (uint8_t)(*byte | (value + 8) << 4);
+                if (i < n_in && o < n_out)
+                    q[((size_t)(e * n_out + o)) * (size_t)n_in + (size_t)i] = (int8_t)value;
+            }
+        }
+    return packed;
+}
+
+typedef void QuantizeFn(int8_t *, const float *, int, int);
+typedef void GemmQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
+                     const float *, int, int, int8_t *, int, int);
+typedef void GemvQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int, int);
+
+static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
+                         int has_bias, int accumulate, int exact, int top_k, int n_tokens)
+{
+    begin_case("gemm_q", row);
+    GemmQFn *gemm = (GemmQFn *)find("gemm_q");
+    GemvQFn *gemv = (GemvQFn *)find("gemv_q");
+    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k, dense = n_experts == 1;
+    const int in_stride = whole(n_in, 64) + 64, out_stride = exact ? n_out : n_panels * PANEL;
+    const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
+    int8_t *q = malloc((size_t)(n_experts * n_out * n_in));
+    float *scales = malloc(4 * (size_t)(n_experts * n_out)), *x = malloc(4 * (size_t)n_in);
+    const void *weights = random_quantised(q, scales, n_experts, n_out, n_in, dtype);
+    int8_t *in = (int8_t *)buffer((size_t)(in_rows * in_stride) / 4);
+    for (int r = 0; r < in_rows; r++) {
+        for (int i = 0; i < n_in; i++)
+            x[i] = r % 7 == 3 ? 0 : r % 7 == 5 ? (i % 2 ? 3 : -3) : random_float();     /* zeros, extremes */
+        quantize_naive(in + r * in_stride, x, n_in);
+    }
+    const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
+    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
+    const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
+    int8_t *pack = (int8_t *)buffer((size_t)((kernel_block_rows + (dtype == WEIGHT_Q4 ? PANEL : 0)) * whole(n_in, 8)) / 4);
+    int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
+    int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
+    random_experts(experts, n_tokens, top_k, n_experts);
+
+    const size_t out_len = (size_t)(out_rows * out_stride);
+    float *want = copy(initial, out_len), *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
+    for (int p = 0; p < n_pairs; p++) {
+        const int8_t *from = in + (in_pairs ? p : p / top_k) * in_stride;
+        float scale;
+        memcpy(&scale, from + whole(n_in, 64), 4);
+        for (int o = 0; o < n_out; o++) {
+            const int column = experts[p] * n_out + o;
+            int64_t sum = 0;
+            for (int i = 0; i < n_in; i++)
+                sum += q[(size_t)column * (size_t)n_in + (size_t)i] * from[i];
+            const float start = has_bias ? bias[experts[p] * n_panels * PANEL + o] : 0;
+            const float value = fmaf((float)sum, scales[column] * scale, start);
+            float *to = &want[(out_pairs ? p : p / top_k) * out_stride + o];
+            *to = fmaf(out_pairs || dense ? 1 : gates[p], value, accumulate || (!out_pairs && p % top_k) ? *to : 0);
+        }
+    }
+    group_naive(slots, offsets, experts, n_pairs, n_experts);
+    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
+    compare_bits("gemm_q", all, want, out_rows, n_out, out_stride);
+
+    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks */
+    for (int t = 0, c = 0, n; t < n_tokens; t += n) {
+        n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
+        group_naive(slots, offsets, experts + t * top_k, n * top_k, n_experts);
+        for (int half = 0; half < 2; half++)
+            gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
+                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, n, top_k, pack,
+                 half ? n_panels / 2 : 0, half ? n_panels : n_panels / 2);
+    }
+    compare_bits("gemm_q in chunks differs", all, again, out_rows, n_out, out_stride);
+    for (int t = 0; t < n_tokens; t++)
+        gemv(single + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
+             dense ? NULL : experts + t * top_k, dense ? NULL : gates + t * top_k, top_k, 0, n_panels);
+    compare_bits("gemv_q differs from gemm_q", all, single, out_rows, n_out, out_stride);
+    free(q), free(scales), free(x), free(experts), free(slots), free(offsets);
+    end_case();
+}
+
+static void check_quantize(int row, int n_in)
+{
+    begin_case("quantize", row);
+    QuantizeFn *quantize = (QuantizeFn *)find("quantize");
+    enum { ROWS = 12 };
+    const int in_stride = whole(n_in, PANEL), out_stride = whole(n_in, 64) + 64;
+    float *x = random_rows(ROWS, n_in, in_stride);
+    int8_t *out = (int8_t *)buffer((size_t)(ROWS * out_stride) / 4), *want = malloc((size_t)out_stride);
+    static const float units[ROWS] = { 1, 0, 1e30f, 1e-30f, 0x1p-126f, 0x1p-149f, 0x1p-142f, 0.5f };
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < n_in; i++) {
+            float *at = &x[r * in_stride + i];
+            *at = r == 5 || r == 6 ? units[r] * (float)random_below(200) : *at * units[r];     /* denormals */
+            if (r == 7)
+                *at = i ? (float)random_below(254) - 126.5f : 127;                              /* ties */
+            if (r > 7)
+                *at = i == (r * 5) % n_in ? (r == 8 ? NAN : r == 9 ? INFINITY : r == 10 ? -NAN : -INFINITY) : 1;
+        }
+    quantize(out, x, 0, 5);
+    quantize(out, x, 5, ROWS);
+    for (int r = 0; r < ROWS; r++) {
+        const int8_t *got = out + r * out_stride;
+        float scale;
+        memcpy(&scale, got + whole(n_in, 64), 4);
+        quantize_naive(want, x + r * in_stride, n_in);
+        if (memcmp(got, want, (size_t)whole(n_in, 64)) != 0 || memcmp(got + whole(n_in, 64) + 4, want + whole(n_in, 64) + 4, 4) != 0)
+            fail("quantize: bytes or sum");
+        if (r > 7 ? isfinite(scale) : memcmp(&scale, want + whole(n_in, 64), 4) != 0)
+            fail("quantize: scale");
+    }
+    free(want);
+    end_case();
+}
+
+/* vdot4 on random bytes and all pairs of extremes; the weights as stored: q8, then nibbles. */
+static void check_dot(void)
+{
+    case_name = "vdot4";
+    case_row = 0;
+    seed = 1;
+    for (int rep = 0; rep < 4000; rep++) {
+        int8_t x[4], weights[4 * LANES];
+        int32_t start[LANES], got[LANES], want[LANES];
+        const int nibbles = rep & 1;
+        for (int i = 0; i < 4; i++)
+            x[i] = (int8_t)(rep < 64 ? (rep >> (i + 2) & 1 ? 127 : -127) : random_below(255) - 127);
+        for (int i = 0; i < LANES; i++)
+            start[i] = want[i] = (int32_t)random_bits() >> 4;
+        for (int i = 0; i < 4 * LANES; i++) {
+            const int extreme = nibbles ? (i >> i % 4 & 4 ? 15 : 0) : i >> (2 + i % 4) & 1 ? 127 : -127;
+            const int q = rep < 64 ? extreme : nibbles ? random_below(16) : random_below(255) - 127;
+            const int stored = nibbles ? q : q + DOT_OFFSET;
+            weights[i] = (int8_t)stored;
+            want[i / 4] += stored * x[i % 4];
+        }
+        vistore(got, vdot4(viload(start), viload(weights), vbroadcast4(x)));
+        if (memcmp(got, want, sizeof got) != 0) {
+            fail("wrong sum");
+            return;
+        }
+    }
+}
+
 /* ---- rows ---- */
 
 typedef void RmsNormFn(float *, const float *, const float *, int, int);
@@ -360,7 +549,17 @@ static void check_embed(int row, int vocab, int d_model, int dtype)
     void (*embed)(float *, const int32_t *, const void *, int, int) = (void (*)(float *, const int32_t *, const void *, int, int))find("embed");
     const int stride = whole(d_model, PANEL);
     double *plain = malloc(8 * (size_t)(vocab * d_model)), want[9 * 64];
-    const void *weights = random_weights(plain, 1, vocab, d_model, dtype);
+    const void *weights;
+    if (dtype == WEIGHT_Q8 || dtype == WEIGHT_Q4) {
+        int8_t *q = malloc((size_t)(vocab * d_model));
+        float *scales = malloc(4 * (size_t)vocab);
+        weights = random_quantised(q, scales, 1, vocab, d_model, dtype);
+        for (int i = 0; i < vocab * d_model; i++)
+            plain[i] = (float)q[i] * scales[i / d_model];
+        free(q), free(scales);
+    } else {
+        weights = random_weights(plain, 1, vocab, d_model, dtype);
+    }
     int32_t tokens[9] = { 0, vocab - 1, vocab / 2 };
     float *x = buffer((size_t)(9 * stride));
     for (int t = 3; t < 9; t++)
@@ -568,6 +767,11 @@ int main(void)
             n_failed++;
         }
     }
+    check_dot();
+#define GEMM_Q(i, o, e, w, ip, op, hb, ac, exact, t) \
+    for (int k = 1; k <= e; k++)                     \
+        check_gemm_q(__LINE__, i, o, e, w, ip, op, hb, ac, exact, k, t);
+#define QUANTIZE(...) check_quantize(__LINE__, __VA_ARGS__);
 #define GEMM(...) check_gemm(__LINE__, __VA_ARGS__);
 #define ROWS(...) check_rows(__LINE__, __VA_ARGS__);
 #define GROUP(...) check_group(__LINE__, __VA_ARGS__);

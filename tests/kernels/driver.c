@@ -66,10 +66,22 @@ static void add_gemm(Build *build, int row, int n_in, int n_out, int n_experts, 
     add(build, row, "gemv", params);
 }
 
+static void add_gemm_q(Build *build, int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs,
+                       int out_pairs, int has_bias, int accumulate, int exact)
+{
+    const char *params = PARAMS("n_in=%d n_out=%d in_stride=%d out_stride=%d n_experts=%d weight_dtype=%d in_pairs=%d out_pairs=%d "
+                                "has_bias=%d accumulate=%d", n_in, n_out, whole(n_in, 64) + 64, exact ? n_out : whole(n_out, build->panel),
+                                n_experts, dtype, in_pairs, out_pairs, has_bias, accumulate);
+    add(build, row, "gemm_q", params);
+    add(build, row, "gemv_q", params);
+}
+
 static void add_all(Build *build)
 {
     const int panel = build->panel;
 #define GEMM(i, o, e, w, ip, op, hb, ac, exact, k, t) add_gemm(build, __LINE__, i, o, e, w, ip, op, hb, ac, exact);
+#define GEMM_Q(i, o, e, w, ip, op, hb, ac, exact, t) add_gemm_q(build, __LINE__, i, o, e, w, ip, op, hb, ac, exact);
+#define QUANTIZE(i) add(build, __LINE__, "quantize", PARAMS("n_in=%d in_stride=%d out_stride=%d", i, whole(i, panel), whole(i, 64) + 64));
 #define ROWS(i, e, rn)                                                                                             \
     add(build, __LINE__, "rms_norm", PARAMS("n_in=%d stride=%d eps=1e-5", i, whole(i, panel)));                    \
     add(build, __LINE__, "route", PARAMS("n_in=%d stride=%d n_experts=%d renormalize=%d", i, whole(i, panel), e, rn)); \

@@ -1,0 +1,120 @@
+/* Matrix product of many quantised rows with the experts that chose them (or one dense matrix).
+ *
+ * As gemm, with exact integer sums: value = Σ q_w q_x * (scale_w * scale_x) fused onto the bias,
+ * then fused with its gate onto `out`, experts ascending. Stored weights have an offset, so every
+ * sum starts at -offset * Σ q_x. Rows are packed [k / 4][tile row][4]; nibbles become bytes once for
+ * each block of rows.
+ */
+PARAM(n_in, i)           /* k */
+PARAM(n_out, o)          /* columns; the last panel's others are padding */
+PARAM(in_stride, is)     /* bytes between rows of in */
+PARAM(out_stride, os)    /* floats between rows of out; unless whole panels, padding is not written */
+PARAM(n_experts, e)      /* 1: dense, slots, offsets and gates are NULL, top_k is 1 */
+PARAM(weight_dtype, w)   /* 3 q8, 4 q4 */
+PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
+PARAM(out_pairs, op)     /* out has a row for each 0: token, gates applied, 1: pair, no gates */
+PARAM(has_bias, hb)
+PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(tile_rows, mr)     /* rows of a register tile */
+PARAM(tail_rows, tr)     /* rows of the tile for what remains; divides tile_rows */
+PARAM(panel, nr)         /* columns of a tile: 2 vectors */
+PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
+
+KERNEL(gemm_q)(
+    float *out,               /* [rows][out_stride] */
+    const int8_t *in,         /* [rows][in_stride], quantised */
+    const void *weights,      /* [n_experts][n_panels]: scales [panel], then rows [panel][4] bytes */
+    const float *bias,        /* [n_experts][n_panels * panel], or NULL */
+    const int32_t *slots,     /* [n_pairs]: pairs by expert */
+    const int32_t *offsets,   /* [n_experts + 1] into slots */
+    const float *gates,       /* [n_pairs] */
+    int n_tokens, int top_k,
+    int8_t *pack,             /* this thread's scratch: (block_rows + (q4: panel)) * (n_in rounded up to 8) */
+    int panel_begin, int panel_end)
+{
+    const int n_panels = (n_out + panel - 1) / panel;
+    const int n_rows_in = dot_rows(n_in, weight_dtype);
+    const int n_groups = weight_dtype == WEIGHT_Q4 ? 2 * n_rows_in : n_rows_in;     /* of four k */
+    const size_t panel_len = dot_panel_len(n_in, panel, weight_dtype);
+    int8_t *const unpacked = pack + (size_t)block_rows * ((n_in + 7) / 8 * 8);      /* [n_groups][panel][4] */
+    int32_t sums[tile_rows * panel];   /* a tile's results */
+    float *to[block_rows];             /* output row of each packed row */
+    float gate[block_rows], scale[block_rows];
+    int32_t start[block_rows];
+    int fresh[block_rows];             /* 1: nothing is in out yet */
+
+    for (int e = 0; e < n_experts; e++) {
+        const int first = n_experts == 1 ? 0 : offsets[e];
+        const int last = n_experts == 1 ? n_tokens : offsets[e + 1];
+        for (int begin = first; begin < last; begin += block_rows) {
+            const int n_rows = last - begin < block_rows ? last - begin : block_rows;
+
+            for (int row = 0, rows; row < n_rows; row += rows) {
+                rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                int8_t *tile = pack + (size_t)row * n_groups * 4;      /* [n_groups][rows][4] */
+                for (int r = 0; r < rows; r++) {
+                    const int taken = row + r < n_rows ? begin + row + r : last - 1;
+                    const int pair = n_experts == 1 ? taken : slots[taken];
+                    const int token = n_experts == 1 ? pair : pair / top_k;
+                    const int8_t *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
+                    for (int g = 0; g < n_groups; g++)
+                        memcpy(tile + ((size_t)g * rows + r) * 4, from + (size_t)g * 4, 4);
+                    to[row + r] = out + (size_t)(out_pairs ? pair : token) * out_stride;
+                    gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
+                    scale[row + r] = dot_row_scale(from, n_in);
+                    start[row + r] = -dot_offset(weight_dtype) * dot_row_sum(from, n_in);
+                    fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
+                }
+            }
+
+            for (int p = panel_begin; p < panel_end; p++) {
+                const size_t column = (size_t)p * panel;
+                const size_t at = ((size_t)e * n_panels + p) * panel_len;
+                const int whole = (p + 1) * panel <= out_stride;
+                const int n_lo = n_out - p * panel < LANES ? n_out - p * panel : LANES;
+                const int n_hi = n_out - p * panel - n_lo < LANES ? n_out - p * panel - n_lo : LANES;
+                const float *scales = (const float *)((const uint8_t *)weights + at);
+                const int8_t *data = (const int8_t *)weights + at + panel * 4;
+                if (weight_dtype == WEIGHT_Q4) {
+                    for (int g = 0; g < n_rows_in; g++)
+                        for (int j = 0; j < 2; j++) {
+                            const vi both = viload(data + ((size_t)g * panel + (size_t)j * LANES) * 4);
+                            int8_t *bytes = unpacked + ((size_t)g * 2 * panel + (size_t)j * LANES) * 4;
+                            vistore(bytes, vnibbles_lo(both));
+                            vistore(bytes + panel * 4, vnibbles_hi(both));
+                        }
+                    data = unpacked;
+                }
+                const float *from = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
+                const vf from_lo = has_bias ? vload(from) : vset(0), from_hi = has_bias ? vload(from + LANES) : vset(0);
+
+                /* Every tile fetches its share of the next panel. */
+                const size_t step = panel_len / n_groups / ((n_rows + tile_rows - 1) / tile_rows);
+                size_t ahead = at + panel_len;
+
+                for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_groups) {
+                    const int8_t *a = pack + (size_t)row * n_groups * 4;
+                    rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                    if (rows == tile_rows)
+                        dot_tile(tile_rows, sums, a, data, start + row, n_groups, weights, ahead, step);
+                    else
+                        dot_tile(tail_rows, sums, a, data, start + row, n_groups, weights, ahead, step);
+                    for (int r = 0; r < rows && row + r < n_rows; r++) {
+                        float *o = to[row + r] + column;
+                        const int32_t *sum = sums + r * panel;
+                        const vf g = vset(gate[row + r]), s = vset(scale[row + r]);
+                        const vf lo = vfma(vfloat(viload(sum)), vload(scales) * s, from_lo);
+                        const vf hi = vfma(vfloat(viload(sum + LANES)), vload(scales + LANES) * s, from_hi);
+                        if (whole) {
+                            vstore(o, vfma(g, lo, fresh[row + r] ? vset(0) : vload(o)));
+                            vstore(o + LANES, vfma(g, hi, fresh[row + r] ? vset(0) : vload(o + LANES)));
+                        } else {
+                            vstore_part(o, vfma(g, lo, fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, vfma(g, hi, fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,154 @@
+/* The vector dialect for 8-bit and 4-bit weights: products of bytes, four at a time, in 32-bit sums.
+ *
+ * A quantised matrix is stored by panels of 2 LANES columns: the columns' float32 scales, then rows
+ * of [2 LANES][4] bytes. A q8 row holds k = 4g … 4g+3 of each column, as q + DOT_OFFSET; a q4 row
+ * holds 8g … 8g+7, byte j = (q of 8g+j) + 8 below, (q of 8g+4+j) + 8 above; k is padded up to a whole
+ * row. A quantised activation row is int8 q, zero up to a multiple of 64, then float32 scale and
+ * int32 Σ q. All sums are exact, so their order is free. |activation| <= 127 and |signed weight| <=
+ * 127, which saves AVX2 from saturating.
+ */
+#ifndef MOSS_DOT_H
+#define MOSS_DOT_H
+
+#include "simd.h"
+
+/* What stored q8 weights have added: 128 where the dot instruction takes them unsigned. */
+#if (LANES == 16 && defined __AVX512VNNI__) || (LANES == 8 && defined __AVXVNNI__)
+#define DOT_OFFSET 128
+#else
+#define DOT_OFFSET 0
+#endif
+
+/* ---- lengths ---- */
+
+/* Rows of a panel, the scales not counted. */
+KERNEL_INLINE int dot_rows(int n_in, int dtype) { return dtype == WEIGHT_Q4 ? (n_in + 7) / 8 : (n_in + 3) / 4; }
+
+/* Bytes of a panel. */
+KERNEL_INLINE size_t dot_panel_len(int n_in, int panel, int dtype)
+{
+    return (size_t)(1 + dot_rows(n_in, dtype)) * (size_t)panel * 4;
+}
+
+/* What every stored weight has too much. */
+KERNEL_INLINE int32_t dot_offset(int dtype) { return dtype == WEIGHT_Q4 ? 8 : DOT_OFFSET; }
+
+/* Of a quantised activation row of n values. */
+KERNEL_INLINE size_t dot_data_len(int n) { return ((size_t)n + 63) / 64 * 64; }
+
+KERNEL_INLINE float dot_row_scale(const int8_t *row /* [dot_data_len(n) + 64] */, int n)
+{
+    float scale;
+    memcpy(&scale, row + dot_data_len(n), sizeof scale);
+    return scale;
+}
+
+KERNEL_INLINE int32_t dot_row_sum(const int8_t *row /* [dot_data_len(n) + 64] */, int n)
+{
+    int32_t sum;
+    memcpy(&sum, row + dot_data_len(n) + sizeof(float), sizeof sum);
+    return sum;
+}
+
+/* Weight k of a column of a panel, as a number. */
+KERNEL_INLINE float dot_weight(const uint8_t *of /* panel */, int column, int k, int panel, int dtype)
+{
+    const uint8_t *data = of + (size_t)panel * 4;
+    float scale;
+    memcpy(&scale, of + (size_t)column * 4, sizeof scale);
+    if (dtype == WEIGHT_Q4) {
+        const uint8_t byte = data[((size_t)(k / 8) * (size_t)panel + (size_t)column) * 4 + (size_t)(k % 4)];
+        return (float)((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * scale;
+    }
+    const uint8_t byte = data[((size_t)(k / 4) * (size_t)panel + (size_t)column) * 4 + (size_t)(k % 4)];
+    return (float)(DOT_OFFSET ? byte - DOT_OFFSET : (int8_t)byte) * scale;
+}
+
+/* ---- vectors ---- */
+
+KERNEL_INLINE vi viload(const void *p /* [4 * LANES] bytes */) { return *(const vi_unaligned *)p; }
+KERNEL_INLINE void vistore(void *p /* [4 * LANES] bytes */, vi a) { *(vi_unaligned *)p = a; }
+KERNEL_INLINE vf vfloat(vi a) { return __builtin_convertvector(a, vf); }
+
+/* Four bytes in every lane; kept in a register, as by vbroadcast. */
+KERNEL_INLINE vi vbroadcast4(const int8_t *p /* [4] */)
+{
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    vi a = viset(four);
+#if LANES == 16 && !defined __clang__
+    __asm__("" : "+v"(a));
+#endif
+    return a;
+}
+
+KERNEL_INLINE vi vimax(vi a, vi b)
+{
+#if LANES == 16
+    return (vi)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#elif LANES == 8
+    return (vi)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#elif defined __aarch64__
+    return vmaxq_s32(a, b);
+#else
+    const vi mask = a > b;
+    return (a & mask) | (b & ~mask);
+#endif
+}
+
+/* The low and the high nibbles of every byte. */
+KERNEL_INLINE vi vnibbles_lo(vi a) { return a & 0x0F0F0F0F; }
+KERNEL_INLINE vi vnibbles_hi(vi a) { return a >> 4 & 0x0F0F0F0F; }
+
+/* The lanes, each in [-128, 127], as bytes. */
+KERNEL_INLINE void vstore_bytes(int8_t *p /* [LANES] */, vi a)
+{
+#if LANES == 16
+    _mm_storeu_si128((__m128i *)(void *)p, _mm512_cvtepi32_epi8((__m512i)a));
+#elif LANES == 8
+    const __m128i half = _mm_packs_epi32(_mm256_castsi256_si128((__m256i)a), _mm256_extracti128_si256((__m256i)a, 1));
+    _mm_storel_epi64((__m128i *)(void *)p, _mm_packs_epi16(half, half));
+#elif defined __aarch64__
+    const int16x4_t half = vmovn_s32(a);
+    const int32_t four = vget_lane_s32(vreinterpret_s32_s8(vmovn_s16(vcombine_s16(half, half))), 0);
+    memcpy(p, &four, sizeof four);
+#else
+    for (int i = 0; i < LANES; i++)
+        p[i] = (int8_t)a[i];
+#endif
+}
+
+/* Lane by lane, sum + Σ of four products of a stored weight (q8 or nibbles) with an activation. */
+KERNEL_INLINE vi vdot4(vi sum, vi weights, vi activations)
+{
+#if LANES == 16 && DOT_OFFSET
+    return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)weights, (__m512i)activations);
+#elif LANES == 8 && DOT_OFFSET
+    return (vi)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)weights, (__m256i)activations);
+#elif LANES == 16 && defined __AVX512BW__
+    /* |w| times x with the sign of w: at most 2 * 127 * 127 in 16 bits, which does not saturate. */
+    const __m512i w = (__m512i)weights, x = (__m512i)activations;
+    const __m512i flipped = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w), _mm512_setzero_si512(), x);
+    const __m512i pairs = _mm512_maddubs_epi16(_mm512_abs_epi8(w), flipped);
+    return sum + (vi)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif LANES == 8
+    const __m256i w = (__m256i)weights, x = (__m256i)activations;
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#elif defined __aarch64__ && defined __ARM_FEATURE_DOTPROD
+    return vdotq_s32(sum, (int8x16_t)weights, (int8x16_t)activations);
+#elif defined __aarch64__
+    const int8x16_t w = (int8x16_t)weights, x = (int8x16_t)activations;
+    const int16x8_t lo = vmull_s8(vget_low_s8(w), vget_low_s8(x)), hi = vmull_high_s8(w, x);
+    return vpadalq_s16(sum, vpaddq_s16(lo, hi));
+#else
+    int8_t w[4 * LANES], x[4 * LANES];
+    memcpy(w, &weights, sizeof w);
+    memcpy(x, &activations, sizeof x);
+    for (int i = 0; i < 4 * LANES; i++)
+        sum[i / 4] += w[i] * x[i];
+    return sum;
+#endif
+}
+
+#endif
