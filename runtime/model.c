@@ -137,11 +137,11 @@ static int moss_model_check(const uint8_t *block, const char *path, bool as_comp
     return status;
 }
 
-static int moss_model_system_error(const char *path, moss_error *error)
+/* `hint`: what to do about it, or "". */
+static int moss_model_system_error(const char *path, const char *hint, moss_error *error)
 {
-    moss_status status = errno == ENOENT ? MOSS_ERROR_WEIGHTS : MOSS_ERROR_SYSTEM;
-    return moss_error_set(error, status, "%s: cannot open the weights: %s",
-                          moss_path_clip(path).text, strerror(errno));
+    return moss_error_set(error, MOSS_ERROR_SYSTEM, "%s: cannot open the weights: %s%s",
+                          moss_path_clip(path).text, strerror(errno), hint);
 }
 
 /* Map the file behind `fd`; a file too short for its header is told here, other lengths later. */
@@ -149,7 +149,7 @@ static int moss_model_map_fd(moss_model *model, int fd, const char *path, moss_e
 {
     struct stat info;
     if (fstat(fd, &info) != 0)
-        return moss_model_system_error(path, error);
+        return moss_model_system_error(path, "", error);
     if (!S_ISREG(info.st_mode))
         return moss_error_set(error, MOSS_ERROR_WEIGHTS, "%s: not a regular file",
                               moss_path_clip(path).text);
@@ -159,7 +159,7 @@ static int moss_model_map_fd(moss_model *model, int fd, const char *path, moss_e
             (intmax_t)info.st_size, MOSS_WEIGHTS_HEADER_LEN);
     void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
-        return moss_model_system_error(path, error);
+        return moss_model_system_error(path, "", error);
     madvise(map, (size_t)info.st_size, MADV_WILLNEED);   /* advice: failing changes nothing */
     model->map = map;
     model->map_len = (size_t)info.st_size;
@@ -187,9 +187,11 @@ static int moss_model_check_map(const moss_model *model, const char *path, bool 
 static int moss_model_open_file(moss_model *model, const char *path, bool as_compiled, int verify,
                                 moss_error *error)
 {
+    static const char beside[] = "; they belong beside the file that holds this code, else name them"
+                                 " to moss_model_open (a program: -m)";
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return moss_model_system_error(path, error);
+        return moss_model_system_error(path, as_compiled ? beside : "", error);
     int status = moss_model_map_fd(model, fd, path, error);
     close(fd);   /* the mapping stays */
     if (status == MOSS_OK)

@@ -23,10 +23,10 @@ extern "C" {
 typedef enum {
     MOSS_OK = 0,
     MOSS_ERROR_ARGUMENT = -1,   /* a value out of range; the message names it */
-    MOSS_ERROR_WEIGHTS = -2,    /* missing, truncated, foreign or corrupt weights */
-    MOSS_ERROR_STATE = -3,      /* a state of another model or length, or one that is full */
+    MOSS_ERROR_WEIGHTS = -2,    /* truncated, foreign or corrupt weights */
+    MOSS_ERROR_STATE = -3,      /* a state of other weights or length, or one that is full */
     MOSS_ERROR_CPU = -4,        /* this CPU lacks a feature the code was compiled for */
-    MOSS_ERROR_SYSTEM = -5,     /* the operating system refused; the message has its words */
+    MOSS_ERROR_SYSTEM = -5,     /* the operating system refused, a missing file too; its words */
 } moss_status;
 
 typedef struct { int32_t status; char message[252]; } moss_error;
@@ -43,8 +43,9 @@ MOSS_API int32_t moss_n_modes(void);
 MOSS_API int32_t moss_mode_top_k(int32_t mode);   /* experts per token of a mode, -1 out of range */
 
 /* A model: mapped, checked weights. `weights_path` NULL: the embedded ones, or the file that lies
- * beside the program (PROGRAM.weights), as compiled. A given file may hold other weights of the
- * same model. `verify` 0 skips the checksum of the data. */
+ * beside the file that holds this code (that file's path + ".weights"), as compiled: beside a shared
+ * library, or beside your program if it is linked in. A given file may hold other weights of the same
+ * model. `verify` 0 skips the checksum of the data. */
 MOSS_API size_t moss_model_len(void);
 MOSS_API int moss_model_open(moss_model *model, const char *weights_path, int verify, moss_error *error);
 MOSS_API void moss_model_close(moss_model *model);
@@ -61,7 +62,8 @@ MOSS_API void moss_context_deinit(moss_context *context);
  * some layer attends to all tokens; otherwise sequences are endless. Aligned to 64 bytes. */
 MOSS_API size_t moss_state_len(int64_t n_context);   /* 0: n_context is out of range */
 MOSS_API int moss_state_init(moss_state *state, int64_t n_context, moss_error *error);
-/* After a restore: is this block of `len` bytes a state of this model? */
+/* After a restore: is this block of `len` bytes a state of this model and the weights it was compiled
+ * with? Weights given to moss_model_open are not told apart. */
 MOSS_API int moss_state_check(const moss_state *state, size_t len, moss_error *error);
 MOSS_API int64_t moss_state_position(const moss_state *state);   /* tokens seen */
 

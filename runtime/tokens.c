@@ -72,7 +72,7 @@ static int moss_tokens_from_file(moss_tokens *tokens, const moss_args *args, con
     size_t len = 0;
     FILE *stream = fopen(path, "rbe");
     if (!stream)
-        return moss_cli_fail(args, MOSS_EXIT_INPUT, "%s: cannot open: %s", path, strerror(errno));
+        return moss_cli_fail(args, MOSS_EXIT_SYSTEM, "%s: cannot open: %s", path, strerror(errno));
     char *bytes = moss_stream_read(stream, &len);
     int failed = errno;
     fclose(stream);

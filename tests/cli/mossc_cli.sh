@@ -214,7 +214,7 @@ section_weights() {
     head -c 100 good >w.weights
     expect 1 "truncated" ./w -n 1
     rm w.weights
-    expect 1 "cannot open the weights" ./w -n 1
+    expect 3 "cannot open the weights" ./w -n 1
     cp "$tiny" w.weights && head -c 9000 /dev/zero >>w.weights
     expect 1 "not a weights file" ./w -n 1
     { head -c $((len / 2)) good; printf '\125'; tail -c +$((len / 2 + 2)) good; } >w.weights
@@ -401,7 +401,7 @@ section_run() {
     refuse 2 "unknown option" "$mossc" run "$tiny" --weights random:1 --what
     refuse 3 "No such file" "$mossc" run nowhere
     refuse 3 "cannot run" "$mossc" run /etc/passwd
-    refuse 1 "No such file" "$mossc" eval "$tiny" --weights random:1 --text nowhere
+    refuse 3 "No such file" "$mossc" eval "$tiny" --weights random:1 --text nowhere
 }
 
 # --- When the environment fails ---

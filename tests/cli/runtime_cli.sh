@@ -51,7 +51,8 @@ expect 2 "expected one for each of 2 threads" ./bytes -t 2 --cpus 0
 expect 1 "found 4, this model was compiled for 2, 3" ./bytes --experts-per-token 4
 
 # --- Weights ---
-expect 1 "beside.weights: cannot open the weights: No such file" ./beside --tokens 1
+expect 3 "beside.weights: cannot open the weights: No such file or directory; they belong beside" ./beside --tokens 1
+expect 3 "none: cannot open the weights: No such file" ./beside --tokens 1 -m none
 FAKE_WEIGHTS_TO=beside.weights ./beside || fail "no weights written"
 expect 0 "prompt:    2 tokens" ./beside --tokens 1,299 -n 3
 mkdir elsewhere && (cd elsewhere && ../beside --tokens 1 -n 1 >/dev/null 2>&1) || fail "not found from elsewhere"
@@ -69,7 +70,7 @@ expect 0 "needs: warp9" ./alien info
 expect 1 "no tokenizer built in (300 tokens" ./beside -p hello
 expect 1 "--tokens: found 300, expected 0 to 299" ./beside --tokens 1,300
 expect 1 "the prompt is empty" ./bytes -p ""
-expect 1 "nowhere: cannot open: No such file" ./bytes -f nowhere
+expect 3 "nowhere: cannot open: No such file" ./bytes -f nowhere
 ./beside --tokens 5,6 -n 4 2>/dev/null | grep -qE '^[0-9]+( [0-9]+){3}$' || fail "ids are not numbers"
 printf 'once upon a time' >prompt
 ./bytes -p 'once upon a time' -n 40 -t 1 >one 2>/dev/null || fail "run -p"

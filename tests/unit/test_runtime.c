@@ -160,12 +160,13 @@ static void test_loader_without_file(void)
     moss_error error;
     moss_model *model = block_new(moss_model_len());
     snprintf(path, sizeof path, "%s/%0200d/missing", directory, 0);
-    CU_ASSERT_EQUAL(moss_model_open(model, path, 1, &error), MOSS_ERROR_WEIGHTS);
+    CU_ASSERT_EQUAL(moss_model_open(model, path, 1, &error), MOSS_ERROR_SYSTEM);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "0/missing: cannot open the weights: No such"));
     CU_ASSERT_EQUAL(moss_model_open(model, directory, 1, &error), MOSS_ERROR_WEIGHTS);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "not a regular file"));
-    CU_ASSERT_EQUAL(moss_model_open(model, NULL, 1, &error), MOSS_ERROR_WEIGHTS);
+    CU_ASSERT_EQUAL(moss_model_open(model, NULL, 1, &error), MOSS_ERROR_SYSTEM);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, ".weights: cannot open"));   /* beside this test */
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "to moss_model_open (a program: -m)"));   /* not cut off */
     CU_ASSERT_EQUAL(moss_model_open(NULL, NULL, 1, &error), MOSS_ERROR_ARGUMENT);
     moss_model_close(model);
     free(model);
@@ -300,6 +301,14 @@ static void test_state_check(void)
     state->position = 0, state->model_hash++;
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_ERROR_STATE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "5eee"));
+    state->model_hash--;
+    fake_program()->weights_checksum = 0xF00D;      /* as another checkpoint of the graph has */
+    CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_ERROR_STATE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "other weights"));
+    moss_state_init(state, 10, NULL);
+    CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_OK);
+    fake_program()->weights_checksum = 0;           /* not known: not checked */
+    CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_OK);
     memset(state, 0, len);
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_ERROR_STATE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "not a state"));
