@@ -9,7 +9,7 @@
 
 static void moss_info_print_len(const char *what, uint64_t len)
 {
-    printf("%-20s %" PRIu64 " bytes (%.1f MiB)\n", what, len, (double)len / (1024.0 * 1024.0));
+    printf("%-20s %" PRIu64 " bytes (%.2f MB)\n", what, len, (double)len / 1e6);
 }
 
 static void moss_info_print_modes(const moss_program *program)

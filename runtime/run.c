@@ -158,15 +158,15 @@ static void moss_run_summarise_rate(const char *what, int64_t n, double seconds)
 
 static void moss_run_summarise(const moss_generation *run)
 {
-    const double mib = 1024.0 * 1024.0;
+    const double mb = 1e6;
     const moss_session *session = &run->session;
     fputc('\n', stderr);
     moss_run_summarise_rate("prompt:", run->n_prompt, run->prompt_seconds);
     moss_run_summarise_rate("generated:", run->n_generated, run->generate_seconds);
     fprintf(stderr,
-            "memory:    weights %.1f MiB, state %.1f MiB, scratch %.1f MiB, peak RSS %.1f MiB\n",
-            (double)moss_program_data.weights_len / mib, (double)session->state_len / mib,
-            (double)session->context_len / mib, (double)moss_peak_rss() / mib);
+            "memory:    weights %.2f MB, state %.2f MB, scratch %.2f MB, peak RSS %.2f MB\n",
+            (double)moss_program_data.weights_len / mb, (double)session->state_len / mb,
+            (double)session->context_len / mb, (double)moss_peak_rss() / mb);
     fprintf(stderr, "settings:  %d threads, %d experts a token, chunk %d, seed %ju\n",
             session->n_threads, moss_mode_top_k(session->mode), session->chunk,
             (uintmax_t)run->seed);
