@@ -50,7 +50,11 @@ static void declare_scratch(Writer *w, const Value *value)
     const char *element = c_element(value->type.dtype);
     F(w, "    %s *const %s = (%s *)(%s + %lld);   /* ", element, value->name, element,
       b->space == SPACE_SHARED ? "shared" : "own", (long long)b->offset);
-    F(w, "[%s]", c_rows(w, value->type.dim[0]));
+    /* In decode a dimension without T counts pairs, in prefill it is a length, as of offsets. */
+    if (w->phase == PLAN_PREFILL && value->type.dim[0].sym == SYM_ONE)
+        F(w, "[%lld]", (long long)value->type.dim[0].n);
+    else
+        F(w, "[%s]", c_rows(w, value->type.dim[0]));
     if (value->type.rank == 2)
         F(w, "[%lld]", (long long)b->stride);
     F(w, " */\n");
