@@ -3,7 +3,8 @@
  * Usage: bench_kernels [--cc=CC] [--only=TEXT] SOURCE_DIR. Renders instances for this machine's best
  * target into one C file, compiles it with CC and the flags of ir/target.def, loads it and prints,
  * for each case, the median time, the rate and its share of the ceiling: the fp32 FMA peak measured
- * right before the case, or the read bandwidth of a buffer larger than the caches. One thread.
+ * right before the case (of 8-bit products: that of vdot4), or the read bandwidth of a buffer larger
+ * than the caches. One thread.
  */
 #include "../codegen/template.h"
 #include "../ir/target.h"
@@ -25,6 +26,14 @@ static const char ceilings[] =
     "        UNROLL\n        for (int j = 0; j < BENCH_CHAINS; j++)\n            sum[j] = vfma(x, sum[j], y);\n    }\n"
     "    vf all = sum[0];\n    UNROLL\n    for (int j = 1; j < BENCH_CHAINS; j++)\n        all += sum[j];\n"
     "    return vsum(all);\n}\n"
+    "int32_t bench_dot_peak(long n, const int8_t *bytes)\n{\n"
+    "    vi sum[BENCH_CHAINS];\n"
+    "    UNROLL\n    for (int j = 0; j < BENCH_CHAINS; j++)\n        sum[j] = viset(j);\n"
+    "    for (long i = 0; i < n; i++) {\n        __asm__ volatile(\"\" ::: \"memory\");\n"
+    "        const vi w = viload(bytes), x = vbroadcast4(bytes + 64);\n"
+    "        UNROLL\n        for (int j = 0; j < BENCH_CHAINS; j++)\n            sum[j] = vdot4(sum[j], w, x);\n    }\n"
+    "    vi all = sum[0];\n    UNROLL\n    for (int j = 1; j < BENCH_CHAINS; j++)\n        all += sum[j];\n"
+    "    return all[0];\n}\n"
     "float bench_read(const float *p, size_t n)\n{\n"
     "    vf sum[8] = { { 0 } };\n"
     "    for (size_t i = 0; i + 8 * LANES <= n; i += 8 * LANES) {\n"
@@ -40,6 +49,8 @@ typedef struct {
     void *library;
     const char *only;
     float (*peak)(long, const float *);
+    int32_t (*dot_peak)(long, const int8_t *);
+    int of_bytes;              /* 1: cases compute with bytes, so their ceiling is dot_peak */
     float (*read)(const float *, size_t);
     double bandwidth;          /* bytes a second, measured once */
     int chains;
@@ -148,25 +159,27 @@ static void build(Bench *bench, const char *source_dir, const char *cc)
         printf("kept %s\n", dir);
 }
 
-static double flops_peak(Bench *bench)
+/* Operations a second of float32 or, in cases of bytes, of 8-bit products. */
+static double ops_peak(Bench *bench)
 {
     double best = 1e9;
     const float one[2] = { 1, 0x1p-30f };
+    const int8_t bytes[128] = { 1, 2, 3 };
     for (int i = 0; i < 5; i++) {
         const double start = seconds();
-        volatile float sink = bench->peak(200000, one);
+        volatile float sink = bench->of_bytes ? (float)bench->dot_peak(200000, bytes) : bench->peak(200000, one);
         (void)sink;
         const double t = seconds() - start;
         best = t < best ? t : best;
     }
-    return 200000.0 * bench->chains * bench->target->lanes * 2 / best;
+    return 200000.0 * bench->chains * bench->target->lanes * (bench->of_bytes ? 8 : 2) / best;
 }
 
-/* Runs `call` until the median is steady, with the FMA peak measured around it. */
+/* Runs `call` until the median is steady, with the peak measured around it. */
 #define TIME(bench, title, flop, bytes, per, per_name, call)                                          \
     do {                                                                                              \
         if (!(bench)->only || strstr(title, (bench)->only)) {                                         \
-            double times[25], peak_before = flops_peak(bench);                                        \
+            double times[25], peak_before = ops_peak(bench);                                        \
             call;                                                                                     \
             for (int rep = 0; rep < 25; rep++) {                                                      \
                 const double start = seconds();                                                       \
@@ -180,12 +193,12 @@ static double flops_peak(Bench *bench)
 static void report(Bench *bench, const char *title, double *times, int n, double flop, double bytes,
                    double per, const char *per_name, double peak_before)
 {
-    const double peak_after = flops_peak(bench), peak = peak_before > peak_after ? peak_before : peak_after;
+    const double peak_after = ops_peak(bench), peak = peak_before > peak_after ? peak_before : peak_after;
     qsort(times, (size_t)n, sizeof *times, compare_doubles);
     const double t = times[n / 2];
     printf("%-44s %9.1f us", title, 1e6 * t);
     if (flop > 0)
-        printf("  %6.1f GFLOP/s, %5.1f%% of the peak %.0f (best run %.1f%%)", flop / t * 1e-9,
+        printf("  %6.1f G%s/s, %5.1f%% of the peak %.0f (best run %.1f%%)", flop / t * 1e-9, bench->of_bytes ? "OP" : "FLOP",
                100 * flop / t / peak, peak * 1e-9, 100 * flop / times[0] / peak);
     if (bytes > 0)
         printf("  %6.2f GB/s, %5.1f%% of %.1f (best run %.1f%%)", bytes / t * 1e-9, 100 * bytes / t / bench->bandwidth,
@@ -267,6 +280,96 @@ static void bench_gemv(Bench *bench)
              gemv(out, in, weights, NULL, NULL, NULL, 1, 0, cases[i].n_out / panel));
         free(in), free(out), free(weights);
     }
+}
+
+/* Quantised panels: random bytes, scales of about 1e-4. */
+static void *random_panels(int n_experts, int n_in, int n_out, int panel, int dtype)
+{
+    const size_t len = (size_t)(n_in / (dtype == 4 ? 8 : 4) + 1) * (size_t)panel * 4, count = (size_t)n_experts * (size_t)(n_out / panel);
+    uint8_t *data = random_buffer(count * len / 2, 1, 1);
+    for (size_t p = 0; p < count; p++)
+        for (size_t i = 0; i < len / 2; i++)
+            if (i < (size_t)panel * 2)
+                ((uint16_t *)(void *)(data + p * len))[i] = i % 2 ? 0x38D1 : 0;
+    return data;
+}
+
+/* Rows as `quantize` makes them. */
+typedef void quantize_fn(int8_t *, const float *, int, int);
+
+static int8_t *quantised_rows(quantize_fn *quantize, int n_rows, int n_in)
+{
+    float *x = random_buffer((size_t)n_rows * (size_t)n_in, 0, 1);
+    int8_t *rows = random_buffer((size_t)n_rows * (size_t)(n_in + 64) / 2, 1, 1);
+    quantize(rows, x, 0, n_rows);
+    free(x);
+    return rows;
+}
+
+static void bench_quantised(Bench *bench)
+{
+    typedef void gemm_q_fn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
+                           const float *, int, int, int8_t *, int, int);
+    typedef void gemv_q_fn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int, int);
+    const int panel = 2 * bench->target->lanes;
+    const struct { const char *alias; int n_in, n_out, n_experts, n_tokens, dtype; } cases[] = {
+        { "gemm_q8_dense", 1024, 4096, 1, 128, 3 },   { "gemm_q4_dense", 1024, 4096, 1, 128, 4 },
+        { "gemm_q8_experts", 1024, 4096, 8, 512, 3 }, { "gemm_q4_experts", 1024, 4096, 8, 512, 4 },
+        { "gemm_q8_k3072", 3072, 1024, 1, 128, 3 },   { "gemm_q4_k3072", 3072, 1024, 1, 128, 4 },
+        { "gemm_q8_k64", 64, 2048, 8, 512, 3 },       { "gemm_q8_rows16", 1024, 4096, 1, 16, 3 },
+        { "gemm_q8_rows4", 1024, 4096, 1, 4, 3 },     { "gemm_q4_rows4", 1024, 4096, 1, 4, 4 },
+        { "gemv_q8", 1024, 1 << 18, 1, 1, 3 },        { "gemv_q4", 1024, 1 << 19, 1, 1, 4 },
+        { "gemv_q8_k3072", 3072, 1 << 16, 1, 1, 3 },  { "gemv_q4_k3072", 3072, 1 << 17, 1, 1, 4 },
+        { "gemv_q8_in_cache", 1024, 1024, 1, 1, 3 },  { "gemv_q4_in_cache", 1024, 2048, 1, 1, 4 },
+    };
+    static const int widths[] = { 64, 1024, 3072 };
+    if (!bench->library)
+        for (int i = 0; i < 3; i++)
+            add_kernel(bench, arena_printf(bench->arena, "quantize_%d", widths[i]), "quantize",
+                       arena_printf(bench->arena, "n_in=%d in_stride=%d out_stride=%d", widths[i], widths[i], widths[i] + 64));
+    bench->of_bytes = 1;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const int n_in = cases[i].n_in, n_out = cases[i].n_out, n_experts = cases[i].n_experts, n_tokens = cases[i].n_tokens;
+        const int top_k = n_experts == 1 ? 1 : TOP_K, n_pairs = n_tokens * top_k;
+        if (!bench->library) {
+            add_kernel(bench, cases[i].alias, n_tokens == 1 ? "gemv_q" : "gemm_q", arena_printf(bench->arena,
+                "n_in=%d n_out=%d in_stride=%d out_stride=%d n_experts=%d weight_dtype=%d", n_in, n_out, n_in + 64, n_out, n_experts, cases[i].dtype));
+            continue;
+        }
+        if (bench->only && !strstr(cases[i].alias, bench->only))
+            continue;
+        void *product = kernel(bench, cases[i].alias);
+        quantize_fn *quantize = (quantize_fn *)kernel(bench, arena_printf(bench->arena, "quantize_%d", n_in));
+        int8_t *in = quantised_rows(quantize, n_tokens, n_in);
+        float *out = random_buffer((size_t)n_tokens * (size_t)n_out, 0, 1), *gates = random_buffer((size_t)n_pairs, 0, 1);
+        void *weights = random_panels(n_experts, n_in, n_out, panel, cases[i].dtype);
+        int8_t *pack = random_buffer((size_t)(144 + panel) * (size_t)n_in / 4, 0, 1);
+        int32_t *slots = calloc((size_t)n_pairs, 4), offsets[N_EXPERTS + 1] = { 0 };
+        for (int e = 0, n = 0; e < N_EXPERTS && top_k == TOP_K; e++) {     /* token t: experts t%4, 4 + t%4 */
+            for (int p = 0; p < n_pairs; p++)
+                if (p / 2 % 4 + p % 2 * 4 == e)
+                    slots[n++] = p;
+            offsets[e + 1] = n;
+        }
+        const double macs = (double)n_pairs * n_in * n_out, bytes = (double)n_in * n_out / (cases[i].dtype == 4 ? 2 : 1) + 4.0 * n_out;
+        if (n_tokens == 1)
+            TIME(bench, cases[i].alias, 0, bytes, 0, "", ((gemv_q_fn *)product)(out, in, weights, NULL, NULL, NULL, 1, 0, n_out / panel));
+        else
+            TIME(bench, cases[i].alias, 2 * macs, 0, 0, "", ((gemm_q_fn *)product)(out, in, weights, NULL, slots, offsets, gates,
+                 n_tokens, top_k, pack, 0, n_out / panel));
+        free(in), free(out), free(weights), free(pack), free(slots), free(gates);
+    }
+    bench->of_bytes = 0;
+    if (!bench->library)
+        return;
+    float *x = random_buffer(N_TOKENS * 3072, 0, 1);
+    int8_t *rows = random_buffer(N_TOKENS * (3072 + 64) / 2, 1, 1);
+    for (int i = 1; i < 3; i++) {
+        const char *title = arena_printf(bench->arena, "quantize_%d", widths[i]);
+        quantize_fn *quantize = (quantize_fn *)kernel(bench, title);
+        TIME(bench, title, 0, 0, (double)N_TOKENS * widths[i], "an element", quantize(rows, x, 0, N_TOKENS));
+    }
+    free(x), free(rows);
 }
 
 static void bench_mamba(Bench *bench)
@@ -366,11 +469,12 @@ int main(int argc, char **argv)
 
     text_printf(&bench.source, "#include \"runtime/route.h\"\n#include \"runtime/tile.h\"\nenum { BENCH_CHAINS = %d, BENCH_AHEAD = 1024 };\n%s\n",
                 bench.target->lanes == 8 ? 12 : 24, ceilings);
-    void (*const groups[])(Bench *) = { bench_gemm, bench_gemv, bench_mamba, bench_attention, bench_rows };
+    void (*const groups[])(Bench *) = { bench_gemm, bench_gemv, bench_quantised, bench_mamba, bench_attention, bench_rows };
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
         groups[i](&bench);
     build(&bench, source_dir, cc);
     bench.peak = (float (*)(long, const float *))dlsym(bench.library, "bench_peak");
+    bench.dot_peak = (int32_t (*)(long, const int8_t *))dlsym(bench.library, "bench_dot_peak");
     bench.read = (float (*)(const float *, size_t))dlsym(bench.library, "bench_read");
     bench.chains = *(const int *)dlsym(bench.library, "bench_chains");
 
@@ -388,7 +492,7 @@ int main(int argc, char **argv)
     qsort(times, 9, sizeof *times, compare_doubles);
     bench.bandwidth = 4.0 * (double)n_read / times[4];
     printf("%s, %s: fp32 FMA peak %.0f GFLOP/s, read %.1f GB/s (median; best %.1f), one thread\n", bench.target->name, cc,
-           flops_peak(&bench) * 1e-9, bench.bandwidth * 1e-9, 4e-9 * (double)n_read / times[0]);
+           ops_peak(&bench) * 1e-9, bench.bandwidth * 1e-9, 4e-9 * (double)n_read / times[0]);
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)
         groups[i](&bench);
     arena_free(bench.arena);
