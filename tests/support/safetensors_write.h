@@ -2,6 +2,7 @@
 #ifndef MOSSC_TESTS_SAFETENSORS_WRITE_H
 #define MOSSC_TESTS_SAFETENSORS_WRITE_H
 
+#include "../../compiler/safetensors_write.h"
 #include "../../ir/graph.h"
 #include "../../ir/text.h"
 
