@@ -1,6 +1,7 @@
 /* mossc: the command line. One row a command; each returns an exit code. */
 #include "driver.h"
 #include "graph_read.h"
+#include "import.h"
 #include "inspect.h"
 #include "params.h"
 #include "plan.h"
@@ -59,6 +60,16 @@ static int inspect_command(Compilation *c, const char *name)
     return print_and_free(&text);
 }
 
+static int import_command(Compilation *c, const char *name)
+{
+    const char *out = c->options->value[OPTION_FOLDER];
+    if (out)
+        import_folder(c->arena, c->diags, c->model, out, true);
+    else
+        diag_report(c->diags, DIAG_USAGE, NULL, "%s: `-o FOLDER` is missing: where the model goes", name);
+    return 0;
+}
+
 static int targets_command(Compilation *c, const char *name)
 {
     (void)c, (void)name;
@@ -94,6 +105,7 @@ static const struct {
     { "bench",   "MODEL.json|ARTIFACT [OPTIONS]", "tokens a second of prefill and generation", COMMAND_RUN, true, run_row },
     { "params",  "MODEL.json", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
     { "inspect", "MODEL.json|ARTIFACT", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
+    { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights", COMMAND_IMPORT, true, import_command },
     { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };

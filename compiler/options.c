@@ -6,7 +6,7 @@
 #include <string.h>
 
 enum { COMPILE = COMMAND_COMPILE, RUN = COMMAND_RUN, PARAMS = COMMAND_PARAMS, INSPECT = COMMAND_INSPECT,
-       TARGETS = COMMAND_TARGETS };
+       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT };
 
 static const struct { int commands; const char *brief, *name, *metavar, *help; } rows[N_OPTIONS] = {
 #define OPTION(id, commands, brief, name, metavar, help) { commands, brief, name, metavar, help },

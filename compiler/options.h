@@ -6,7 +6,8 @@
 
 #include <stdint.h>
 
-typedef enum { COMMAND_COMPILE = 1, COMMAND_RUN = 2, COMMAND_PARAMS = 4, COMMAND_INSPECT = 8, COMMAND_TARGETS = 16 } Command;
+typedef enum { COMMAND_COMPILE = 1, COMMAND_RUN = 2, COMMAND_PARAMS = 4, COMMAND_INSPECT = 8, COMMAND_TARGETS = 16,
+               COMMAND_IMPORT = 32 } Command;
 
 typedef enum {
 #define OPTION(id, ...) OPTION_##id,
