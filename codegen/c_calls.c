@@ -85,20 +85,24 @@ static const char *row_range(Writer *w, const Step *step, Dim rows)
 {
     if (step->split == SPLIT_ALL)
         return arena_printf(w->arena, "0, %s", c_rows(w, rows));
-    return rows.sym == SYM_R ? "logit_rows.begin, logit_rows.end" : "rows.begin, rows.end";
+    if (rows.sym == SYM_R)
+        return "logit_rows.begin, logit_rows.end";
+    return rows.n == 1 ? "rows.begin, rows.end" : "rows.begin * top_k, rows.end * top_k";   /* pairs of its tokens */
 }
 
-static const char *scratch(Writer *w, const Step *step)
+static const char *scratch(Writer *w, const Step *step, const char *type)
 {
-    return arena_printf(w->arena, "(float *)(own + %lld)", (long long)step->scratch_offset);
+    return arena_printf(w->arena, "(%s *)(own + %lld)", type, (long long)step->scratch_offset);
 }
 
 static double layout_dtype(const Value *weight)
 {
-    switch (weight->type.dtype) {   /* runtime/simd.h: WEIGHT_F32, WEIGHT_BF16, WEIGHT_F16 */
+    switch (weight->type.dtype) {   /* runtime/simd.h: WEIGHT_F32 and so on */
     case DTYPE_F32: return 0;
     case DTYPE_BF16: return 1;
     case DTYPE_F16: return 2;
+    case DTYPE_Q8: return 3;
+    case DTYPE_Q4: return 4;
     default: BUG("no kernel reads %s weights", dtype_info(weight->type.dtype)->text);
     }
 }
@@ -138,6 +142,7 @@ static void call_product(Writer *w, const Step *step)
     const Product p = product_of(op);
     const Value *y = op->result[0];
     const Tiling *t = &w->plan->tiling;
+    bool quantised = p.x->type.dtype == DTYPE_Q8;
     double n_experts = p.experts ? (double)p.weight->type.dim[0].n : 1;
     const char *top_k = p.experts ? "top_k" : "1", *range = panels(w, cols(y));
     const Binding n_in = { "n_in", cols(p.x) }, n_out = { "n_out", cols(y) },
@@ -147,20 +152,20 @@ static void call_product(Writer *w, const Step *step)
                   bias = { "has_bias", p.bias != NULL }, accumulate = { "accumulate", p.accumulate },
                   panel = { "panel", t->panel };
     if (w->phase == PLAN_DECODE) {
-        const char *f = INSTANCE(w, "gemv", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs,
+        const char *f = INSTANCE(w, quantised ? "gemv_q" : "gemv", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs,
                                  out_pairs, bias, accumulate, panel, { "prefetch_rows", t->prefetch_rows });
         CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x), c_value(p.weight),
              c_value(p.bias), c_value(p.experts), c_value(p.gates), top_k, range);
         return;
     }
-    const char *f = INSTANCE(w, "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs,
+    const char *f = INSTANCE(w, quantised ? "gemm_q" : "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs,
                              bias, accumulate, { "tile_rows", t->tile_rows }, { "tail_rows", t->tail_rows }, panel,
                              { "block_rows", (double)step->block_rows });
     /* The product sees tokens, whose rows are the result's unless those are pairs. */
     const char *n_rows = p.experts ? "n_tokens" : c_rows(w, y->type.dim[0]);
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x),
          c_value(p.weight), c_value(p.bias), c_value(p.slots), c_value(p.offsets), c_value(p.gates), n_rows, top_k,
-         scratch(w, step), range);
+         scratch(w, step, quantised ? "int8_t" : "float"), range);
 }
 
 /* ---- the other operations ---- */
@@ -205,6 +210,13 @@ static void call_rms_norm_route(Writer *w, const Step *step)
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, top_k, %s);\n", f, c_value(op->result[0]), c_value(op->result[1]),
          c_value(op->result[2]), c_value(x), c_value(op->operand[1]), c_value(op->operand[2]),
          row_range(w, step, x->type.dim[0]));
+}
+
+static void call_quantize(Writer *w, const Step *step)
+{
+    const Value *x = step->op->operand[0], *q = step->op->result[0];
+    const char *f = INSTANCE(w, "quantize", { "n_in", cols(x) }, { "in_stride", stride(x) }, { "out_stride", stride(q) });
+    CALL(w, "    %s(%s, %s, %s);\n", f, c_value(q), c_value(x), row_range(w, step, x->type.dim[0]));
 }
 
 static void call_group(Writer *w, const Step *step)
@@ -284,7 +296,7 @@ static void call_attention(Writer *w, const Step *step)
                              { "key_block", t->key_block }, { "tile_rows", step->tile_rows }, { "panel", t->panel });
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, run->position, run->n_context, %s, %s, thread, run->n_threads);\n", f,
          c_value(y), c_value(q), c_value(k), c_value(op->operand[2]), c_value(op->operand[3]),
-         c_value(op->operand[4]), c_rows(w, q->type.dim[0]), scratch(w, step));
+         c_value(op->operand[4]), c_rows(w, q->type.dim[0]), scratch(w, step, "float"));
 }
 
 static void call_ring_write(Writer *w, const Step *step)
@@ -304,6 +316,7 @@ void c_write_call(Writer *w, const Step *step)
     case OP_RMS_NORM:       call_rms_norm(w, step); break;
     case OP_ROUTE:          call_route(w, step); break;
     case OP_RMS_NORM_ROUTE: call_rms_norm_route(w, step); break;
+    case OP_QUANTIZE:       call_quantize(w, step); break;
     case OP_GROUP:          call_group(w, step); break;
     case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: call_product(w, step); break;
     case OP_CONV1D:         call_conv1d(w, step); break;

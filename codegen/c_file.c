@@ -14,7 +14,10 @@
 
 /* ---- declarations at the head of a function ---- */
 
-static const char *c_element(DType dtype) { return dtype == DTYPE_I32 ? "int32_t" : "float"; }
+static const char *c_element(DType dtype)
+{
+    return dtype == DTYPE_I32 ? "int32_t" : dtype == DTYPE_Q8 ? "int8_t" : "float";
+}
 
 static void declare_weight(Writer *w, const Value *value)
 {

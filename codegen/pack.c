@@ -7,6 +7,7 @@
  */
 #include "codegen.h"
 
+#include "../ir/quant.h"
 #include "../runtime/program.h"
 
 #include <math.h>
@@ -84,6 +85,38 @@ static void pack_panels(Packer *p, const Task *t)
     free(rows);
 }
 
+/* [out, in] of one expert, a scale a row -> per panel scales, then q: see codegen/templates/README.md */
+static void pack_quantised(Packer *p, const Task *t)
+{
+    const WeightSlot *s = t->slot;
+    int panel = p->plan->tiling.panel, offset = target_info(p->plan->target)->dot_offset;
+    int64_t n_panels = round_up(s->n_out, panel) / panel, len = panel_len(s->dtype, s->n_in, panel);
+    float *rows = malloc((size_t)(panel * s->n_in) * sizeof *rows);
+    int8_t *q = malloc((size_t)s->n_in);
+    if (!rows || !q)
+        BUG("no memory to pack %s", s->tensor);
+    for (int64_t i = 0; i < n_panels; i++) {
+        int64_t first = i * panel, n = s->n_out - first < panel ? s->n_out - first : panel;
+        int64_t begin = (t->expert * t->out_rows + s->row_begin + first) * s->n_in;
+        uint8_t *to = p->data + t->offset + (t->expert * n_panels + i) * len, *data = to + 4 * panel;
+        read_checked(p, t, begin, n * s->n_in, rows);
+        memset(data, s->dtype == DTYPE_Q4 ? 0x88 : offset, (size_t)(len - 4 * panel));      /* q = 0 */
+        for (int64_t j = 0; j < n; j++) {
+            ((float *)(void *)to)[j] = quant_row(s->dtype, rows + j * s->n_in, s->n_in, q);
+            for (int64_t k = 0; k < s->n_in; k++) {
+                if (s->dtype == DTYPE_Q8) {
+                    data[(k / 4 * panel + j) * 4 + k % 4] = (uint8_t)(q[k] + offset);
+                } else {
+                    uint8_t *byte = &data[(k / 8 * panel + j) * 4 + k % 4];
+                    *byte = k % 8 < 4 ? (uint8_t)((*byte & 0xF0) | (q[k] + 8)) : (uint8_t)((*byte & 0x0F) | (q[k] + 8) << 4);
+                }
+            }
+        }
+    }
+    free(q);
+    free(rows);
+}
+
 /* Everything else is small: whole, and float32. */
 static void pack_small(Packer *p, const Task *t)
 {
@@ -114,7 +147,9 @@ static void *work(void *argument)
     Packer *p = argument;
     for (int i; (i = atomic_fetch_add(&p->next, 1)) < p->n_tasks && !p->bad->found;) {
         const Task *t = &p->tasks[i];
-        if (strcmp(t->slot->layout, "panel") == 0)
+        if (strcmp(t->slot->layout, "panel") == 0 && dtype_is_quantised(t->slot->dtype))
+            pack_quantised(p, t);
+        else if (strcmp(t->slot->layout, "panel") == 0)
             pack_panels(p, t);
         else
             pack_small(p, t);

@@ -22,7 +22,7 @@ static double count(const Value *value)
     return n;
 }
 
-static double bytes(const Value *value) { return count(value) * dtype_len(value->type.dtype); }
+static double bytes(const Value *value) { return count(value) * dtype_info(value->type.dtype)->bits / 8; }
 
 /* flops a token and the bytes of the weight operand, read once for all tokens of the call. */
 static Cost per_call(const CostOf *c, double flops, double weight_bytes)
@@ -46,7 +46,7 @@ FREE(YIELD)
 FREE(LAST_ROWS)
 FREE(SLICE)
 FREE(GROUP)
-RULE(EMBED) { return (Cost){ 0, columns(c->op->result[0]) * dtype_len(c->op->operand[1]->type.dtype), 0 }; }
+RULE(EMBED) { return (Cost){ 0, columns(c->op->result[0]) * dtype_info(c->op->operand[1]->type.dtype)->bits / 8, 0 }; }
 RULE(RMS_NORM) { return per_call(c, 4 * columns(c->op->result[0]), bytes(c->op->operand[1])); }
 RULE(ROUTE) { return per_call(c, 2 * count(c->op->operand[1]), bytes(c->op->operand[1])); }
 RULE(RMS_NORM_ROUTE)
@@ -89,6 +89,7 @@ RULE(SOFTPLUS) { return pointwise(c, 4); }
 RULE(SILU) { return pointwise(c, 4); }
 RULE(MUL) { return pointwise(c, 1); }
 RULE(ADD) { return pointwise(c, 1); }
+RULE(QUANTIZE) { return pointwise(c, 3); }
 RULE(SWIGLU) { return pointwise(c, 5); }
 RULE(ROPE_TABLE) { return pointwise(c, 1); }
 RULE(ROPE) { return pointwise(c, 3); }

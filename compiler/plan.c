@@ -8,6 +8,7 @@
 #include "place.h"
 #include "schedule.h"
 #include "slots.h"
+#include "../ir/quant.h"
 #include "../ir/text.h"
 
 #include <string.h>
@@ -21,6 +22,10 @@ static int64_t max_rows(Dim dim, int chunk) { return dim.sym == SYM_ONE ? dim.n 
 /* Scratch a value takes at the longest chunk: rows padded to whole panels. */
 static int64_t value_len(Type t, int chunk, const Tiling *tiling, int64_t *stride)
 {
+    if (t.dtype == DTYPE_Q8) {
+        *stride = quant_activation_stride(t.dim[1].n);
+        return align_len(max_rows(t.dim[0], chunk) * *stride);
+    }
     *stride = t.rank == 2 ? round_up(t.dim[1].n, tiling->panel) : 1;
     /* One panel more: vectors may read past a row's end. */
     int64_t slack = t.rank == 2 ? tiling->panel : 0;
@@ -38,13 +43,16 @@ static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *
 {
     const Op *op = step->op;
     if (is_product(op) && phase == PHASE_PREFILL) {
-        int64_t n_in = op->operand[0]->type.dim[1].n;
-        int64_t fit = PACK_LEN / (4 * n_in) / t->tile_rows * t->tile_rows;
-        int64_t most = round_up(chunk < PACK_ROWS ? chunk : PACK_ROWS, t->tile_rows), least = 4 * t->tile_rows;
+        const Value *x = op->operand[0];
+        bool quantised = x->type.dtype == DTYPE_Q8;
+        int64_t row_len = quantised ? round_up(x->type.dim[1].n, 8) : 4 * x->type.dim[1].n;
+        int64_t fit = PACK_LEN / row_len / t->tile_rows * t->tile_rows;
+        int64_t most = round_up(quantised || chunk < PACK_ROWS ? chunk : PACK_ROWS, t->tile_rows);
+        int64_t least = 4 * t->tile_rows;
         step->block_rows = fit < least ? least : fit;
         if (step->block_rows > most)
             step->block_rows = most;
-        return align_len((step->block_rows + t->panel) * n_in * 4);
+        return align_len((step->block_rows + t->panel) * row_len);
     }
     if (op->kind == OP_ATTENTION) {
         int64_t group = op_int(op, ATTR_HEADS, 1) / op_int(op, ATTR_KV_HEADS, 1);
@@ -279,21 +287,23 @@ static uint64_t hash_bytes(uint64_t hash, const char *bytes, size_t len)
     return hash;
 }
 
+/* What the matrices are stored in; q4 keeps the embedding and the head in q8. */
 static const char *quant_text(const Plan *plan)
 {
-    const char *quant = NULL;
-    for (int b = 0; b < plan->n_blocks; b++) {
-        for (int i = 0; i < plan->blocks[b].n_weights; i++) {
-            const WeightSlot *slot = &plan->blocks[b].weights[i];
-            const char *text = dtype_info(slot->dtype)->text;
-            if (strcmp(slot->layout, "panel") != 0)
-                continue;
-            if (quant && strcmp(quant, text) != 0)
-                return "mixed";
-            quant = text;
-        }
+    bool has[N_DTYPES] = { false };
+    int n = 0;
+    for (int b = 0; b < plan->n_blocks; b++)
+        for (int i = 0; i < plan->blocks[b].n_weights; i++)
+            if (strcmp(plan->blocks[b].weights[i].layout, "panel") == 0)
+                has[plan->blocks[b].weights[i].dtype] = true;
+    if (has[DTYPE_Q4])
+        return dtype_info(DTYPE_Q4)->text;
+    const char *text = dtype_info(DTYPE_F32)->text;
+    for (int d = 0; d < N_DTYPES; d++) {
+        n += has[d];
+        text = has[d] ? dtype_info((DType)d)->text : text;
     }
-    return quant ? quant : "f32";
+    return n > 1 ? "mixed" : text;
 }
 
 Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)

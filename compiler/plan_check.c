@@ -135,7 +135,9 @@ static int64_t pack_len(const Checker *c, const Step *step)
     bool product = op->kind == OP_LINEAR || op->kind == OP_EXPERT_LINEAR || op->kind == OP_EXPERT_LINEAR_COMBINE;
     if (!product || c->phase == PLAN_DECODE)
         return 0;
-    return 4 * (step->block_rows + t->panel) * op->operand[0]->type.dim[1].n;
+    Type x = op->operand[0]->type;
+    int64_t row_len = x.dtype == DTYPE_Q8 ? (x.dim[1].n + 7) / 8 * 8 : 4 * x.dim[1].n;
+    return (step->block_rows + t->panel) * row_len;
 }
 
 static bool check_pack(const Checker *c, Lives *lives, int index)
@@ -233,7 +235,7 @@ static bool check_weights(const Checker *c, Arena *scratch)
     for (int i = 0; i < b->n_weights; i++) {
         const WeightSlot *w = &b->weights[i];
         slots[i] = (Slot){ w->tensor, w->offset, w->offset + w->len };
-        if (w->len < w->n_experts * w->n_out * w->n_in * dtype_len(w->dtype))
+        if (w->len < w->n_experts * w->n_out * w->n_in * dtype_info(w->dtype)->bits / 8)
             return fail(c, "weight %s: %lld bytes are too few", w->tensor, (long long)w->len);
     }
     if (!check_slots(c, "weight", slots, b->n_weights, b->weights_len))

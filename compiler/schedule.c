@@ -16,7 +16,7 @@ static Split split_of(const Op *op, Phase phase)
     switch (op->kind) {
     case OP_EMBED:
         return SPLIT_ROWS;
-    case OP_RMS_NORM: case OP_ROUTE: case OP_RMS_NORM_ROUTE: case OP_ROPE: case OP_ROPE_TABLE:
+    case OP_QUANTIZE: case OP_RMS_NORM: case OP_ROUTE: case OP_RMS_NORM_ROUTE: case OP_ROPE: case OP_ROPE_TABLE:
         /* Of one token: cheaper to compute everywhere than to wait for. */
         return phase == PHASE_DECODE ? SPLIT_ALL : SPLIT_ROWS;
     case OP_GROUP:

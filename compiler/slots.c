@@ -3,6 +3,7 @@
  * Both phases of a block share slots, so that prefill and decode read the same bytes.
  */
 #include "slots.h"
+#include "../ir/quant.h"
 
 #include <string.h>
 
@@ -22,7 +23,7 @@ static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
         slot.n_experts = t.rank == 3 ? t.dim[0].n : 1;
         slot.n_out = t.dim[t.rank - 2].n;
         slot.n_in = t.dim[t.rank - 1].n;
-        slot.len = slot.n_experts * round_up(slot.n_out, panel) * slot.n_in * size;
+        slot.len = slot.n_experts * (round_up(slot.n_out, panel) / panel) * panel_len(t.dtype, slot.n_in, panel);
     } else {
         slot.n_out = t.dim[0].n;
         slot.n_in = t.rank == 2 ? t.dim[1].n : 1;

@@ -4,6 +4,7 @@
  * `why` what was found and what was expected. Rows: a Dim with symbol T (prefill) or 1 (decode).
  */
 #include "module.h"
+#include "quant.h"
 #include "text.h"
 
 #define RULE(id) static bool shape_##id(const Op *op, Type *out, Text *why)
@@ -35,6 +36,14 @@ static bool is_activation(Type type) { return type.dtype == DTYPE_F32 && type.ra
 static bool want_activation(Type type, Text *why)
 {
     return is_activation(type) || fail(why, "an activation must be f32[rows, columns]", type);
+}
+
+/* What a product reads: float32, or int8 rows where the weight is quantised too. */
+static bool want_product_input(Type x, Type weight, Text *why)
+{
+    if (x.dtype == DTYPE_Q8 && x.rank == 2 && is_constant(x.dim[1]))
+        return dtype_is_quantised(weight.dtype) || fail(why, "quantised rows meet only quantised weights", weight);
+    return want_activation(x, why);
 }
 
 static bool want_vector(Type type, Dim n, Text *why)
@@ -95,7 +104,7 @@ RULE(RMS_NORM_ROUTE)
 RULE(LINEAR)
 {
     Type x = OPERAND(0), weight = OPERAND(1);
-    if (!want_activation(x, why))
+    if (!want_product_input(x, weight, why))
         return false;
     if (weight.rank != 2 || !same(weight.dim[1], x.dim[1])) {
         text_printf(why, "inner size %lld, weight has ", (long long)x.dim[1].n);
@@ -110,7 +119,7 @@ RULE(LINEAR)
 /* Products with experts: [T or kT, in] x [E, out, in] -> [kT, out] for the pairs in `experts`. */
 static bool infer_pairs(Type x, Type weight, Type pairs, const Value *bias, Type *out, Text *why)
 {
-    if (!want_activation(x, why))
+    if (!want_product_input(x, weight, why))
         return false;
     if (weight.rank != 3 || !same(weight.dim[2], x.dim[1])) {
         text_printf(why, "inner size %lld, weight has ", (long long)x.dim[1].n);
@@ -163,6 +172,13 @@ RULE(GROUP)
     out[0] = pairs;
     out[1] = vector(DTYPE_I32, dim_of(op_int(op, ATTR_EXPERTS, 1) + 1, SYM_ONE));
     return true;
+}
+
+RULE(QUANTIZE)
+{
+    out[0] = OPERAND(0);
+    out[0].dtype = DTYPE_Q8;
+    return want_activation(OPERAND(0), why);
 }
 
 RULE(SLICE)

@@ -10,8 +10,8 @@
 #include <string.h>
 
 static const Target rows[N_TARGETS] = {
-#define TARGET(id, name, family, lanes, tile_rows, tail_rows, flags, features, summary) \
-    [TARGET_##id] = { name, FAMILY_##family, lanes, tile_rows, tail_rows, flags, features, summary },
+#define TARGET(id, name, family, lanes, tile_rows, tail_rows, dot_offset, flags, features, summary) \
+    [TARGET_##id] = { name, FAMILY_##family, lanes, tile_rows, tail_rows, dot_offset, flags, features, summary },
 #include "target.def"
 #undef TARGET
 };
@@ -42,6 +42,7 @@ static bool cpu_runs(TargetId id)
     switch (id) {
     case TARGET_X86_64_V3: return __builtin_cpu_supports("x86-64-v3");
     case TARGET_X86_64_V4: return __builtin_cpu_supports("x86-64-v4");
+    case TARGET_X86_64_VNNI: return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni");
     default: return false;
     }
 #elif defined __aarch64__

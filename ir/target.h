@@ -19,6 +19,7 @@ typedef struct {
     int lanes;              /* float32 lanes of one vector register */
     int tile_rows;          /* activation rows of one product tile */
     int tail_rows;          /* of the tiles for what is left; divides tile_rows */
+    int dot_offset;         /* q8 weights are stored plus this: what the int8 product instruction takes */
     const char *flags;      /* for the C compiler */
     const char *features;   /* space-separated; the artifact refuses to run without them */
     const char *summary;

@@ -98,7 +98,7 @@ static bool prepare_quant(const Check *check, Subject *subject)
     DType stored = weights_dtype(subject->weights, weights_find(subject->weights, "embed.weight"));
     subject->quant = REF_OWN;
     if (strcmp(check->quant, "own") != 0) {
-        if (!dtype_from_text(check->quant, &stored) || !*dtype_info(stored)->safetensors)
+        if (!dtype_from_text(check->quant, &stored) || stored == DTYPE_I32)
             return false;
         subject->quant = stored;
     }

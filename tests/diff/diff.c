@@ -23,7 +23,7 @@ static const char usage_text[] =
     "usage: diff [options]\n"
     "  --mossc CMD       the compiler (default: $MOSSC)\n"
     "  --target T[,T]    targets (default: host)\n"
-    "  --quant Q[,Q]     f32, bf16, f16, own (as the checkpoint); default: f32,bf16,f16\n"
+    "  --quant Q[,Q]     f32, bf16, f16, q8, q4, own (as the checkpoint); default: f32,bf16,f16\n"
     "  --rotate          one of the storage types for each case, in turn, not all of them\n"
     "  --cases N         random graphs (default: 32)\n"
     "  --seed N          of the random graphs (default: 1)\n"

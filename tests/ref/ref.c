@@ -7,6 +7,7 @@
  */
 #include "ref_layers.h"
 
+#include "../../ir/quant.h"
 #include "../../ir/text.h"
 
 /* --- Weights --- */
@@ -26,9 +27,27 @@ static float rounded(float value, DType quant)
     case DTYPE_F16: return dtype_f16_to_f32(dtype_f32_to_f16(value));
     case DTYPE_F32:
     case REF_OWN: return value;
+    case DTYPE_Q8:
+    case DTYPE_Q4:
     case DTYPE_I32: break;
     }
     BUG("weights are never stored as dtype %d", (int)quant);
+}
+
+/* Every row [n] to what its scale and q mean. */
+static void quantise_rows(DType quant, int64_t n_rows, int64_t n, double *rows, Arena *arena)
+{
+    ArenaMark mark = arena_mark(arena);
+    float *row = arena_array(arena, float, (size_t)n);
+    int8_t *q = arena_array(arena, int8_t, (size_t)n);
+    for (int64_t r = 0; r < n_rows; r++) {
+        for (int64_t i = 0; i < n; i++)
+            row[i] = (float)rows[r * n + i];
+        double scale = (double)quant_row(quant, row, n, q);
+        for (int64_t i = 0; i < n; i++)
+            rows[r * n + i] = scale * q[i];
+    }
+    arena_release(arena, mark);
 }
 
 /* A whole tensor, widened. `name` without the layer's prefix. */
@@ -42,11 +61,17 @@ static const double *read_tensor(const Reader *reader, const char *name)
     const TensorSpec *spec = weights_spec(reader->weights, tensor);
     int64_t count = tensor_spec_count(spec);
     double *out = arena_array(reader->arena, double, (size_t)count);
+    bool quantised = spec->matrix && dtype_is_quantised(reader->quant);
+    DType quant = spec->matrix && !quantised ? reader->quant : REF_OWN;
     for (int64_t i = 0; i < count; i++) {
         float value;
         weights_read(reader->weights, tensor, i, 1, &value);
-        out[i] = (double)rounded(value, spec->matrix ? reader->quant : REF_OWN);
+        out[i] = (double)rounded(value, quant);
     }
+    /* q4 keeps the embedding and the head in q8. */
+    if (quantised)
+        quantise_rows(spec->layer < 0 ? DTYPE_Q8 : reader->quant, count / spec->shape[spec->rank - 1],
+                      spec->shape[spec->rank - 1], out, reader->arena);
     return out;
 }
 
@@ -68,6 +93,7 @@ static RefMamba read_mamba(const Reader *reader, const MambaLayer *sizes)
     return (RefMamba){
         .d_model = d, .d_inner = c, .d_state = sizes->d_state, .d_conv = sizes->d_conv,
         .dt_rank = sizes->dt_rank, .discretization = reader->graph->discretization,
+        .quantised = dtype_is_quantised(reader->quant),
         .in_router = read_router(reader, "in_router.weight", d),
         .ssm_router = read_router(reader, "ssm_router.weight", c),
         .out_router = read_router(reader, "out_router.weight", c),
@@ -86,6 +112,7 @@ static RefMamba read_mamba(const Reader *reader, const MambaLayer *sizes)
 static RefAttention read_attention(const Reader *reader, const AttentionLayer *sizes)
 {
     return (RefAttention){
+        .quantised = dtype_is_quantised(reader->quant),
         .d_model = reader->graph->d_model, .n_heads = sizes->n_heads,
         .n_kv_heads = sizes->n_kv_heads, .head_dim = sizes->head_dim,
         .window = sizes->window, .rope_theta = sizes->rope_theta,
@@ -99,6 +126,7 @@ static RefAttention read_attention(const Reader *reader, const AttentionLayer *s
 static RefMlp read_mlp(const Reader *reader, const MlpLayer *sizes)
 {
     return (RefMlp){
+        .quantised = dtype_is_quantised(reader->quant),
         .d_model = reader->graph->d_model, .d_ff = sizes->d_ff,
         .router = read_router(reader, "router.weight", reader->graph->d_model),
         .gate_proj = read_tensor(reader, "gate_proj.weight"),
@@ -127,6 +155,7 @@ Ref *ref_open(Arena *arena, const Graph *graph, const Weights *weights, DType qu
     ref->vocab_size = graph->vocab_size;
     ref->d_model = graph->d_model;
     ref->norm_eps = graph->norm_eps;
+    ref->quantised = dtype_is_quantised(quant);
     ref->embed = read_tensor(&reader, "embed.weight");
     ref->norm_f = read_tensor(&reader, "norm_f.weight");
     ref->lm_head = graph->tie_embeddings ? ref->embed : read_tensor(&reader, "lm_head.weight");
@@ -187,7 +216,7 @@ static void step_token(const Ref *ref, int mode, LayerState *states, int32_t id,
             x[i] += f[i];
     }
     ref_rmsnorm(ref->norm_f, ref->norm_eps, d, x, u);
-    ref_linear(ref->lm_head, ref->vocab_size, d, u, logits);
+    ref_linear(ref->lm_head, ref->vocab_size, d, ref_activation(ref->quantised, u, d, token->scratch), logits);
     arena_release(token->scratch, mark);
 }
 

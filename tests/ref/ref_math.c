@@ -20,6 +20,19 @@ void ref_linear(const double *w, int64_t n_out, int64_t n_in, const double *x, d
         y[o] = ref_dot(w + o * n_in, x, n_in);
 }
 
+const double *ref_activation(bool quantised, const double *x, int64_t n, Arena *scratch)
+{
+    if (!quantised)
+        return x;
+    double *rounded = arena_array(scratch, double, (size_t)n), most = 0;
+    for (int64_t i = 0; i < n; i++)
+        most = fmax(most, fabs(x[i]));
+    double scale = most / 127;
+    for (int64_t i = 0; i < n; i++)
+        rounded[i] = scale > 0 ? scale * nearbyint(x[i] / scale) : 0;
+    return rounded;
+}
+
 void ref_rmsnorm(const double *weight, double eps, int64_t n, const double *x, double *y)
 {
     double scale = 1 / sqrt(ref_dot(x, x, n) / (double)n + eps);
