@@ -318,6 +318,7 @@ static void bench_quantised(Bench *bench)
         { "gemm_q8_k3072", 3072, 1024, 1, 128, 3 },   { "gemm_q4_k3072", 3072, 1024, 1, 128, 4 },
         { "gemm_q8_k64", 64, 2048, 8, 512, 3 },       { "gemm_q8_rows16", 1024, 4096, 1, 16, 3 },
         { "gemm_q8_rows4", 1024, 4096, 1, 4, 3 },     { "gemm_q4_rows4", 1024, 4096, 1, 4, 4 },
+        { "gemm_q8_rows4_memory", 1024, 1 << 16, 1, 4, 3 }, { "gemm_q4_rows4_memory", 1024, 1 << 16, 1, 4, 4 },
         { "gemv_q8", 1024, 1 << 18, 1, 1, 3 },        { "gemv_q4", 1024, 1 << 19, 1, 1, 4 },
         { "gemv_q8_k3072", 3072, 1 << 16, 1, 1, 3 },  { "gemv_q4_k3072", 3072, 1 << 17, 1, 1, 4 },
         { "gemv_q8_in_cache", 1024, 1024, 1, 1, 3 },  { "gemv_q4_in_cache", 1024, 2048, 1, 1, 4 },
@@ -355,7 +356,7 @@ static void bench_quantised(Bench *bench)
         if (n_tokens == 1)
             TIME(bench, cases[i].alias, 0, bytes, 0, "", ((gemv_q_fn *)product)(out, in, weights, NULL, NULL, NULL, 1, 0, n_out / panel));
         else
-            TIME(bench, cases[i].alias, 2 * macs, 0, 0, "", ((gemm_q_fn *)product)(out, in, weights, NULL, slots, offsets, gates,
+            TIME(bench, cases[i].alias, 2 * macs, n_tokens == 4 ? bytes : 0, 0, "", ((gemm_q_fn *)product)(out, in, weights, NULL, slots, offsets, gates,
                  n_tokens, top_k, pack, 0, n_out / panel));
         free(in), free(out), free(weights), free(pack), free(slots), free(gates);
     }

@@ -185,6 +185,12 @@ KERNEL_INLINE void prefetch(const void *base, size_t len)
     __builtin_prefetch((const void *)((uintptr_t)base + len));
 }
 
+/* The same, into the second level: what is used next must not lose its place in the first. */
+KERNEL_INLINE void prefetch_l2(const void *base, size_t len)
+{
+    __builtin_prefetch((const void *)((uintptr_t)base + len), 0, 2);
+}
+
 KERNEL_INLINE float weight_from_f16(uint16_t bits)
 {
     uint32_t sign = (uint32_t)(bits & 0x8000) << 16, magnitude = bits & 0x7FFF;

@@ -72,7 +72,8 @@ KERNEL_INLINE void dot_tile_body(const int rows, int32_t *sums, const int8_t *a,
     for (int r = 0; r < rows; r++)
         lo[r] = hi[r] = viset(start[r]);
     for (int g = 0; g < n_groups; g++, a += 4 * rows, b += 8 * LANES, ahead += step) {
-        prefetch(weights, ahead);
+        prefetch_l2(weights, ahead);          /* a step of few rows is two lines */
+        prefetch_l2(weights, ahead + step / 2);
         const vi b_lo = viload(b), b_hi = viload(b + 4 * LANES);
         UNROLL
         for (int r = 0; r < rows; r++) {

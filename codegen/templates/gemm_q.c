@@ -95,6 +95,9 @@ KERNEL(gemm_q)(
                 for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_groups) {
                     const int8_t *a = pack + (size_t)row * n_groups * 4;
                     rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                    for (int r = 0; r < rows; r++)
+                        for (size_t line = 0; line < panel * sizeof *out; line += 64)
+                            prefetch(to[row + r] + column, line);
                     if (rows == tile_rows)
                         dot_tile(tile_rows, sums, a, data, start + row, n_groups, weights, ahead, step);
                     else
