@@ -85,12 +85,17 @@ section_usage() {
     expect 0 "mossc 0." "$mossc" --version
     expect 2 "usage: mossc COMMAND" "$mossc"
     expect 2 'unknown command `nope`' "$mossc" nope
+    local commands
+    commands=$("$mossc" --help | sed -n 's/^  \([a-z]*\)  *.*/\1/p')
     for command in compile run eval bench params inspect targets; do
-        expect 0 "usage: mossc $command" "$mossc" $command --help
-        expect 0 "--help" "$mossc" $command -h
+        case " $(echo $commands) " in *" $command "*) ;; *) fail "--help does not list $command" ;; esac
+    done
+    for command in $commands; do
+        expect 0 "usage: mossc $command" "$mossc" "$command" --help
+        expect 0 "--help" "$mossc" "$command" -h
         [ -s stderr ] && fail "$command --help writes to stderr"
         case $command in run | eval | bench) continue ;; esac
-        refuse 2 'unknown option `--what`' "$mossc" $command --what
+        refuse 2 'unknown option `--what`' "$mossc" "$command" --what
     done
     for command in compile run eval bench params inspect; do
         refuse 2 "usage: mossc $command" "$mossc" $command
@@ -106,7 +111,7 @@ section_usage() {
     refuse 2 "expected bytes such as" "$mossc" compile "$tiny" --max-rss 3X -o out
     refuse 2 "a whole number" "$mossc" compile "$tiny" -c 0 -o out
     refuse 2 "expected bytes" "$mossc" compile "$tiny" --tokenizer words -o out
-    refuse 1 "expected f32, bf16 or f16" "$mossc" compile "$tiny" --quant q9 -o out
+    refuse 1 "expected f32, bf16" "$mossc" compile "$tiny" --quant q9 -o out
     expect 0 "x86-64-v3" "$mossc" targets
     expect 0 "arm-neon" "$mossc" targets
     expect 3 "No space left" sh -c "'$mossc' targets >/dev/full"
@@ -320,11 +325,15 @@ section_libraries() {
     [ "$(nm -g --defined-only kso/bar.a 2>/dev/null | grep -c ' [A-Z] moss_')" -eq 0 ] || fail "--prefix leaves moss_ symbols"
 }
 
+# compile_alone TARGET COMPILER...: with the flags that the file itself names
 compile_alone() {
-    local target=$1
+    local target=$1 flags
     shift
     have "$1" || { skip "no $1: C for $target"; return; }
-    expect 0 "" "$@" -O1 -Wall -Wextra -Werror -c "c/$target.c" -o "c/$target.o"
+    flags=$(sed -n '1,5s/.*-std=c17 -O2 \(.*\) -ffp-contract.*/\1/p' "c/$target.c")
+    [ -n "$flags" ] || fail "c/$target.c does not name its flags"
+    # shellcheck disable=SC2086
+    expect 0 "" "$@" $flags -O1 -Wall -Wextra -Werror -c "c/$target.c" -o "c/$target.o"
 }
 
 # C for every target compiles alone, without a warning, with each compiler.
@@ -338,11 +347,11 @@ section_c() {
         exists "c/$target.c" "c/$target.h" "c/$target.c.weights" c/manifest.json
         case $target in
         x86-*)
-            compile_alone "$target" "$clang" -march="$target"
-            compile_alone "$target" gcc -march="$target" ;;
-        arm-neon)
-            compile_alone "$target" aarch64-linux-gnu-gcc -march=armv8-a
-            compile_alone "$target" "$clang" --target=aarch64-linux-gnu ;;
+            compile_alone "$target" "$clang"
+            compile_alone "$target" gcc ;;
+        arm-* | android-*)
+            compile_alone "$target" "$clang" --target=aarch64-linux-gnu
+            compile_alone "$target" aarch64-linux-gnu-gcc ;;
         esac
     done
     make "$tiny" --emit c -o c/model.c

@@ -15,7 +15,7 @@ no) ;;
 *) echo "mossc targets does not list $target"; exit 1 ;;
 esac
 case $target in
-arm-neon)
+arm-* | android-*)
     command -v aarch64-linux-gnu-gcc >/dev/null || skip "no aarch64-linux-gnu-gcc"
     command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64"
     [ -d /usr/aarch64-linux-gnu/lib ] || skip "no C library of 64-bit ARM in /usr/aarch64-linux-gnu"
