@@ -96,6 +96,17 @@ KERNEL_INLINE vi vimax(vi a, vi b)
 #endif
 }
 
+/* a / b correctly rounded, as by the far slower division: from a quotient within an ulp, one step
+ * with the rounded inverse 1 / b gives the rounded one (Markstein), and a first step leads within
+ * that ulp. b is in (2^-60, 2^60); where |a / b| < 1/4 the residue may underflow and only |result| <
+ * 1/2 is sure. */
+KERNEL_INLINE vf vquotient(vf a, float b, float inverse)
+{
+    vf q = a * inverse;
+    q = vfma(vfma(-q, vset(b), a), vset(inverse), q);
+    return vfma(vfma(-q, vset(b), a), vset(inverse), q);
+}
+
 /* The low and the high nibbles of every byte. */
 KERNEL_INLINE vi vnibbles_lo(vi a) { return a & 0x0F0F0F0F; }
 KERNEL_INLINE vi vnibbles_hi(vi a) { return a >> 4 & 0x0F0F0F0F; }

@@ -29,12 +29,18 @@ KERNEL(quantize)(
         float scale;
         memcpy(&scale, &bits, sizeof scale);
         scale /= 127;
-        const int usable = scale > 0 && scale <= 0x1p127f;
+        const int usable = scale > 0 && scale <= 0x1p127f, plain = scale > 0x1p-60f && scale < 0x1p60f;
+        const float inverse = 1 / scale;
 
         vi sum = viset(0);
         for (int i = 0; i < n_in; i += LANES) {
-            vf ratio = usable ? vload_row(from, i, n_in) / vset(scale) : vset(0);
-            ratio = vmin(vset(127), vmax(vset(-127), ratio));     /* a denormal scale is inexact */
+            vf ratio = vset(0);
+            if (plain) {
+                ratio = vquotient(vload_row(from, i, n_in), scale, inverse);
+            } else if (usable) {
+                ratio = vload_row(from, i, n_in) / vset(scale);
+                ratio = vmin(vset(127), vmax(vset(-127), ratio));     /* a denormal scale is inexact */
+            }
             const vi q = __builtin_convertvector(vround(ratio), vi);
             vstore_bytes(to + i, q);
             sum += q;
