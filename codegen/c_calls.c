@@ -107,7 +107,53 @@ static double layout_dtype(const Value *weight)
     }
 }
 
-#define CALL(w, ...) text_printf(&(w)->functions, __VA_ARGS__)
+#define CALL(w, ...) (text_printf(&(w)->functions, "%s", (w)->in_sequence ? "    " : ""), \
+                      text_printf(&(w)->functions, __VA_ARGS__))
+
+/* ---- sequences ---- */
+
+void c_declare_state(Writer *w, const Value *value)
+{
+    const Buffer *b = value->buffer;
+    bool grows = value->type.dim[0].sym == SYM_C;
+    CALL(w, "    float *const %s = (float *)(run->states[%s] + %s + ", value->name, w->in_sequence ? "s" : "0",
+         grows ? "rings" : "state");
+    if (grows)
+        text_printf(&w->functions, "run->n_context * %lld);   /* [n_context]", (long long)b->token_offset);
+    else
+        text_printf(&w->functions, "%lld);   /* [%lld]", (long long)b->offset, (long long)value->type.dim[0].n);
+    text_printf(&w->functions, "[%lld] */\n", (long long)b->stride);
+}
+
+/* A prefill's tokens may be one of each of several sequences: what has state runs sequence by sequence. */
+static void open_sequences(Writer *w, const Op *op)
+{
+    if (w->phase == PLAN_DECODE)
+        return;
+    CALL(w, "    for (int s = 0; s < run->n_sequences; s++) {\n");
+    w->in_sequence = true;
+    CALL(w, "    const size_t row = (size_t)s * length;\n");
+    for (int i = 0; i < op->n_operands; i++)
+        if (value_is(op->operand[i], OP_STATE))
+            c_declare_state(w, op->operand[i]);
+}
+
+static void close_sequences(Writer *w)
+{
+    if (w->in_sequence) {
+        w->in_sequence = false;
+        CALL(w, "    }\n");
+    }
+}
+
+/* Rows of a value at the sequence the code is in, and how many. */
+static const char *sequence_rows(Writer *w, const Value *value)
+{
+    return !w->in_sequence || !value ? c_value(value)
+         : arena_printf(w->arena, "%s + row * %lld", c_value(value), (long long)value->buffer->stride);
+}
+static const char *sequence_len(const Writer *w) { return w->in_sequence ? "length" : "1"; }
+static const char *sequence(const Writer *w) { return w->in_sequence ? "s" : "0"; }
 
 /* ---- products ---- */
 
@@ -234,8 +280,10 @@ static void call_conv1d(Writer *w, const Step *step)
     const char *f = INSTANCE(w, "conv1d", { "n_channels", cols(x) }, { "d_conv", cols(op->operand[1]) },
                              { "in_stride", stride(x) }, { "stride", stride(y) },
                              { "silu", (double)op_int(op, ATTR_SILU, 0) }, { "panel", w->plan->tiling.panel });
-    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(x), c_value(op->operand[1]),
-         c_value(op->operand[2]), c_value(op->operand[3]), c_rows(w, x->type.dim[0]), panels(w, cols(y)));
+    open_sequences(w, op);
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s);\n", f, sequence_rows(w, y), sequence_rows(w, x), c_value(op->operand[1]),
+         c_value(op->operand[2]), c_value(op->operand[3]), sequence_len(w), panels(w, cols(y)));
+    close_sequences(w);
 }
 
 static void call_scan(Writer *w, const Step *step)
@@ -247,9 +295,11 @@ static void call_scan(Writer *w, const Step *step)
     const char *f = INSTANCE(w, "scan", { "d_state", cols(a) }, { "stride", stride(dt) }, { "z_stride", stride(z) },
                              { "bc_stride", stride(bc) }, { "zoh", (double)op_int(op, ATTR_ZOH, 0) },
                              { "panel", w->plan->tiling.panel });
-    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(op->result[0]), c_value(dt),
-         c_value(op->operand[1]), c_value(bc), c_value(z), c_value(a), c_value(op->operand[4]),
-         c_value(op->operand[5]), c_rows(w, dt->type.dim[0]), panels(w, cols(dt)));
+    open_sequences(w, op);
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, sequence_rows(w, op->result[0]), sequence_rows(w, dt),
+         sequence_rows(w, op->operand[1]), sequence_rows(w, bc), sequence_rows(w, z), c_value(a), c_value(op->operand[4]),
+         c_value(op->operand[5]), sequence_len(w), panels(w, cols(dt)));
+    close_sequences(w);
 }
 
 static void call_swiglu(Writer *w, const Step *step)
@@ -266,8 +316,16 @@ static void call_rope_table(Writer *w, const Step *step)
     const Op *op = step->op;
     const char *f = INSTANCE(w, "rope_table", { "head_dim", (double)op_int(op, ATTR_HEAD_DIM, 0) },
                              { "theta", op_attr(op, ATTR_THETA)->number });
-    CALL(w, "    %s(%s, run->position, %s);\n", f, c_value(op->result[0]),
-         row_range(w, step, op->result[0]->type.dim[0]));
+    const Value *table = op->result[0];
+    if (w->phase == PLAN_DECODE) {
+        CALL(w, "    %s(%s, run->positions[0], 0, 1);\n", f, c_value(table));
+        return;
+    }
+    /* Rows of one sequence follow each other; of several, each is a sequence's only one. */
+    CALL(w, "    for (int s = 0; s < run->n_sequences; s++)\n");
+    CALL(w, "        %s(%s + (size_t)s * length * %lld, run->positions[s], rows.begin > s * length ? rows.begin - s * length : 0,\n"
+            "            rows.end < (s + 1) * length ? rows.end - s * length : length);\n", f, c_value(table),
+         (long long)op_int(op, ATTR_HEAD_DIM, 0));
 }
 
 static void call_rope(Writer *w, const Step *step)
@@ -294,19 +352,26 @@ static void call_attention(Writer *w, const Step *step)
                              { "q_stride", stride(q) }, { "kv_stride", stride(k) }, { "out_stride", stride(y) },
                              { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "token_block", step->token_block },
                              { "key_block", t->key_block }, { "tile_rows", step->tile_rows }, { "panel", t->panel });
-    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, run->position, run->n_context, %s, %s, thread, run->n_threads);\n", f,
-         c_value(y), c_value(q), c_value(k), c_value(op->operand[2]), c_value(op->operand[3]),
-         c_value(op->operand[4]), c_rows(w, q->type.dim[0]), scratch(w, step, "float"));
+    /* Items are dealt round robin, from another thread on for each sequence. */
+    open_sequences(w, op);
+    CALL(w, "    %s(%s, %s, %s, %s, %s, %s, run->positions[%s], run->n_context, %s, %s, %s, run->n_threads);\n", f,
+         sequence_rows(w, y), sequence_rows(w, q), sequence_rows(w, k), sequence_rows(w, op->operand[2]),
+         c_value(op->operand[3]), c_value(op->operand[4]), sequence(w), sequence_len(w), scratch(w, step, "float"),
+         w->in_sequence ? "(thread + s) % run->n_threads" : "thread");
+    close_sequences(w);
 }
 
 static void call_ring_write(Writer *w, const Step *step)
 {
     const Op *op = step->op;
     const Value *k = op->operand[0];
-    const char *f = INSTANCE(w, "ring_write", { "kv_stride", stride(k) },
+    const char *f = INSTANCE(w, "ring_write", { "kv_stride", stride(k) }, { "n_columns", cols(k) },
                              { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "panel", w->plan->tiling.panel });
-    CALL(w, "    %s(%s, %s, %s, %s, run->position, run->n_context, %s, %s);\n", f, c_value(op->operand[2]),
-         c_value(op->operand[3]), c_value(k), c_value(op->operand[1]), c_rows(w, k->type.dim[0]), panels(w, cols(k)));
+    open_sequences(w, op);
+    CALL(w, "    %s(%s, %s, %s, %s, run->positions[%s], run->n_context, %s, %s);\n", f, c_value(op->operand[2]),
+         c_value(op->operand[3]), sequence_rows(w, k), sequence_rows(w, op->operand[1]), sequence(w), sequence_len(w),
+         panels(w, cols(k)));
+    close_sequences(w);
 }
 
 void c_write_call(Writer *w, const Step *step)

@@ -32,21 +32,6 @@ static void declare_weight(Writer *w, const Value *value)
     text_free(&type);
 }
 
-static void declare_state(Writer *w, const Value *value)
-{
-    const Buffer *b = value->buffer;
-    bool grows = value->type.dim[0].sym == SYM_C;
-    F(w, "    float *const %s = (float *)(%s + ", value->name, grows ? "rings" : "state");
-    if (grows)
-        F(w, "run->n_context * %lld", (long long)b->token_offset);
-    else
-        F(w, "%lld", (long long)b->offset);
-    F(w, ");   /* [%s", grows ? "n_context" : "");
-    if (!grows)
-        F(w, "%lld", (long long)value->type.dim[0].n);
-    F(w, "][%lld] */\n", (long long)b->stride);
-}
-
 static void declare_scratch(Writer *w, const Value *value)
 {
     const Buffer *b = value->buffer;
@@ -80,7 +65,10 @@ static void declare_values(Writer *w, const Block *block)
             const Value *value = op->result[r];
             switch (value->buffer->space) {
             case SPACE_WEIGHTS: declare_weight(w, value); break;
-            case SPACE_STATE: declare_state(w, value); break;
+            case SPACE_STATE:
+                if (w->phase == PLAN_DECODE)      /* in prefill where it is used, one a sequence */
+                    c_declare_state(w, value);
+                break;
             case SPACE_SHARED: case SPACE_PRIVATE: declare_scratch(w, value); break;
             case SPACE_RESIDUAL:
                 F(w, "    float *const %s = %s;   /* the residual stream, updated in place */\n", value->name,
@@ -163,6 +151,14 @@ static bool needs_own(const Block *block, const Schedule *s)
     return has_space(block, SPACE_PRIVATE);
 }
 
+static bool has_rope_table(const Block *block)
+{
+    for (const Op *op = block->first; op; op = op->next)
+        if (op->kind == OP_ROPE_TABLE)
+            return true;
+    return false;
+}
+
 static void declare_bases(Writer *w, const Block *block, const Schedule *s)
 {
     bool main = block == w->plan->main->block[w->phase];
@@ -170,6 +166,8 @@ static void declare_bases(Writer *w, const Block *block, const Schedule *s)
     long long own = main ? 0 : w->plan->block_private_offset[w->phase];
     if (w->phase == PLAN_PREFILL)
         F(w, "    const int n_tokens = run->n_tokens;\n");
+    if (w->phase == PLAN_PREFILL && (has_space(block, SPACE_STATE) || has_rope_table(block)))
+        F(w, "    const int length = n_tokens / run->n_sequences;   /* tokens of a sequence */\n");
     if (has_space(block, SPACE_SHARED))
         F(w, "    uint8_t *const shared = run->shared + %lld;\n", shared);
     if (needs_own(block, s))
@@ -190,9 +188,9 @@ static void write_block(Writer *w, const BlockPlan *plan)
     F(w, "static void %s_%s(const moss_run *run, int thread, const uint8_t *weights", plan->name,
       phase_text(block->phase));
     if (plan->n_states > 0)
-        F(w, "%s", plan->state_len > 0 || !has_rings(plan) ? ", uint8_t *state" : "");
+        F(w, "%s", plan->state_len > 0 || !has_rings(plan) ? ", size_t state" : "");
     if (has_rings(plan))
-        F(w, ", uint8_t *rings");
+        F(w, ", size_t rings");
     F(w, ", float *%s", block->param[0]->name);
     if (block->n_params > 1)
         F(w, ", const float *%s", block->param[1]->name);
@@ -219,9 +217,9 @@ static void write_layer_call(Writer *w, const Op *op)
     F(w, "    %s_%s(run, thread, weights + %lld", b->name, phase_text(b->block[w->phase]->phase),
       (long long)layer->weights_offset);
     if (b->n_states > 0 && (b->state_len > 0 || !has_rings(b)))
-        F(w, ", run->state + %lld", (long long)layer->state_offset);
+        F(w, ", %lld", (long long)layer->state_offset);
     if (has_rings(b))
-        F(w, ", run->state + %lld + run->n_context * %lld", (long long)w->plan->state_len,
+        F(w, ", %lld + (size_t)run->n_context * %lld", (long long)w->plan->state_len,
           (long long)layer->state_token_offset);
     F(w, ", x%s%s);\n", op->n_operands > 1 ? ", " : "", op->n_operands > 1 ? op->operand[1]->name : "");
 }

@@ -10,6 +10,7 @@ typedef struct {
     const Plan *plan;
     const BlockPlan *block;
     int phase;             /* PLAN_PREFILL, PLAN_DECODE */
+    bool in_sequence;      /* inside the loop over sequences: rows begin at `row` */
     Text kernels;          /* instances, each once, in order of first use */
     Text functions;        /* one a block and phase */
     const char **names;    /* of the instances so far */
@@ -18,6 +19,9 @@ typedef struct {
 
 /* Append the call of one step's kernel to `functions`; renders the instance at its first use. */
 void c_write_call(Writer *w, const Step *step);
+
+/* The declaration of a state's variable, at the sequence the code is in. */
+void c_declare_state(Writer *w, const Value *value);
 
 /* C expressions: rows of a dimension, and the variable that holds a value. */
 const char *c_rows(Writer *w, Dim dim);

@@ -2,7 +2,7 @@
  *
  * Input: lists of prompt lengths, generation lengths and numbers of sequences. Output: one row
  * for each combination: mean and standard deviation, median, least and most of the repetitions.
- * Several sequences run in turn, token by token in generation; the rate is of all together.
+ * Several sequences take prompts in turn and generate together; the rate is of all of them.
  * Invariant: an untimed pass comes first; tokens are the same on every run.
  */
 #include "cli.h"
@@ -23,7 +23,8 @@ typedef struct {
     const moss_args *args;
     moss_session session;
     moss_bench_list prompts, gens, batches;
-    int32_t *tokens;      /* [longest] */
+    int32_t *tokens, n_tokens;   /* [n_tokens]: the longest test's */
+    int32_t *batch_tokens;       /* [largest batch] */
     double *rates;        /* [n_repeats], tokens a second */
     int32_t n_repeats, n_rows;
 } moss_bench;
@@ -75,6 +76,15 @@ static int moss_bench_prompt(moss_bench *bench, int32_t sequence, int32_t n_prom
     return code;
 }
 
+/* One token of every sequence, each at another place of the same tokens. */
+static int moss_bench_step(moss_bench *bench, int32_t step, int32_t n_batch)
+{
+    enum { APART = 97 };
+    for (int32_t b = 0; b < n_batch; b++)
+        bench->batch_tokens[b] = bench->tokens[(step + (int64_t)APART * b) % bench->n_tokens];
+    return moss_session_eval_batch(&bench->session, bench->batch_tokens, n_batch);
+}
+
 /* All sequences through the test once, from empty states. */
 static int moss_bench_pass(moss_bench *bench, const moss_bench_test *test, double *seconds)
 {
@@ -85,8 +95,7 @@ static int moss_bench_pass(moss_bench *bench, const moss_bench_test *test, doubl
     for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
         code = moss_bench_prompt(bench, b, test->n_prompt);
     for (int32_t t = 0; t < test->n_gen && code == MOSS_EXIT_OK; t++) {
-        for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
-            code = moss_session_eval(&bench->session, b, bench->tokens + t, 1, 1);
+        code = moss_bench_step(bench, t, test->n_batch);
         if (code == MOSS_EXIT_OK)
             code = moss_bench_interrupted(bench);
     }
@@ -222,12 +231,14 @@ static int moss_bench_open(moss_bench *bench)
     bench->n_repeats = (int32_t)bench->args->values[MOSS_OPT_REPEAT].number;
     bench->tokens = malloc((size_t)longest * sizeof *bench->tokens);
     bench->rates = calloc((size_t)bench->n_repeats, sizeof *bench->rates);
-    if (!bench->tokens || !bench->rates)
+    bench->batch_tokens = calloc((size_t)moss_bench_largest(&bench->batches), sizeof *bench->batch_tokens);
+    if (!bench->tokens || !bench->rates || !bench->batch_tokens)
         return moss_cli_fail(bench->args, MOSS_EXIT_SYSTEM, "cannot get memory for %d tokens",
                              longest);
     moss_bench_make_tokens(bench->tokens, longest);
-    return moss_session_open(&bench->session, bench->args, moss_bench_largest(&bench->batches),
-                             longest, 1);
+    bench->n_tokens = longest;
+    const int32_t n_batch = moss_bench_largest(&bench->batches);
+    return moss_session_open(&bench->session, bench->args, n_batch, longest, n_batch);
 }
 
 int moss_bench_main(const moss_args *args)
@@ -244,6 +255,7 @@ int moss_bench_main(const moss_args *args)
         code = moss_bench_all(&bench);
     moss_session_close(&bench.session);
     free(bench.tokens);
+    free(bench.batch_tokens);
     free(bench.rates);
     return code;
 }

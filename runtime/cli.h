@@ -48,6 +48,9 @@ int moss_session_eval(moss_session *session, int32_t state, const int32_t *token
 int32_t moss_chunk_len(const moss_args *args);              /* tokens a piece */
 uint64_t moss_scratch_len(int32_t n_threads);
 
+/* One token for each of the first n states; logits are overwritten. */
+int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n);
+
 /* tokens.c: the ids are malloc'd. */
 int moss_tokens_read(moss_tokens *tokens, const moss_args *args, moss_option text, moss_option file,
                      const char *standard);

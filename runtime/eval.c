@@ -135,7 +135,7 @@ static void moss_eval_member(void *argument, int thread)
 }
 
 /* All chunks of one call; `run` comes with what does not change from chunk to chunk. */
-static void moss_eval_chunks(moss_context *context, moss_run *run, int32_t chunk,
+static void moss_eval_chunks(moss_context *context, moss_run *run, int64_t *position, int32_t chunk,
                              const int32_t *tokens, int32_t n_tokens, int32_t n_logits)
 {
     const int32_t first_logits = n_tokens - n_logits;   /* first token whose logits are wanted */
@@ -153,18 +153,34 @@ static void moss_eval_chunks(moss_context *context, moss_run *run, int32_t chunk
         };
         moss_team_run(&context->team, moss_eval_member, &task);
         logits += (ptrdiff_t)run->n_logits * moss_program_data.vocab_size;
-        run->position += n;
+        *position += n;
     }
+}
+
+static int moss_eval_check_context(const moss_context *context, moss_error *error)
+{
+    if (context && context->magic == MOSS_CONTEXT_MAGIC)
+        return MOSS_OK;
+    return moss_error_set(error, MOSS_ERROR_ARGUMENT, "context is %s", context ? "not initialised" : "NULL");
+}
+
+/* What does not change from piece to piece. */
+static moss_run moss_eval_run(moss_context *context, int32_t mode, int64_t n_context, float *logits)
+{
+    return (moss_run){
+        .weights = context->weights, .shared = context->shared, .private_scratch = context->private_scratch,
+        .logits = logits, .mode = mode, .n_threads = context->team.n_threads, .n_context = n_context,
+        .barrier = &context->team.barrier,
+    };
 }
 
 int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t chunk,
               const int32_t *tokens, int32_t n_tokens, float *logits, int32_t n_logits,
               moss_error *error)
 {
-    if (!context || context->magic != MOSS_CONTEXT_MAGIC)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "context is %s",
-                              context ? "not initialised" : "NULL");
-    int status = moss_eval_check_numbers(mode, chunk, n_tokens, logits, n_logits, error);
+    int status = moss_eval_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_numbers(mode, chunk, n_tokens, logits, n_logits, error);
     if (status == MOSS_OK)
         status = moss_state_check_header(state, error);
     if (status == MOSS_OK)
@@ -175,13 +191,80 @@ int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t ch
         return status;
     if (chunk == 0 || chunk > moss_program_data.chunk)
         chunk = moss_program_data.chunk;   /* scratch is planned for no more */
-    moss_run run = {
-        .weights = context->weights, .state = (uint8_t *)(state + 1), .shared = context->shared,
-        .private_scratch = context->private_scratch, .logits = logits, .mode = mode,
-        .n_threads = context->team.n_threads, .position = state->position,
-        .n_context = state->n_context, .barrier = &context->team.barrier,
-    };
-    moss_eval_chunks(context, &run, chunk, tokens, n_tokens, n_logits);
-    state->position = run.position;
+    uint8_t *data = (uint8_t *)(state + 1);
+    int64_t position = state->position;
+    moss_run run = moss_eval_run(context, mode, state->n_context, logits);
+    run.states = &data;
+    run.positions = &position;
+    run.n_sequences = 1;
+    moss_eval_chunks(context, &run, &position, chunk, tokens, n_tokens, n_logits);
+    state->position = position;
+    return MOSS_OK;
+}
+
+/* ---- several sequences ---- */
+
+enum { MOSS_BATCH_MOST = 64 };   /* sequences of one pass: more are taken in several */
+
+static int moss_eval_check_states(moss_state *const *states, int32_t n_states, moss_error *error)
+{
+    if (!states || n_states < 1)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_states is %d, expected 1 or more%s", n_states,
+                              states ? "" : ", and states is NULL");
+    for (int32_t i = 0; i < n_states; i++) {
+        int status = moss_state_check_header(states[i], error);
+        if (status == MOSS_OK)
+            status = moss_eval_check_room(states[i], 1, error);
+        if (status != MOSS_OK)
+            return status;
+        if (states[i]->n_context != states[0]->n_context)
+            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "state %d has n_context %" PRId64 ", state 0 has %" PRId64,
+                                  i, states[i]->n_context, states[0]->n_context);
+        for (int32_t j = 0; j < i; j++)
+            if (states[j] == states[i])
+                return moss_error_set(error, MOSS_ERROR_ARGUMENT, "states %d and %d are one state", j, i);
+    }
+    return MOSS_OK;
+}
+
+static void moss_eval_pass(moss_context *context, moss_run *run, moss_state *const *states, int32_t n,
+                           const int32_t *tokens)
+{
+    uint8_t *data[MOSS_BATCH_MOST];
+    int64_t positions[MOSS_BATCH_MOST];
+    for (int32_t i = 0; i < n; i++) {
+        data[i] = (uint8_t *)(states[i] + 1);
+        positions[i] = states[i]->position;
+    }
+    run->states = data;
+    run->positions = positions;
+    run->tokens = tokens;
+    run->n_tokens = run->n_sequences = n;
+    run->n_logits = run->logits ? n : 0;
+    moss_eval_task task = { run, n == 1 ? moss_program_data.decode : moss_program_data.prefill };
+    moss_team_run(&context->team, moss_eval_member, &task);
+    for (int32_t i = 0; i < n; i++)
+        states[i]->position++;
+}
+
+int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                    const int32_t *tokens, float *logits, moss_error *error)
+{
+    int status = moss_eval_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_numbers(mode, 0, 1, logits, 0, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_states(states, n_states, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_tokens(tokens, n_states, error);
+    if (status != MOSS_OK)
+        return status;
+    const int32_t most = moss_program_data.chunk < MOSS_BATCH_MOST ? moss_program_data.chunk : MOSS_BATCH_MOST;
+    for (int32_t done = 0, n; done < n_states; done += n) {
+        n = n_states - done < most ? n_states - done : most;
+        moss_run run = moss_eval_run(context, mode, states[0]->n_context,
+                                     logits ? logits + (ptrdiff_t)done * moss_program_data.vocab_size : NULL);
+        moss_eval_pass(context, &run, states + done, n, tokens + done);
+    }
     return MOSS_OK;
 }

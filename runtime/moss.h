@@ -74,6 +74,11 @@ MOSS_API int moss_eval(moss_context *context, moss_state *state, int32_t mode, i
                        const int32_t *tokens, int32_t n_tokens, float *logits, int32_t n_logits,
                        moss_error *error);
 
+/* One token for each of n_states >= 1 different states of equal n_context: their weights are read
+ * once. Logits: [n_states, vocab], or NULL. Each result is, to the bit, what moss_eval gives. */
+MOSS_API int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_states,
+                             int32_t mode, const int32_t *tokens, float *logits, moss_error *error);
+
 /* Sampling. temperature 0 takes the largest (the first of equals). top_k 0, top_p 1, min_p 0 are
  * off. Filters apply in the order top_k, top_p, min_p, then temperature. `scratch` holds
  * 2 * vocab_size floats. The generator is xoshiro256**; one seed gives one text everywhere. */

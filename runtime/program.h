@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 enum {
-    MOSS_ABI = 1,
+    MOSS_ABI = 2,
     MOSS_MAX_MODES = 8,
     MOSS_ALIGN = 64,                 /* of every buffer and of every packed tensor, bytes */
     MOSS_WEIGHTS_HEADER_LEN = 4096,  /* data starts here, page-aligned */
@@ -33,14 +33,15 @@ typedef struct moss_barrier moss_barrier;
 /* One pass over up to `chunk` tokens; the same for every thread. Buffers are MOSS_ALIGN-aligned. */
 typedef struct {
     const uint8_t *weights;       /* packed data, after the header */
-    uint8_t *state;               /* after the state's header */
+    uint8_t *const *states;       /* [n_sequences], each after its state's header */
+    const int64_t *positions;     /* [n_sequences]: tokens each state has seen before this call */
     uint8_t *shared;              /* shared_len bytes of scratch */
     uint8_t *private_scratch;     /* private_len bytes for each thread, thread 0's first */
     const int32_t *tokens;        /* [n_tokens], each in [0, vocab_size) */
     float *logits;                /* [n_logits, vocab_size], of the last n_logits tokens */
     int32_t n_tokens, n_logits;   /* 1..chunk, 0..n_tokens */
+    int32_t n_sequences;          /* 1; or n_tokens, then each token goes on in a state of its own */
     int32_t mode, n_threads;
-    int64_t position;             /* tokens the state has seen before this call */
     int64_t n_context;            /* key rows kept by attention layers without a window */
     moss_barrier *barrier;
 } moss_run;
@@ -70,8 +71,8 @@ typedef struct {
     uint64_t state_fixed_len, state_token_len;   /* bytes: fixed + n_context * token */
     uint64_t shared_len, private_len;     /* multiples of MOSS_ALIGN */
     uint64_t token_flops[MOSS_MAX_MODES], token_bytes[MOSS_MAX_MODES];   /* of one decoded token */
-    moss_forward_fn *prefill;             /* any n_tokens */
-    moss_forward_fn *decode;              /* n_tokens = 1 */
+    moss_forward_fn *prefill;             /* any n_tokens and n_sequences */
+    moss_forward_fn *decode;              /* n_tokens = n_sequences = 1 */
 } moss_program;
 
 /* Defined by the generated code. */

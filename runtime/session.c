@@ -167,6 +167,21 @@ int moss_session_reset(moss_session *session, int32_t i)
     return MOSS_EXIT_OK;
 }
 
+int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n)
+{
+    enum { MOST = 64 };
+    moss_state *states[MOST];
+    int status = MOSS_OK;
+    for (int32_t done = 0, part; done < n && status == MOSS_OK; done += part) {
+        part = n - done < MOST ? n - done : MOST;
+        for (int32_t i = 0; i < part; i++)
+            states[i] = moss_session_state(session, done + i);
+        status = moss_eval_batch(session->context, states, part, session->mode, tokens + done, session->logits,
+                                 &session->error);
+    }
+    return status == MOSS_OK ? MOSS_EXIT_OK : moss_cli_fail_status(session->args, &session->error);
+}
+
 int moss_session_eval(moss_session *session, int32_t state, const int32_t *tokens, int32_t n,
                       int32_t n_logits)
 {

@@ -99,7 +99,7 @@ static void add_all(Build *build)
 #define ATTENTION(n, kv, h, w, tb, kb, t)                                                                           \
     add(build, __LINE__, "attention", PARAMS("n_heads=%d n_kv_heads=%d head_dim=%d head_stride=%d q_stride=%d kv_stride=%d out_stride=%d window=%d " \
         "token_block=%d key_block=%d", n, kv, h, whole(h, panel), whole((n) * (h), panel), whole((kv) * (h), panel), whole((n) * (h), panel), w, tb, (kb) * panel)); \
-    add(build, __LINE__, "ring_write", PARAMS("kv_stride=%d window=%d", whole((kv) * (h), panel), w));
+    add(build, __LINE__, "ring_write", PARAMS("kv_stride=%d n_columns=%d window=%d", whole((kv) * (h), panel), (kv) * (h), w));
 #include "cases.def"
 }
 

@@ -62,16 +62,16 @@ static void fake_note(const moss_run *run, int decode)
 {
     fake_log *log = &fake_log_data;
     if (log->n < FAKE_MAX_CALLS)
-        log->call[log->n] = (fake_call){ run->n_tokens, run->n_logits, run->position, decode };
+        log->call[log->n] = (fake_call){ run->n_tokens, run->n_logits, run->positions[0], decode };
     log->n++;
 }
 
 /* State: running hash, tokens seen; then, with full attention, the hash after each token. */
 static void fake_fold(const moss_run *run)
 {
-    uint64_t *state = (void *)run->state, *terms = (void *)run->shared;
+    uint64_t *state = (void *)run->states[0], *terms = (void *)run->shared;
     uint64_t seen = state[1];
-    if (seen != (uint64_t)run->position)
+    if (seen != (uint64_t)run->positions[0])
         abort();
     for (int32_t i = 0; i < run->n_tokens; i++, seen++) {
         if (moss_program_data.full_attention) {

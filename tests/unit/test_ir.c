@@ -290,6 +290,7 @@ static const struct { const char *op, *expected; } shape_errors[] = {
     { "%o = silu %e : f32[T, 4]", "an activation must be f32[rows, columns]" },
     { "%o = mul %x, %y : f32[T, 4]", "both operands must have one type, found f32[T, 8]" },
     { "%o = add %y, %p : f32[T, 8]", "both operands must have one type, found f32[2T, 8]" },
+    { "%o = quantize %t : q8[T, 4]", "an activation must be f32[rows, columns]" },
     { "%o = swiglu %x, %y : f32[T, 4]", "both operands must have one type" },
     { "%o = scan %x, %y, %x, %a, %v4, %s : f32[T, 4]", "both operands must have one type" },
     { "%o = scan %x, %x, %x, %w, %v4, %s : f32[T, 4]", "A_log must be [columns of x, d_state]" },

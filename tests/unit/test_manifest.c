@@ -14,6 +14,7 @@
 #include <cjson/cJSON.h>
 #include <dlfcn.h>
 #include <ffi.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -296,7 +297,7 @@ static void test_open(void)
     moss_error error = { 0 };
     void *model = block(CALL0(&first, "model_len").size);
     int status = CALL(&first, "model_open", POINTER(model), POINTER("/nowhere/weights"), I32(1), POINTER(&error)).i32;
-    CU_ASSERT_EQUAL(status, MOSS_ERROR_WEIGHTS);
+    CU_ASSERT_EQUAL(status, MOSS_ERROR_SYSTEM);
     CU_ASSERT_EQUAL(error.status, status);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "/nowhere/weights"));
     status = CALL(&first, "model_open", POINTER(model), POINTER(first.path), I32(1), POINTER(&error)).i32;
@@ -323,6 +324,48 @@ static void test_prefill_equals_steps(void)
     free(state);
     CU_ASSERT_EQUAL(memcmp(whole, stepped, sizeof whole), 0);
     CU_ASSERT_EQUAL(memcmp(whole, pieces, sizeof whole), 0);
+}
+
+static int eval_batch(Library *library, void **states, int n, const int32_t *tokens, float *logits)
+{
+    moss_error error = { 0 };
+    return CALL(library, "eval_batch", POINTER(library->context), POINTER(states), I32(n), I32(0), POINTER(tokens),
+                POINTER(logits), POINTER(&error)).i32;
+}
+
+/* Sequences of different lengths take a step together: what each would give alone, to the bit. */
+static void test_batch(void)
+{
+    enum { N = 5 };
+    static float alone[N][VOCAB], together[N][VOCAB];
+    void *states[N], *single[N];
+    const int32_t tokens[N] = { 3, 7, 3, 49, 0 };
+    size_t len = state_len(&first);
+    for (int i = 0; i < N; i++) {
+        states[i] = state_new(&first);
+        CU_ASSERT_EQUAL(eval(&first, states[i], prompt() + i, 3 * i + 1, NULL, 0), MOSS_OK);
+        single[i] = block(len);
+        memcpy(single[i], states[i], len);
+        CU_ASSERT_EQUAL(eval(&first, single[i], &tokens[i], 1, alone[i], 1), MOSS_OK);
+    }
+    size_t before = mallinfo2().uordblks;
+    CU_ASSERT_EQUAL(eval_batch(&first, states, N, tokens, &together[0][0]), MOSS_OK);
+    CU_ASSERT_EQUAL(mallinfo2().uordblks, before);      /* nothing is allocated after init */
+    CU_ASSERT_EQUAL(memcmp(alone, together, sizeof alone), 0);
+    for (int i = 0; i < N; i++)
+        CU_ASSERT_EQUAL(memcmp(states[i], single[i], len), 0);
+
+    void *twice[] = { states[0], states[1], states[0] };
+    CU_ASSERT_EQUAL(eval_batch(&first, twice, 3, tokens, NULL), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(eval_batch(&first, states, 0, tokens, NULL), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(eval_batch(&first, states, N, (int32_t[N]){ [3] = VOCAB }, NULL), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(memcmp(states[0], single[0], len), 0);
+    CU_ASSERT_EQUAL(eval_batch(&first, states, N, tokens, NULL), MOSS_OK);
+    CU_ASSERT_EQUAL(position(&first, states[4]), 15);
+    for (int i = 0; i < N; i++) {
+        free(states[i]);
+        free(single[i]);
+    }
 }
 
 static void test_modes(void)
@@ -498,6 +541,7 @@ static const UnitTest tests[] = {
     { "names, counts, embedded manifest", test_facts },
     { "open model and context", test_open },
     { "prefill equals steps and pieces", test_prefill_equals_steps },
+    { "a batch equals its sequences", test_batch },
     { "modes differ", test_modes },
     { "states fork, save, restore, roll back", test_states },
     { "state errors", test_state_errors },
