@@ -70,19 +70,34 @@ static int import_command(Compilation *c, const char *name)
     return 0;
 }
 
+/* "needs" and the words, as many a line as fit. */
+static void print_features(const char *features, Text *out)
+{
+    enum { INDENT = 24, WIDTH = 100 };
+    int col = 0;
+    for (const char *at = features; *at; at += strspn(at, " ")) {
+        int len = (int)strcspn(at, " ");
+        if (col == 0 || col + 1 + len > WIDTH)
+            col = INDENT + 5, text_printf(out, "%s%*s%-5s", at == features ? "" : "\n", INDENT, "", at == features ? "needs" : "");
+        text_printf(out, " %.*s", len, at);
+        col += 1 + len;
+        at += len;
+    }
+    text_printf(out, "%s", *features ? "\n" : "");
+}
+
 static int targets_command(Compilation *c, const char *name)
 {
     (void)c, (void)name;
     Text text = { 0 };
-    text_printf(&text, "%-12s %-10s %-36s %s\n", "target", "runs here", "features", "");
+    text_printf(&text, "%-12s %s\n", "target", "runs here");
     for (int i = 0; i < N_TARGETS; i++) {
         const Target *t = target_info((TargetId)i);
+        text_printf(&text, "%-12s %-10s %s", t->name, target_runs_here((TargetId)i) ? "yes" : "no", t->summary);
         if (i == TARGET_HOST)
-            text_printf(&text, "%-12s %-10s %-36s %s: %s\n", t->name, target_runs_here(TARGET_HOST) ? "yes" : "no", "",
-                        t->summary, target_info(target_resolve(TARGET_HOST))->name);
-        else
-            text_printf(&text, "%-12s %-10s %-36s %s\n", t->name, target_runs_here((TargetId)i) ? "yes" : "no",
-                        t->features, t->summary);
+            text_printf(&text, ": %s", target_info(target_resolve(TARGET_HOST))->name);
+        text_printf(&text, "\n");
+        print_features(t->features, &text);
     }
     return print_and_free(&text);
 }
@@ -99,12 +114,12 @@ static const struct {
     bool needs_model;
     int (*run)(Compilation *c, const char *name);
 } commands[] = {
-    { "compile", "MODEL.json -o OUT", "a graph becomes a program, a library, sources, ...", COMMAND_COMPILE, true, compile_command },
+    { "compile", "MODEL.json -o OUT [OPTIONS]", "a graph becomes a program, a library, sources, ...", COMMAND_COMPILE, true, compile_command },
     { "run",     "MODEL.json|ARTIFACT [OPTIONS]", "generate text", COMMAND_RUN, true, run_row },
-    { "eval",    "MODEL.json|ARTIFACT --text FILE", "loss of a text: nats a token, bits a byte, perplexity", COMMAND_RUN, true, run_row },
+    { "eval",    "MODEL.json|ARTIFACT --text FILE [OPTIONS]", "loss of a text: nats a token, bits a byte, perplexity", COMMAND_RUN, true, run_row },
     { "bench",   "MODEL.json|ARTIFACT [OPTIONS]", "tokens a second of prefill and generation", COMMAND_RUN, true, run_row },
-    { "params",  "MODEL.json", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
-    { "inspect", "MODEL.json|ARTIFACT", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
+    { "params",  "MODEL.json [--json]", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
+    { "inspect", "MODEL.json|ARTIFACT [OPTIONS]", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
     { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights", COMMAND_IMPORT, true, import_command },
     { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
 };
@@ -114,7 +129,7 @@ static int help(FILE *file)
 {
     fprintf(file, "%s: MossNet graphs become programs\n\nusage: mossc COMMAND ...\n\n", version);
     for (int i = 0; i < N_COMMANDS; i++)
-        fprintf(file, "  %-8s %-34s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+        fprintf(file, "  %-8s %-41s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
     fprintf(file, "\nmossc COMMAND --help lists a command's options. Exit codes: 0 ok, 1 the input is wrong,\n"
                   "2 usage, 3 the environment.\n");
     return file == stdout ? 0 : 2;

@@ -342,7 +342,7 @@ section_c() {
     mkdir -p c
     local target clang=clang-19
     have $clang || clang=clang
-    for target in $("$mossc" targets | awk 'NR > 1 && $1 != "host" { print $1 }'); do
+    for target in $("$mossc" targets | awk 'NR > 1 && /^[^ ]/ && $1 != "host" { print $1 }'); do
         make "$tiny" --emit c --target "$target" -o "c/$target.c"
         exists "c/$target.c" "c/$target.h" "c/$target.c.weights" c/manifest.json
         case $target in
