@@ -4,6 +4,7 @@
  * model and runtime side by side; finished files are renamed into place, OUT last. Whatever happens,
  * the folder goes (unless --keep).
  */
+#include "checks.h"
 #include "driver.h"
 #include "interrupt.h"
 #include "outfile.h"
@@ -20,7 +21,7 @@ typedef struct {
     Compilation *c;
     const char *kind;
     OutFolder folder;
-    bool embed;
+    bool embed, replaces;    /* replaces: a manifest.json of another model */
     uint64_t checksum;
     ToolCommand cc;
 } Build;
@@ -127,6 +128,35 @@ static bool write_embedding(Build *b)
     return write_source(b, "weights.S", &text);
 }
 
+/* OUT with another ending: lib.so -> lib.h */
+static const char *header_path(const Compilation *c)
+{
+    const char *slash = strrchr(c->out, '/'), *dot = strrchr(c->out, '.');
+    int len = dot && (!slash || dot > slash) ? (int)(dot - c->out) : (int)strlen(c->out);
+    return arena_printf(c->arena, "%.*s.h", len, c->out);
+}
+
+static const char *manifest_path(const Compilation *c)
+{
+    const char *slash = strrchr(c->out, '/');
+    return arena_printf(c->arena, "%.*smanifest.json", slash ? (int)(slash - c->out) + 1 : 0, c->out);
+}
+
+/* Does the file begin otherwise? A manifest's first three lines are its format and the model's name. */
+static bool is_other_manifest(Arena *arena, const char *path, const char *manifest)
+{
+    size_t len = 0;
+    for (int line = 0; line < 3; line++)
+        len += strcspn(manifest + len, "\n") + 1;
+    char *found = arena_alloc(arena, len);
+    FILE *stream = fopen(path, "rbe");
+    if (!stream)
+        return false;
+    size_t n = fread(found, 1, len, stream);
+    fclose(stream);
+    return n != len || memcmp(found, manifest, len) != 0;
+}
+
 static bool write_companions(Build *b)
 {
     Text header = { 0 }, manifest = { 0 };
@@ -134,6 +164,7 @@ static bool write_companions(Build *b)
     const char *prefix = b->c->options->value[OPTION_PREFIX];
     bundle_file(&bundle, "moss.h", &header);
     codegen_write_manifest(b->c->plan, prefix ? prefix : "moss", &manifest);
+    b->replaces = is_other_manifest(b->c->arena, manifest_path(b->c), manifest.data);
     bool ok = out_write(b->c->diags, file(b, "manifest.json"), manifest.data, manifest.len);
     text_free(&manifest);
     return write_source(b, "header.h", &header) && ok;
@@ -196,49 +227,81 @@ static bool link_objects(Build *b, const char *output)
 
 /* ---- publishing ---- */
 
-/* OUT with another ending: lib.so -> lib.h */
-static const char *beside(const Build *b, const char *ending)
-{
-    const char *out = b->c->out, *slash = strrchr(out, '/'), *dot = strrchr(out, '.');
-    int len = dot && (!slash || dot > slash) ? (int)(dot - out) : (int)strlen(out);
-    return arena_printf(b->c->arena, "%.*s%s", len, out, ending);
-}
+static const char *weights_path(const Compilation *c) { return arena_printf(c->arena, "%s.weights", c->out); }
 
-static const char *in_folder_of_out(const Build *b, const char *name)
+static bool publish_companions(Build *b)
 {
-    const char *slash = strrchr(b->c->out, '/');
-    return arena_printf(b->c->arena, "%.*s%s", slash ? (int)(slash - b->c->out) + 1 : 0, b->c->out, name);
+    Diags *diags = b->c->diags;
+    const char *manifest = manifest_path(b->c);
+    if (!out_publish(diags, file(b, "header.h"), header_path(b->c))
+        || !out_publish(diags, file(b, "manifest.json"), manifest))
+        return false;
+    if (b->replaces)
+        diag_report(diags, DIAG_MANIFEST_REPLACED, NULL, "%s was another model's and is now of %s: a folder has one; the "
+                    "library holds its own, too", manifest, b->c->graph->name);
+    return true;
 }
 
 static bool publish(Build *b, const char *output)
 {
     Diags *diags = b->c->diags;
-    const char *weights = arena_printf(b->c->arena, "%s.weights", b->c->out);
+    const char *weights = weights_path(b->c);
     if (!b->embed && !out_publish(diags, file(b, "weights"), weights))
         return false;
-    if (!is_kind(b, "exe") && (!out_publish(diags, file(b, "header.h"), beside(b, ".h"))
-                               || !out_publish(diags, file(b, "manifest.json"), in_folder_of_out(b, "manifest.json"))))
-        return false;
-    if (!out_publish(diags, output, b->c->out))
+    if ((!is_kind(b, "exe") && !publish_companions(b)) || !out_publish(diags, output, b->c->out))
         return false;
     if (b->embed)
         unlink(weights);      /* of an earlier build: it would only mislead */
     return true;
 }
 
-static bool choose_embedding(Build *b)
+/* ---- checks ---- */
+
+/* Its first letter; 0 after reporting. */
+static char embed_wanted(const Build *b)
 {
     const char *wanted = b->c->options->value[OPTION_EMBED];
-    if (!wanted || strcmp(wanted, "auto") == 0)
-        b->embed = !is_kind(b, "c") && b->c->plan->weights_len <= EMBED_MOST;
-    else if (strcmp(wanted, "no") == 0 || strcmp(wanted, "yes") == 0)
-        b->embed = *wanted == 'y';
-    else
+    if (!wanted)
+        wanted = "auto";
+    if (strcmp(wanted, "auto") != 0 && strcmp(wanted, "no") != 0 && strcmp(wanted, "yes") != 0)
         diag_report(b->c->diags, DIAG_USAGE, NULL, "`--embed %s`: expected yes, no or auto", wanted);
-    if (b->embed && is_kind(b, "c"))
+    else if (*wanted == 'y' && is_kind(b, "c"))
         diag_report(b->c->diags, DIAG_USAGE, NULL, "`--embed yes`: C source cannot hold the weights; they lie beside it");
-    return !diags_failed(b->c->diags);
+    else
+        return *wanted;
+    return 0;
 }
+
+static bool check_companion(const Compilation *c, const char *what, const char *path)
+{
+    if (strcmp(path, c->out) == 0)
+        diag_report(c->diags, DIAG_USAGE, NULL, "`-o %s` is the name that %s will have: choose another ending", c->out, what);
+    return strcmp(path, c->out) != 0 && driver_check_output(c, path);
+}
+
+static bool check_places(const Build *b)
+{
+    const Compilation *c = b->c;
+    if (strcmp(c->out, "-") == 0 || !*c->out) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "`-o %s`: --emit %s needs a file; only ir, plan and dot go to standard output",
+                    c->out, b->kind);
+        return false;
+    }
+    return driver_check_output(c, c->out) && driver_check_output(c, weights_path(c))
+        && (is_kind(b, "exe") || (check_companion(c, "its header", header_path(c))
+                                  && check_companion(c, "its manifest", manifest_path(c))))
+        && out_may_replace(c->diags, c->out);
+}
+
+bool artifact_check(Compilation *c, const char *kind)
+{
+    Build b = { .c = c, .kind = kind };
+    return embed_wanted(&b) && check_prefix(c->diags, c->options->value[OPTION_PREFIX]) && check_places(&b)
+        && (is_kind(&b, "c")
+            || toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc));
+}
+
+/* ---- the whole ---- */
 
 static bool build(Build *b)
 {
@@ -254,8 +317,9 @@ static bool build(Build *b)
 bool artifact_write(Compilation *c, const char *kind)
 {
     Build b = { .c = c, .kind = kind };
-    if (!choose_embedding(&b) || !out_may_replace(c->diags, c->out)
-        || (!is_kind(&b, "c") && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc))
+    char wanted = embed_wanted(&b);
+    b.embed = wanted == 'y' || (wanted == 'a' && !is_kind(&b, "c") && c->plan->weights_len <= EMBED_MOST);
+    if ((!is_kind(&b, "c") && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc))
         || !out_folder_make(c->arena, c->diags, c->out, &b.folder))
         return false;
     bool ok = build(&b);

@@ -2,20 +2,29 @@
 #include "driver.h"
 
 #include "build.h"
+#include "checks.h"
 #include "graph_read.h"
 #include "outfile.h"
 #include "passes/pass.h"
 #include "plan.h"
+#include "planned.h"
 
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
-static bool choose_target(Compilation *c)
+bool driver_is_graph(const char *path)
+{
+    size_t len = strlen(path);
+    return len > 5 && strcmp(path + len - 5, ".json") == 0;
+}
+
+bool driver_choose_target(Compilation *c)
 {
     const char *name = c->options->value[OPTION_TARGET];
     if (name && !target_from_name(name, &c->target)) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "unknown target `%s` (mossc targets lists them)", name);
+        if (!planned_report(c->diags, PLANNED_TARGET, name))
+            diag_report(c->diags, DIAG_USAGE, NULL, "unknown target `%s` (mossc targets lists them)", name);
         return false;
     }
     c->target = target_resolve(name ? c->target : TARGET_HOST);
@@ -32,16 +41,20 @@ static bool read_graph(Compilation *c)
     return !n || graph_set_modes(c->graph, c->diags, top_k, n);
 }
 
-/* The checkpoint named, or the one beside the graph, or random:0. */
+/* The checkpoint named, or that beside the graph, whether it is there or not. */
+static const char *checkpoint_path(const Compilation *c)
+{
+    if (c->options->value[OPTION_WEIGHTS])
+        return c->options->value[OPTION_WEIGHTS];
+    int len = (int)strlen(c->model);
+    return arena_printf(c->arena, "%.*s.safetensors", driver_is_graph(c->model) ? len - 5 : len, c->model);
+}
+
+/* The checkpoint, or random:0. */
 static const char *weights_source(const Compilation *c)
 {
-    const char *named = c->options->value[OPTION_WEIGHTS];
-    if (named)
-        return named;
-    size_t len = strlen(c->model);
-    int stem = len > 5 && strcmp(c->model + len - 5, ".json") == 0 ? (int)len - 5 : (int)len;
-    const char *beside = arena_printf(c->arena, "%.*s.safetensors", stem, c->model);
-    if (access(beside, F_OK) == 0)
+    const char *beside = checkpoint_path(c);
+    if (c->options->value[OPTION_WEIGHTS] || access(beside, F_OK) == 0)
         return beside;
     diag_report(c->diags, DIAG_WEIGHTS_RANDOM, NULL,
                 "no --weights and no %s: random:0 is used, and what the model says will be noise", beside);
@@ -88,13 +101,6 @@ static bool lower(Compilation *c)
     const char *after = c->options->value[OPTION_DUMP];
     c->module = build_module(c->arena, c->graph, c->dtypes);
     bool ok = passes_run(c->module, c->diags, after, &dump);
-    if (ok && after && !dump.len) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass", after);
-        diag_note(c->diags, NULL, "passes: build%s", "");
-        for (int i = 0; i < n_passes; i++)
-            diag_note(c->diags, NULL, "%s: %s", passes[i].name, passes[i].summary);
-        ok = false;
-    }
     if (dump.len)
         fputs(dump.data, stdout);
     text_free(&dump);
@@ -103,38 +109,78 @@ static bool lower(Compilation *c)
 
 static bool make_plan(Compilation *c)
 {
-    int64_t max_rss, threads;
-    if (!options_bytes(c->options, c->diags, OPTION_MAX_RSS, &max_rss)
-        || !options_int(c->options, c->diags, OPTION_CONTEXT, 1, INT32_MAX, 4096, &c->n_context)
-        || !options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, sysconf(_SC_NPROCESSORS_ONLN), &threads))
-        return false;
-    c->n_threads = (int)threads;
     c->plan = plan_module(c->arena, c->graph, c->module, c->target);
-    return !max_rss || plan_fits(c->plan, c->diags, max_rss, c->n_context, c->n_threads);
+    return !c->max_rss || plan_fits(c->plan, c->diags, c->max_rss, c->n_context, c->n_threads);
 }
 
-bool driver_plan(Compilation *c, bool need_weights)
+static bool read_numbers(Compilation *c)
 {
-    bool named = c->options->value[OPTION_WEIGHTS] != NULL;
-    return choose_target(c) && read_graph(c) && (!(need_weights || named) || open_weights(c)) && choose_dtypes(c)
-        && lower(c) && make_plan(c);
+    int64_t threads;
+    bool ok = options_bytes(c->options, c->diags, OPTION_MAX_RSS, &c->max_rss)
+        && options_int(c->options, c->diags, OPTION_CONTEXT, 1, INT32_MAX, 4096, &c->n_context)
+        && options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, sysconf(_SC_NPROCESSORS_ONLN), &threads);
+    c->n_threads = ok ? (int)threads : 0;
+    return ok;
 }
 
-/* --tokenizer: the only one built in turns bytes into ids, which a model of 256 ids can take. */
+static bool check_dump(const Compilation *c)
+{
+    const char *after = c->options->value[OPTION_DUMP];
+    bool found = !after || strcmp(after, "build") == 0;
+    for (int i = 0; i < n_passes && !found; i++)
+        found = strcmp(after, passes[i].name) == 0;
+    if (found)
+        return true;
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass", after);
+    diag_note(c->diags, NULL, "build: as built, before the first pass%s", "");
+    for (int i = 0; i < n_passes; i++)
+        diag_note(c->diags, NULL, "%s: %s", passes[i].name, passes[i].summary);
+    return false;
+}
+
+/* --tokenizer: the only one built in turns bytes into ids. */
 static bool check_tokenizer(const Compilation *c)
 {
     const char *tokenizer = c->options->value[OPTION_TOKENIZER];
-    if (!tokenizer)
+    if (!tokenizer || strcmp(tokenizer, "bytes") == 0)
         return true;
-    if (strcmp(tokenizer, "bytes") != 0) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--tokenizer %s`: expected bytes; a tokenizer file cannot be built in "
-                    "yet, such a model takes --tokens", tokenizer);
-        return false;
-    }
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--tokenizer %s`: expected bytes; a tokenizer file cannot be built in "
+                "yet, such a model takes --tokens", tokenizer);
+    return false;
+}
+
+/* What is wrong with the options is said before the graph is read and a checkpoint chosen, so that
+ * nothing is said about those in vain. */
+static bool check_options(Compilation *c)
+{
+    DType quant;
+    return driver_choose_target(c) && (!c->options->value[OPTION_QUANT] || parse_quant(c, &quant)) && read_numbers(c)
+        && check_dump(c) && check_tokenizer(c);
+}
+
+/* Bytes are ids for a model of 256 ids. */
+static bool check_vocabulary(const Compilation *c)
+{
+    if (!c->options->value[OPTION_TOKENIZER])
+        return true;
     if (c->graph->vocab_size != 256)
         diag_report(c->diags, DIAG_USAGE, NULL, "`--tokenizer bytes` needs vocab_size 256, the graph has %lld",
                     (long long)c->graph->vocab_size);
     return c->graph->vocab_size == 256;
+}
+
+static bool plan_model(Compilation *c, bool need_weights)
+{
+    bool named = c->options->value[OPTION_WEIGHTS] != NULL;
+    return read_graph(c) && check_vocabulary(c) && (!(need_weights || named) || open_weights(c)) && choose_dtypes(c)
+        && lower(c) && make_plan(c);
+}
+
+bool driver_plan(Compilation *c, bool need_weights) { return check_options(c) && plan_model(c, need_weights); }
+
+bool driver_check_output(const Compilation *c, const char *path)
+{
+    return check_not_input(c->diags, path, c->model) && check_not_input(c->diags, path, checkpoint_path(c));
 }
 
 static bool write_text(Compilation *c, void (*print)(const Compilation *, Text *))
@@ -161,14 +207,16 @@ bool driver_compile(Compilation *c, const char *emit)
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(emit, texts[i].name) == 0)
-            return driver_plan(c, false) && write_text(c, texts[i].print);
+            return check_options(c) && (!c->out || driver_check_output(c, c->out)) && plan_model(c, false)
+                && write_text(c, texts[i].print);
     if (!artifact_is_kind(emit)) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--emit %s`: expected exe, lib, obj, static, c, ir, plan or dot", emit);
+        if (!planned_report(c->diags, PLANNED_EMIT, emit))
+            diag_report(c->diags, DIAG_USAGE, NULL, "`--emit %s`: expected exe, lib, obj, static, c, ir, plan or dot", emit);
         return false;
     }
     if (!c->out) {
         diag_report(c->diags, DIAG_USAGE, NULL, "`-o OUT` is missing: where the artifact goes");
         return false;
     }
-    return driver_plan(c, true) && check_tokenizer(c) && artifact_write(c, emit);
+    return check_options(c) && artifact_check(c, emit) && plan_model(c, true) && artifact_write(c, emit);
 }

@@ -22,17 +22,25 @@ typedef struct {
     DType *dtypes;           /* of each tensor as stored */
     Module *module;
     Plan *plan;
-    int64_t n_context;
+    int64_t n_context, max_rss;   /* max_rss 0: any */
     int n_threads;
 } Compilation;
 
+/* Is it a graph, by its name, and not an artifact? */
+bool driver_is_graph(const char *path);
+/* --target to c->target. False after reporting. */
+bool driver_choose_target(Compilation *c);
+/* May `path` be written, and is no input? False after reporting. */
+bool driver_check_output(const Compilation *c, const char *path);
 /* Everything up to the plan. `need_weights`: open the checkpoint even if none was named. */
 bool driver_plan(Compilation *c, bool need_weights);
 /* The whole of `mossc compile`. `emit` overrides --emit. */
 bool driver_compile(Compilation *c, const char *emit);
 
-/* artifact.c: write an artifact of kind exe, lib, obj, static or c to c->out. */
+/* artifact.c: write an artifact of kind exe, lib, obj, static or c to c->out. `check`, before anything
+ * is read: can the options and the places it goes to be right? c->target is chosen. */
 bool artifact_is_kind(const char *kind);
+bool artifact_check(Compilation *c, const char *kind);
 bool artifact_write(Compilation *c, const char *kind);
 
 #endif

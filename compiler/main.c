@@ -5,6 +5,7 @@
 #include "inspect.h"
 #include "params.h"
 #include "plan.h"
+#include "planned.h"
 #include "run_command.h"
 #include "../codegen/codegen.h"
 
@@ -46,9 +47,10 @@ static int inspect_command(Compilation *c, const char *name)
     (void)name;
     Text text = { 0 };
     Inspection inspection;
-    size_t len = strlen(c->model);
-    bool graph = len > 5 && strcmp(c->model + len - 5, ".json") == 0;
-    if (graph ? !driver_plan(c, false) : !inspect_artifact(c->arena, c->diags, c->model, MANIFEST_MARK, &inspection))
+    bool graph = driver_is_graph(c->model);
+    if (graph ? !driver_plan(c, false)
+              : !options_suit_artifact(c->options, c->diags)
+                    || !inspect_artifact(c->arena, c->diags, c->model, MANIFEST_MARK, &inspection))
         return 0;
     if (graph)
         inspection = inspect_plan(c->plan);
@@ -140,9 +142,37 @@ static int help_command(int i)
     Text text = { 0 };
     text_printf(&text, "usage: mossc %s %s\n%s\n\n", commands[i].name, commands[i].arguments, commands[i].summary);
     options_help(commands[i].command, &text);
+    if (commands[i].command == COMMAND_COMPILE)
+        text_printf(&text, "\nWithout -o, --emit ir, plan and dot go to standard output.\n");
     if (commands[i].command == COMMAND_RUN)
         text_printf(&text, "\nEvery other option goes to the artifact; ARTIFACT %s --help lists them.\n", commands[i].name);
     return print_and_free(&text);
+}
+
+/* Prints what was reported, lets everything go and gives the exit code: `code`, or an error's. */
+static int end(Compilation *c, int code)
+{
+    Text text = { 0 };
+    diags_print(c->diags, &text);
+    fputs(text.len ? text.data : "", stderr);
+    text_free(&text);
+    if (diags_exit_code(c->diags))
+        code = diags_exit_code(c->diags);
+    if (c->weights)
+        weights_close(c->weights);
+    arena_free(c->arena);
+    return code;
+}
+
+static int unknown_command(const char *name)
+{
+    Arena *arena = arena_new();
+    Compilation c = { .arena = arena, .diags = diags_new(arena) };
+    bool planned = planned_report(c.diags, PLANNED_COMMAND, name);
+    if (!planned)
+        diag_report(c.diags, DIAG_USAGE, NULL, "unknown command `%s`", name);
+    int code = end(&c, 0);
+    return planned ? code : help(stderr);
 }
 
 static int run(int i, int argc, char **argv)
@@ -166,16 +196,7 @@ static int run(int i, int argc, char **argv)
     errno = 0;
     if (fflush(stdout) != 0 || ferror(stdout))
         diag_report(c.diags, DIAG_FILE_WRITE, NULL, "standard output: %s", strerror(errno ? errno : EIO));
-    Text text = { 0 };
-    diags_print(c.diags, &text);
-    fputs(text.len ? text.data : "", stderr);
-    text_free(&text);
-    if (diags_exit_code(c.diags))
-        code = diags_exit_code(c.diags);
-    if (c.weights)
-        weights_close(c.weights);
-    arena_free(arena);
-    return code;
+    return end(&c, code);
 }
 
 int main(int argc, char **argv)
@@ -190,6 +211,5 @@ int main(int argc, char **argv)
     for (int i = 0; i < N_COMMANDS; i++)
         if (strcmp(name, commands[i].name) == 0)
             return run(i, argc - 2, argv + 2);
-    fprintf(stderr, "mossc: error[usage]: unknown command `%s`\n", name);
-    return help(stderr);
+    return unknown_command(name);
 }

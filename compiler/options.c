@@ -1,12 +1,15 @@
 /* Command lines of mossc, from options.def. A bad command line is a usage diagnostic. */
 #include "options.h"
 
+#include "planned.h"
+
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { COMPILE = COMMAND_COMPILE, RUN = COMMAND_RUN, PARAMS = COMMAND_PARAMS, INSPECT = COMMAND_INSPECT,
-       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT };
+       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT,
+       BUILT = 1 << 20 };      /* also where a program is given that is compiled already */
 
 static const struct { int commands; const char *brief, *name, *metavar, *help; } rows[N_OPTIONS] = {
 #define OPTION(id, commands, brief, name, metavar, help) { commands, brief, name, metavar, help },
@@ -47,13 +50,18 @@ bool options_parse(Options *options, Diags *diags, Command command, int argc, ch
         const char *value;
         int id = argv[i][0] == '-' && argv[i][1] ? find_option(command, argv[i], &value) : -1;
         if (id < 0 && argv[i][0] == '-' && argv[i][1] && command != COMMAND_RUN) {
-            diag_report(diags, DIAG_USAGE, NULL, "unknown option `%s` (--help lists them)", argv[i]);
+            if (!planned_report(diags, PLANNED_OPTION, argv[i]))
+                diag_report(diags, DIAG_USAGE, NULL, "unknown option `%s` (--help lists them)", argv[i]);
             return false;
         }
         if (id < 0) {
             if (!keep_rest(options, diags, argv[i]))
                 return false;
             continue;
+        }
+        if (!rows[id].metavar && value) {
+            diag_report(diags, DIAG_USAGE, NULL, "`%s` takes no value, found `%s`", rows[id].name, value);
+            return false;
         }
         if (rows[id].metavar && !value)
             value = i + 1 < argc ? argv[++i] : NULL;
@@ -62,6 +70,18 @@ bool options_parse(Options *options, Diags *diags, Command command, int argc, ch
             return false;
         }
         options->value[id] = value ? value : "";
+    }
+    return true;
+}
+
+bool options_suit_artifact(const Options *options, Diags *diags)
+{
+    for (int i = 0; i < N_OPTIONS; i++) {
+        if (!options->value[i] || !(rows[i].commands & COMPILE) || (rows[i].commands & BUILT))
+            continue;
+        diag_report(diags, DIAG_USAGE, NULL, "`%s` says how to compile a MODEL.json: it changes nothing in `%s`, which is "
+                    "compiled already", rows[i].name, options->rest[0]);
+        return false;
     }
     return true;
 }

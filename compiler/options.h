@@ -25,6 +25,8 @@ typedef struct {
 
 /* argv[0] is the first argument after the command's name. False after reporting. */
 bool options_parse(Options *options, Diags *diags, Command command, int argc, char **argv);
+/* Where the model is an artifact, rest[0]: is no option given that only compiling takes? False after reporting. */
+bool options_suit_artifact(const Options *options, Diags *diags);
 void options_help(Command command, Text *out);
 
 /* Values; a missing option gives `absent`. False after reporting a bad one. */

@@ -3,8 +3,10 @@
  */
 #include "run_command.h"
 
+#include "artifact_options.h"
 #include "interrupt.h"
 #include "outfile.h"
+#include "../codegen/codegen.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -28,23 +30,42 @@ static int execute(Compilation *c, const char *program, const char *command)
     return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
-static bool is_graph(const char *path)
+/* All that would stop the artifact at once: compiling takes a while, and would be in vain. */
+static bool can_execute(Compilation *c, const char *command)
 {
-    size_t len = strlen(path);
-    return len > 5 && strcmp(path + len - 5, ".json") == 0;
+    Text table = { 0 };
+    Bundle bundle = { 0 };
+    bundle_file(&bundle, "options.def", &table);
+    bool ok = artifact_options_check(c->diags, table.data, command, c->options->rest + 1, c->options->n_rest - 1);
+    text_free(&table);
+    if (!ok || !driver_choose_target(c))
+        return false;
+    if (!target_runs_here(c->target))
+        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s (mossc targets)",
+                    target_info(c->target)->name);
+    return target_runs_here(c->target);
+}
+
+static int run_artifact(Compilation *c, const char *command)
+{
+    if (c->model[0] == '-')
+        diag_report(c->diags, DIAG_USAGE, NULL, "`%s` is not known before MODEL.json or ARTIFACT, which come first", c->model);
+    if (c->model[0] == '-' || !options_suit_artifact(c->options, c->diags))
+        return -1;
+    return execute(c, strchr(c->model, '/') ? c->model : arena_printf(c->arena, "./%s", c->model), command);
 }
 
 int run_command(Compilation *c, const char *command)
 {
-    if (!is_graph(c->model)) {
-        const char *path = strchr(c->model, '/') ? c->model : arena_printf(c->arena, "./%s", c->model);
-        return execute(c, path, command);
-    }
+    if (!driver_is_graph(c->model))
+        return run_artifact(c, command);
     const char *tmp = getenv("TMPDIR");
     OutFolder folder;
-    if (!out_folder_make(c->arena, c->diags, arena_printf(c->arena, "%s/mossc", tmp && *tmp ? tmp : "/tmp"), &folder))
+    if (!can_execute(c, command)
+        || !out_folder_make(c->arena, c->diags, arena_printf(c->arena, "%s/mossc", tmp && *tmp ? tmp : "/tmp"), &folder))
         return -1;
-    c->out = out_folder_file(c->arena, &folder, "model");
+    /* The name that its messages begin with. */
+    c->out = out_folder_file(c->arena, &folder, arena_printf(c->arena, "mossc %s", command));
     int code = -1;
     if (driver_compile(c, "exe")) {
         Text warnings = { 0 };
