@@ -162,4 +162,42 @@ KERNEL_INLINE vi vdot4(vi sum, vi weights, vi activations)
 #endif
 }
 
+/* Lane by lane, sum + Σ of eight products of a q4 row with the activations of its k 0 … 3 and 4 … 7. */
+KERNEL_INLINE vi vdot8(vi sum, vi weights, vi first, vi second)
+{
+    const vi lo = vnibbles_lo(weights), hi = vnibbles_hi(weights);
+#if LANES == 16 && !DOT_OFFSET && defined __AVX512BW__
+    /* Nibbles need no sign, and four products of theirs fit into 16 bits. */
+    const __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16((__m512i)lo, (__m512i)first),
+                                           _mm512_maddubs_epi16((__m512i)hi, (__m512i)second));
+    return sum + (vi)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
+#elif LANES == 8 && !DOT_OFFSET
+    const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)lo, (__m256i)first),
+                                           _mm256_maddubs_epi16((__m256i)hi, (__m256i)second));
+    return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
+#else
+    return vdot4(vdot4(sum, lo, first), hi, second);
+#endif
+}
+
+/* vdot4 with row r of a group's activations; r and rows are constant. */
+KERNEL_INLINE vi vdot4_row(vi sum, vi weights, const int8_t *a /* [rows][4] */, const int r, const int rows)
+{
+#if defined __aarch64__ && defined __ARM_FEATURE_DOTPROD
+    /* The instruction takes a lane of four rows' bytes: one load instead of four broadcasts. */
+    if (r / 4 * 4 + 4 <= rows) {
+        const int8x16_t w = (int8x16_t)weights, four = (int8x16_t)viload(a + r / 4 * 16);
+        switch (r % 4) {
+        case 0: return vdotq_laneq_s32(sum, w, four, 0);
+        case 1: return vdotq_laneq_s32(sum, w, four, 1);
+        case 2: return vdotq_laneq_s32(sum, w, four, 2);
+        case 3: return vdotq_laneq_s32(sum, w, four, 3);
+        }
+    }
+#else
+    (void)rows;
+#endif
+    return vdot4(sum, weights, vbroadcast4(a + 4 * r));
+}
+
 #endif

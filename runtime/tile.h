@@ -77,9 +77,8 @@ KERNEL_INLINE void dot_tile_body(const int rows, int32_t *sums, const int8_t *a,
         const vi b_lo = viload(b), b_hi = viload(b + 4 * LANES);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            const vi x = vbroadcast4(a + 4 * r);
-            lo[r] = vdot4(lo[r], b_lo, x);
-            hi[r] = vdot4(hi[r], b_hi, x);
+            lo[r] = vdot4_row(lo[r], b_lo, a, r, rows);
+            hi[r] = vdot4_row(hi[r], b_hi, a, r, rows);
         }
     }
     UNROLL

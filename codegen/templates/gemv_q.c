@@ -58,10 +58,7 @@ KERNEL(gemv_q)(
                     UNROLL
                     for (int j = 0; j < 8; j++) {
                         const vi w = viload(panels + (size_t)(j / 2) * panel_len + (size_t)(1 + k) * row_len + (size_t)(j % 2) * LANES * 4);
-                        if (weight_dtype == WEIGHT_Q4)
-                            sum[j] = vdot4(vdot4(sum[j], vnibbles_lo(w), a), vnibbles_hi(w), b);
-                        else
-                            sum[j] = vdot4(sum[j], w, a);
+                        sum[j] = weight_dtype == WEIGHT_Q4 ? vdot8(sum[j], w, a, b) : vdot4(sum[j], w, a);
                     }
                 }
             } else {
@@ -71,10 +68,7 @@ KERNEL(gemv_q)(
                     UNROLL
                     for (int j = 0; j < 2; j++) {
                         const vi w = viload(panels + (size_t)(1 + k) * row_len + (size_t)j * LANES * 4);
-                        if (weight_dtype == WEIGHT_Q4)
-                            sum[j] = vdot4(vdot4(sum[j], vnibbles_lo(w), a), vnibbles_hi(w), b);
-                        else
-                            sum[j] = vdot4(sum[j], w, a);
+                        sum[j] = weight_dtype == WEIGHT_Q4 ? vdot8(sum[j], w, a, b) : vdot4(sum[j], w, a);
                     }
                 }
             }

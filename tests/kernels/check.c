@@ -416,14 +416,14 @@ static void check_quantize(int row, int n_in)
     end_case();
 }
 
-/* vdot4 on random bytes and all pairs of extremes; the weights as stored: q8, then nibbles. */
+/* vdot4 and vdot8 on random bytes and all pairs of extremes; the weights as stored: q8, then nibbles. */
 static void check_dot(void)
 {
     case_name = "vdot4";
     case_row = 0;
     seed = 1;
     for (int rep = 0; rep < 4000; rep++) {
-        int8_t x[4], weights[4 * LANES];
+        int8_t x[4], minus[4], weights[4 * LANES];
         int32_t start[LANES], got[LANES], want[LANES];
         const int nibbles = rep & 1;
         for (int i = 0; i < 4; i++)
@@ -438,7 +438,18 @@ static void check_dot(void)
             want[i / 4] += stored * x[i % 4];
         }
         vistore(got, vdot4(viload(start), viload(weights), vbroadcast4(x)));
-        if (memcmp(got, want, sizeof got) != 0) {
+        int wrong = memcmp(got, want, sizeof got) != 0;
+        if (nibbles) {                     /* as the low ones; the high ones are what is left to 15 */
+            for (int i = 0; i < 4 * LANES; i++) {
+                want[i / 4] += (15 - weights[i]) * -x[i % 4];
+                weights[i] = (int8_t)(weights[i] | (15 - weights[i]) << 4);
+            }
+            for (int i = 0; i < 4; i++)
+                minus[i] = (int8_t)-x[i];
+            vistore(got, vdot8(viload(start), viload(weights), vbroadcast4(x), vbroadcast4(minus)));
+            wrong |= memcmp(got, want, sizeof got) != 0;
+        }
+        if (wrong) {
             fail("wrong sum");
             return;
         }
