@@ -200,4 +200,32 @@ KERNEL_INLINE vi vdot4_row(vi sum, vi weights, const int8_t *a /* [rows][4] */, 
     return vdot4(sum, weights, vbroadcast4(a + 4 * r));
 }
 
+/* Rows of activations by groups of four k, as a tile reads them: 4 x 4 groups at a time. */
+KERNEL_INLINE void dot_pack(int8_t *tile /* [n_groups][rows][4] */, const int8_t *const *from /* [rows] */,
+                            const int rows, int n_groups)
+{
+    typedef int32_t quad __attribute__((vector_size(16), aligned(4), may_alias));
+    const int whole = rows / 4 * 4;
+    for (int r = 0; r < whole; r += 4) {
+        int g = 0;
+        for (; g + 4 <= n_groups; g += 4) {
+            const quad a = *(const quad *)(from[r] + 4 * g), b = *(const quad *)(from[r + 1] + 4 * g);
+            const quad c = *(const quad *)(from[r + 2] + 4 * g), d = *(const quad *)(from[r + 3] + 4 * g);
+            const quad ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+            const quad ef = __builtin_shufflevector(a, b, 2, 6, 3, 7), gh = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+            int8_t *to = tile + ((size_t)g * (size_t)rows + (size_t)r) * 4;
+            *(quad *)to = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+            *(quad *)(to + 4 * rows) = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+            *(quad *)(to + 8 * rows) = __builtin_shufflevector(ef, gh, 0, 1, 4, 5);
+            *(quad *)(to + 12 * rows) = __builtin_shufflevector(ef, gh, 2, 3, 6, 7);
+        }
+        for (; g < n_groups; g++)
+            for (int i = r; i < r + 4; i++)
+                memcpy(tile + ((size_t)g * (size_t)rows + (size_t)i) * 4, from[i] + 4 * g, 4);
+    }
+    for (int r = whole; r < rows; r++)
+        for (int g = 0; g < n_groups; g++)
+            memcpy(tile + ((size_t)g * (size_t)rows + (size_t)r) * 4, from[r] + 4 * g, 4);
+}
+
 #endif

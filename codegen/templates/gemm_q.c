@@ -51,20 +51,22 @@ KERNEL(gemm_q)(
 
             for (int row = 0, rows; row < n_rows; row += rows) {
                 rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
-                int8_t *tile = pack + (size_t)row * n_groups * 4;      /* [n_groups][rows][4] */
+                const int8_t *from[tile_rows];
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
                     const int pair = n_experts == 1 ? taken : slots[taken];
                     const int token = n_experts == 1 ? pair : pair / top_k;
-                    const int8_t *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
-                    for (int g = 0; g < n_groups; g++)
-                        memcpy(tile + ((size_t)g * rows + r) * 4, from + (size_t)g * 4, 4);
+                    from[r] = in + (size_t)(in_pairs ? pair : token) * in_stride;
                     to[row + r] = out + (size_t)(out_pairs ? pair : token) * out_stride;
                     gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
-                    scale[row + r] = dot_row_scale(from, n_in);
-                    start[row + r] = -dot_offset(weight_dtype) * dot_row_sum(from, n_in);
+                    scale[row + r] = dot_row_scale(from[r], n_in);
+                    start[row + r] = -dot_offset(weight_dtype) * dot_row_sum(from[r], n_in);
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
+                if (rows == tile_rows)
+                    dot_pack(pack + (size_t)row * n_groups * 4, from, tile_rows, n_groups);
+                else
+                    dot_pack(pack + (size_t)row * n_groups * 4, from, tail_rows, n_groups);
             }
 
             for (int p = panel_begin; p < panel_end; p++) {
@@ -85,8 +87,8 @@ KERNEL(gemm_q)(
                         }
                     data = unpacked;
                 }
-                const float *from = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
-                const vf from_lo = has_bias ? vload(from) : vset(0), from_hi = has_bias ? vload(from + LANES) : vset(0);
+                const float *base = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
+                const vf base_lo = has_bias ? vload(base) : vset(0), base_hi = has_bias ? vload(base + LANES) : vset(0);
 
                 /* Every tile fetches its share of the next panel. */
                 const size_t step = panel_len / n_groups / ((n_rows + tile_rows - 1) / tile_rows);
@@ -105,15 +107,16 @@ KERNEL(gemm_q)(
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
                         const int32_t *sum = sums + r * panel;
-                        const vf g = vset(gate[row + r]), s = vset(scale[row + r]);
-                        const vf lo = vfma(vfloat(viload(sum)), vload(scales) * s, from_lo);
-                        const vf hi = vfma(vfloat(viload(sum + LANES)), vload(scales + LANES) * s, from_hi);
+                        const int begins = n_experts == 1 || out_pairs ? !accumulate : fresh[row + r];
+                        const vf g = vset(n_experts == 1 || out_pairs ? 1 : gate[row + r]), s = vset(scale[row + r]);
+                        const vf lo = vfma(vfloat(viload(sum)), vload(scales) * s, base_lo);
+                        const vf hi = vfma(vfloat(viload(sum + LANES)), vload(scales + LANES) * s, base_hi);
                         if (whole) {
-                            vstore(o, vfma(g, lo, fresh[row + r] ? vset(0) : vload(o)));
-                            vstore(o + LANES, vfma(g, hi, fresh[row + r] ? vset(0) : vload(o + LANES)));
+                            vstore(o, vfma(g, lo, begins ? vset(0) : vload(o)));
+                            vstore(o + LANES, vfma(g, hi, begins ? vset(0) : vload(o + LANES)));
                         } else {
-                            vstore_part(o, vfma(g, lo, fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, vfma(g, hi, fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                            vstore_part(o, vfma(g, lo, begins ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, vfma(g, hi, begins ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
                         }
                     }
                 }
