@@ -67,13 +67,14 @@ static void fake_note(const moss_run *run, int decode)
 }
 
 /* State: running hash, tokens seen; then, with full attention, the hash after each token. */
-static void fake_fold(const moss_run *run)
+static void fake_fold(const moss_run *run, int32_t sequence)
 {
-    uint64_t *state = (void *)run->states[0], *terms = (void *)run->shared;
-    uint64_t seen = state[1];
-    if (seen != (uint64_t)run->positions[0])
+    const int32_t length = run->n_tokens / run->n_sequences;
+    uint64_t *state = (void *)run->states[sequence];
+    uint64_t *terms = (uint64_t *)(void *)run->shared + sequence * length, seen = state[1];
+    if (seen != (uint64_t)run->positions[sequence])
         abort();
-    for (int32_t i = 0; i < run->n_tokens; i++, seen++) {
+    for (int32_t i = 0; i < length; i++, seen++) {
         if (moss_program_data.full_attention) {
             if ((int64_t)seen >= run->n_context)
                 abort();
@@ -96,7 +97,8 @@ static void fake_forward(const moss_run *run, int thread, int decode)
         terms[i] = *own * (1 + run->weights[run->tokens[i] % FAKE_DATA_LEN]);
     moss_barrier_wait(run->barrier);
     if (thread == 0)
-        fake_fold(run);
+        for (int32_t s = 0; s < run->n_sequences; s++)
+            fake_fold(run, s);
     moss_barrier_wait(run->barrier);
     for (int32_t i = 0; i < run->n_logits; i++) {
         const uint64_t hash = terms[run->n_tokens - run->n_logits + i];

@@ -126,7 +126,7 @@ static void test_help(void)
 {
     static const struct { const char *command, *has, *lacks; } cases[] = {
         { "run", "--top-k K", "--repetitions" },
-        { "bench", "sequences, run in turn", "--top-k" },
+        { "bench", "generation together", "--top-k" },
         { "eval", "each starts from an empty state (default: 256)", "--temp" },
         { "info", "--json", "--threads" },
     };
