@@ -162,22 +162,34 @@ KERNEL_INLINE vi vdot4(vi sum, vi weights, vi activations)
 #endif
 }
 
-/* Lane by lane, sum + Σ of eight products of a q4 row with the activations of its k 0 … 3 and 4 … 7. */
-KERNEL_INLINE vi vdot8(vi sum, vi weights, vi first, vi second)
+/* Can two steps of nibbles share their widening to 32 bits? Without a dot instruction they can: their
+ * products need no sign, and four of them fit into 16 bits. */
+#if !DOT_OFFSET && (LANES == 8 || (LANES == 16 && defined __AVX512BW__))
+#define DOT_BY_PAIRS 1
+#else
+#define DOT_BY_PAIRS 0
+#endif
+
+/* Lane by lane, sum + Σ of eight products: unpacked nibbles with activations, twice four. */
+KERNEL_INLINE vi vdot4_twice(vi sum, vi lo, vi hi, vi first, vi second)
 {
-    const vi lo = vnibbles_lo(weights), hi = vnibbles_hi(weights);
-#if LANES == 16 && !DOT_OFFSET && defined __AVX512BW__
-    /* Nibbles need no sign, and four products of theirs fit into 16 bits. */
+#if DOT_BY_PAIRS && LANES == 16
     const __m512i pairs = _mm512_add_epi16(_mm512_maddubs_epi16((__m512i)lo, (__m512i)first),
                                            _mm512_maddubs_epi16((__m512i)hi, (__m512i)second));
     return sum + (vi)_mm512_madd_epi16(pairs, _mm512_set1_epi16(1));
-#elif LANES == 8 && !DOT_OFFSET
+#elif DOT_BY_PAIRS
     const __m256i pairs = _mm256_add_epi16(_mm256_maddubs_epi16((__m256i)lo, (__m256i)first),
                                            _mm256_maddubs_epi16((__m256i)hi, (__m256i)second));
     return sum + (vi)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 #else
     return vdot4(vdot4(sum, lo, first), hi, second);
 #endif
+}
+
+/* The same of a q4 row with the activations of its k 0 … 3 and 4 … 7. */
+KERNEL_INLINE vi vdot8(vi sum, vi weights, vi first, vi second)
+{
+    return vdot4_twice(sum, vnibbles_lo(weights), vnibbles_hi(weights), first, second);
 }
 
 /* vdot4 with row r of a group's activations; r and rows are constant. */

@@ -64,14 +64,25 @@ KERNEL_INLINE void product_tile(const int rows, float *sums, const float *a, con
 
 /* sums [rows][2 LANES] = start [rows] + Σ_k a [n_groups][rows][4] b [n_groups][2 LANES][4], four k a
  * group; meanwhile `step` bytes a group are fetched from `ahead` on. */
-KERNEL_INLINE void dot_tile_body(const int rows, int32_t *sums, const int8_t *a, const int8_t *b, const int32_t *start,
-                                 int n_groups, const void *weights, size_t ahead, size_t step)
+KERNEL_INLINE void dot_tile_body(const int rows, const int by_pairs, int32_t *sums, const int8_t *a, const int8_t *b,
+                                 const int32_t *start, int n_groups, const void *weights, size_t ahead, size_t step)
 {
     vi lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
     UNROLL
     for (int r = 0; r < rows; r++)
         lo[r] = hi[r] = viset(start[r]);
-    for (int g = 0; g < n_groups; g++, a += 4 * rows, b += 8 * LANES, ahead += step) {
+    for (int g = 0; by_pairs && g < n_groups; g += 2, a += 8 * rows, b += 16 * LANES, ahead += 2 * step) {
+        prefetch_l2(weights, ahead);
+        prefetch_l2(weights, ahead + step);
+        const vi b_lo = viload(b), b_hi = viload(b + 4 * LANES), c_lo = viload(b + 8 * LANES), c_hi = viload(b + 12 * LANES);
+        UNROLL
+        for (int r = 0; r < rows; r++) {
+            const vi x = vbroadcast4(a + 4 * r), y = vbroadcast4(a + 4 * (rows + r));
+            lo[r] = vdot4_twice(lo[r], b_lo, c_lo, x, y);
+            hi[r] = vdot4_twice(hi[r], b_hi, c_hi, x, y);
+        }
+    }
+    for (int g = 0; !by_pairs && g < n_groups; g++, a += 4 * rows, b += 8 * LANES, ahead += step) {
         prefetch_l2(weights, ahead);          /* a step of few rows is two lines */
         prefetch_l2(weights, ahead + step / 2);
         const vi b_lo = viload(b), b_hi = viload(b + 4 * LANES);
@@ -93,16 +104,28 @@ KERNEL_INLINE void dot_tile_body(const int rows, int32_t *sums, const int8_t *a,
                                                                const int32_t *start, int n_groups,          \
                                                                const void *weights, size_t ahead, size_t step) \
     {                                                                                                       \
-        dot_tile_body(n, sums, a, b, start, n_groups, weights, ahead, step);                                \
+        dot_tile_body(n, 0, sums, a, b, start, n_groups, weights, ahead, step);                             \
+    }                                                                                                       \
+    static __attribute__((noinline, unused)) void pair_tile_##n(int32_t *sums, const int8_t *a, const int8_t *b, \
+                                                                const int32_t *start, int n_groups,         \
+                                                                const void *weights, size_t ahead, size_t step) \
+    {                                                                                                       \
+        dot_tile_body(n, 1, sums, a, b, start, n_groups, weights, ahead, step);                             \
     }
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #undef TILE
 
-/* The same of a constant number of rows, 1 to 14. */
-KERNEL_INLINE void dot_tile(const int rows, int32_t *sums, const int8_t *a, const int8_t *b, const int32_t *start,
-                            int n_groups, const void *weights, size_t ahead, size_t step)
+/* The same of a constant number of rows, 1 to 14; nibbles, a constant too, come in an even number of groups. */
+KERNEL_INLINE void dot_tile(const int rows, const int nibbles, int32_t *sums, const int8_t *a, const int8_t *b,
+                            const int32_t *start, int n_groups, const void *weights, size_t ahead, size_t step)
 {
-#define TILE(n) case n: dot_tile_##n(sums, a, b, start, n_groups, weights, ahead, step); break;
+#define TILE(n)                                                                       \
+    case n:                                                                           \
+        if (DOT_BY_PAIRS && nibbles)                                                  \
+            pair_tile_##n(sums, a, b, start, n_groups, weights, ahead, step);         \
+        else                                                                          \
+            dot_tile_##n(sums, a, b, start, n_groups, weights, ahead, step);          \
+        break;
     switch (rows) {
         TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
     default: __builtin_unreachable();

@@ -101,9 +101,9 @@ KERNEL(gemm_q)(
                         for (size_t line = 0; line < panel * sizeof *out; line += 64)
                             prefetch(to[row + r] + column, line);
                     if (rows == tile_rows)
-                        dot_tile(tile_rows, sums, a, data, start + row, n_groups, weights, ahead, step);
+                        dot_tile(tile_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
                     else
-                        dot_tile(tail_rows, sums, a, data, start + row, n_groups, weights, ahead, step);
+                        dot_tile(tail_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
                         const int32_t *sum = sums + r * panel;
