@@ -341,6 +341,8 @@ static void write_opening(const Plan *plan, Text *out)
     text_printf(out, " * cc -std=c17 -D_GNU_SOURCE -O2 -ffp-contract=fast %s\n", target->flags);
     text_printf(out, " * Weights: %lld bytes packed, %d layers of %d shapes; chunks of %d tokens.\n */\n\n",
                 (long long)plan->weights_len, plan->n_layers, plan->n_blocks - 1, plan->chunk);
+    text_printf(out, "_Static_assert(LANES == %d && DOT_OFFSET == %d, \"compiled with other flags than the weights are packed for\");\n\n",
+                target->lanes, target->dot_offset);
 }
 
 void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
