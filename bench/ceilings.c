@@ -1,10 +1,10 @@
-/* The machine's ceilings, for the figures beside them: fp32 FMA peak and read bandwidth.
+/* The machine's ceilings, for the figures beside them: fp32 FMA peak, int8 dot peak, read bandwidth.
  *
  * Usage: bench_ceilings [THREADS]. Prints one CSV row a number of threads: threads, GFLOP/s, GB/s,
- * each the median of 9 runs of all threads together. Build for the machine at hand
+ * GOP/s of int8, each the median of 9 runs of all threads together. Build for the machine at hand
  * (-march=native). A read goes over 512 MiB a thread, beyond any cache but the largest servers'.
  */
-#include "../runtime/simd.h"
+#include "../runtime/dot.h"
 
 #include <pthread.h>
 #include <stdio.h>
@@ -17,12 +17,14 @@ static const long fma_steps = 20000000;
 
 typedef struct {
     pthread_barrier_t *start;
-    const float *buffer;     /* read_len bytes; NULL: multiply instead */
+    float (*work)(const float *);
+    const float *buffer;     /* read_len bytes, for read_all */
     float result;            /* so that nothing is optimised away */
 } Worker;
 
-static float multiply(void)
+static float multiply(const float *unused)
 {
+    (void)unused;
     vf sum[CHAINS], x = vset(0.999f), y = vset(1e-3f);
     UNROLL
     for (int j = 0; j < CHAINS; j++)
@@ -38,6 +40,26 @@ static float multiply(void)
     for (int j = 1; j < CHAINS; j++)
         all += sum[j];
     return vsum(all);
+}
+
+static float multiply_int8(const float *unused)
+{
+    (void)unused;
+    vi sum[CHAINS], x = viset(0x01010101), y = viset(0x02030201);
+    UNROLL
+    for (int j = 0; j < CHAINS; j++)
+        sum[j] = viset(j);
+    for (long i = 0; i < fma_steps / 4; i++) {
+        __asm__ volatile("" ::: "memory");
+        UNROLL
+        for (int j = 0; j < CHAINS; j++)
+            sum[j] = vdot4(sum[j], x, y);
+    }
+    vi all = sum[0];
+    UNROLL
+    for (int j = 1; j < CHAINS; j++)
+        all += sum[j];
+    return (float)all[0];
 }
 
 static float read_all(const float *p)
@@ -56,7 +78,7 @@ static void *work(void *argument)
     Worker *worker = argument;
     for (int i = 0; i < RUNS; i++) {
         pthread_barrier_wait(worker->start);
-        worker->result += worker->buffer ? read_all(worker->buffer) : multiply();
+        worker->result += worker->work(worker->buffer);
         pthread_barrier_wait(worker->start);
     }
     return NULL;
@@ -69,7 +91,7 @@ static int by_value(const void *a, const void *b)
 }
 
 /* Median seconds of a run of n threads. */
-static double measure(int n, float **buffers)
+static double measure(int n, float (*task)(const float *), float **buffers)
 {
     pthread_barrier_t start;
     pthread_t threads[MAX_THREADS];
@@ -77,7 +99,7 @@ static double measure(int n, float **buffers)
     double seconds[RUNS];
     pthread_barrier_init(&start, NULL, (unsigned)n + 1);
     for (int i = 0; i < n; i++) {
-        workers[i] = (Worker){ &start, buffers ? buffers[i] : NULL, 0 };
+        workers[i] = (Worker){ &start, task, buffers[i], 0 };
         pthread_create(&threads[i], NULL, work, &workers[i]);
     }
     for (int i = 0; i < RUNS; i++) {
@@ -112,12 +134,13 @@ int main(int argc, char **argv)
         for (size_t j = 0; j < read_len / sizeof(float); j++)
             buffers[i][j] = (float)(j & 7);
     }
-    puts("threads,gflops,gbytes");
+    puts("threads,gflops,gbytes,gops_int8");
     for (int n = 1; n <= most; n++) {
         double flop = 2.0 * LANES * CHAINS * (double)(fma_steps / 4) * n;
-        double gflops = flop / measure(n, NULL) * 1e-9;
-        double gbytes = (double)read_len * n / measure(n, buffers) * 1e-9;
-        printf("%d,%.1f,%.2f\n", n, gflops, gbytes);
+        double gflops = flop / measure(n, multiply, buffers) * 1e-9;
+        double gops = 4 * flop / measure(n, multiply_int8, buffers) * 1e-9;
+        double gbytes = (double)read_len * n / measure(n, read_all, buffers) * 1e-9;
+        printf("%d,%.1f,%.2f,%.1f\n", n, gflops, gbytes, gops);
     }
     return 0;
 }

@@ -6,7 +6,8 @@
 # Without models: shakespeare, 8x8M, Mamba-370M and 8x200M+ (3.1 GB of random weights, in $TMPDIR).
 # Each model is compiled for this CPU and benchmarked (pp512, tg128); the ceilings are measured
 # before and after. Prints a Markdown table: tokens a second with minimum and maximum, and which
-# share of the fp32 peak (prefill) or of the read bandwidth (generation) that is.
+# share of the arithmetic peak (prefill: fp32, or int8 with q8 and q4) or of the read bandwidth
+# (generation) that is.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${BUILD:-$root/build}
@@ -41,28 +42,19 @@ for model in "$@"; do
     # $weights is two words or none.
     # shellcheck disable=SC2086
     "$build/mossc" compile "$model" $weights --quant "$quant" -o "$work/model"
-    "$build/mossc" inspect "$work/model" --json >"$work/inspect"
     for n in $(seq 1 "$threads"); do
         "$work/model" bench -p 512 -n 128 -t "$n" -r "$repeats" -o csv 2>/dev/null | tail -n +2 >>"$work/rows"
     done
     # flops and bytes a token of the first mode: the numbers the rates are multiplied with
-    awk -F'[:,{}]' '/"decode"/ && !d { for (i = 1; i < NF; i++) { if ($i ~ /"weight_bytes"/) w = $(i+1)
-            if ($i ~ /"state_bytes"/) s = $(i+1) } d = w + s }
-        /"prefill"/ && !p { for (i = 1; i < NF; i++) if ($i ~ /"flops"/) p = $(i+1) }
-        /"name"/ && !name { name = $2; gsub(/[ "]/, "", name); for (i = 1; i < NF; i++) if ($i ~ /"name"/) name = $(i+1)
-            gsub(/[ "]/, "", name) }
-        END { printf "%s,%.0f,%.0f\n", name, p, d }' "$work/inspect" >>"$work/costs"
+    "$build/mossc" inspect "$work/model" --json | tr ',{}' '\n\n\n' | awk -F'[:"]+' '
+        /"name"/ && !name { name = $3; sub(/^ */, "", name); if (name == "") name = $4 }
+        /"decode"/ { part = "decode" } /"prefill"/ { part = "prefill" }
+        /"flops"/ && part == "prefill" && !flops { flops = $3 }
+        /"weight_bytes"/ && part == "decode" && !weights { weights = $3 }
+        /"state_bytes"/ && part == "decode" && !state { state = $3 }
+        END { printf "%s,%.0f,%.0f\n", name, flops, weights + state }' >>"$work/costs"
     rm -f "$work/model" "$work/model.weights"
 done
 "$build/bench/bench_ceilings" "$threads" >"$work/after"
 
-awk -F, '
-    FILENAME ~ /before$|after$/ { if ($1 + 0) { flops[$1] = flops[$1] < $2 ? $2 : flops[$1]; bytes[$1] = bytes[$1] < $3 ? $3 : bytes[$1] } next }
-    FILENAME ~ /costs$/ { pp[$1] = $2; tg[$1] = $3; next }
-    { gsub(/"/, "", $1); if (!head++) {
-          for (n = 1; n in flops; n++)
-              printf "Ceilings, %d thread%s: %.0f GFLOP/s fp32, %.1f GB/s read.\n", n, n > 1 ? "s" : "", flops[n], bytes[n]
-          print "\n| model | threads | test | tok/s (min to max) | rate | share of the ceiling |\n|---|---:|---|---:|---:|---:|" }
-      if ($9 == 0) printf "| %s | %d | %s | %.0f (%.0f to %.0f) | %.1f GFLOP/s | %.0f %% |\n", $1, $4, $7, $13, $14, $15, $13 * pp[$1] / 1e9, 100 * $13 * pp[$1] / 1e9 / flops[$4]
-      else printf "| %s | %d | %s | %.1f (%.1f to %.1f) | %.1f GB/s | %.0f %% |\n", $1, $4, $7, $13, $14, $15, $13 * tg[$1] / 1e9, 100 * $13 * tg[$1] / 1e9 / bytes[$4] }
-' "$work/before" "$work/after" "$work/costs" "$work/rows"
+awk -F, -f "$root/bench/models.awk" "$work/before" "$work/after" "$work/costs" "$work/rows"
