@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 enum {
-    MOSS_SPIN_NS = 20000,          /* longer than a barrier between equal shares of work lasts */
+    MOSS_SPIN_NS = 100000,          /* longer than a barrier between equal shares of work lasts */
     MOSS_SPIN_CROWDED_NS = 500,    /* more threads than processors: somebody must sleep */
     MOSS_SPIN_IDLE = 10,           /* times as long between tasks: the caller samples a token */
     MOSS_SPIN_PAUSES = 32,         /* looks between two readings of the clock */
