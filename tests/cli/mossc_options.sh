@@ -61,6 +61,7 @@ for prefix in "" 9lives with-dash "two words" _x int class "$(printf 'a%.0s' $(s
     refuse 2 "--prefix" "$mossc" compile "$tiny" --emit lib -o out.so --prefix "$prefix"
 done
 expect 0 "" "$mossc" compile "$tiny" --weights random:1 --emit c -o long.c --prefix "$(printf 'a%.0s' $(seq 32))"
+refuse 1 "error[target-quant]" "$mossc" compile "$tiny" --quant q3 -o out
 refuse 2 "its header" "$mossc" compile "$tiny" --emit lib -o foo.h
 refuse 2 "its manifest" "$mossc" compile "$tiny" --emit static -o manifest.json
 for kind in exe lib static obj c; do
