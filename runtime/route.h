@@ -10,6 +10,16 @@
 
 #include "simd.h"
 
+/* RMSNorm of one row, to [n] = from / sqrt(mean(from^2) + eps) * weight; to may be from, and all three
+ * are readable to whole vectors. What a router reads, and every layer. */
+KERNEL_INLINE void norm_row(float *to, const float *from, const float *weight, int n, float eps)
+{
+    const float mean = vdot(from, from, n) / n;
+    const vf scale = vset(1 / sqrtf(mean + eps));
+    for (int i = 0; i < n; i += LANES)
+        vstore(to + i, vload(from + i) * scale * vload(weight + i));
+}
+
 /* Logits to probabilities in place; [n_experts] rounded up to LANES, what lies between is junk. */
 KERNEL_INLINE void route_softmax(float *p, int n_experts)
 {

@@ -9,12 +9,6 @@ KERNEL(rms_norm)(
     const float *weight,   /* [stride], whole panels */
     int row_begin, int row_end)
 {
-    for (int row = row_begin; row < row_end; row++) {
-        const float *from = x + (size_t)row * stride;
-        float *to = out + (size_t)row * stride;
-        const float mean = vdot(from, from, n_in) / n_in;
-        const vf scale = vset(1 / sqrtf(mean + (float)eps));
-        for (int i = 0; i < n_in; i += LANES)
-            vstore(to + i, vload(from + i) * scale * vload(weight + i));
-    }
+    for (int row = row_begin; row < row_end; row++)
+        norm_row(out + (size_t)row * stride, x + (size_t)row * stride, weight, n_in, (float)eps);
 }

@@ -16,12 +16,8 @@ KERNEL(rms_norm_route)(
 {
     float scratch[2 * (n_experts + LANES)];
     for (int row = row_begin; row < row_end; row++) {
-        const float *from = x + (size_t)row * stride;
         float *to = out + (size_t)row * stride;
-        const float mean = vdot(from, from, n_in) / n_in;
-        const vf scale = vset(1 / sqrtf(mean + (float)eps));
-        for (int i = 0; i < n_in; i += LANES)
-            vstore(to + i, vload(from + i) * scale * vload(weight + i));
+        norm_row(to, x + (size_t)row * stride, weight, n_in, (float)eps);
         route_token(experts + (size_t)row * top_k, gates + (size_t)row * top_k,
                     to, router, scratch, n_in, n_experts, top_k, renormalize);
     }
