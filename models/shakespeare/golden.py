@@ -38,7 +38,7 @@ def write_case(folder, name, case):
     for seed in itertools.count(1):
         generator = torch.Generator().manual_seed(seed)
         model = MossNet(graph).double().eval()
-        fill(model, generator, case.get("twins", ()))
+        fill(model, generator, case.get("twins", ()), case.get("gain", 1.8))
         save_weights(model, folder / "weights.safetensors", DTYPES[case["matrices"]], DTYPES[case["vectors"]])
         load_weights(model, folder / "weights.safetensors")
         tokens = torch.randint(graph.vocab_size, (1, case["tokens"]), generator=generator)
@@ -53,7 +53,7 @@ def write_case(folder, name, case):
         (folder / f"logits_k{k}.f32").write_bytes(logits.float().numpy().astype("<f4").tobytes())
 
 
-def fill(model, generator, twins):
+def fill(model, generator, twins, gain):
     """Random weights that make every term count: gates far from even, decays from slow to fast, no tensor trivial."""
     for name, tensor in model.state_dict().items():
         noise = torch.randn(tensor.shape, generator=generator, dtype=torch.float64)
@@ -74,7 +74,7 @@ def fill(model, generator, twins):
         elif name == "embed.weight":
             tensor.copy_(noise)
         else:  # a matrix, or the conv taps: keep the scale of what flows through, gates of 1/2 or less made up for
-            tensor.copy_(noise * 1.8 / math.sqrt(tensor.shape[-1]))
+            tensor.copy_(noise * gain / math.sqrt(tensor.shape[-1]))
 
 
 def router_gap(model, tokens, k):
