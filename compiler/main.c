@@ -75,7 +75,7 @@ static int import_command(Compilation *c, const char *name)
 /* "needs" and the words, as many a line as fit. */
 static void print_features(const char *features, Text *out)
 {
-    enum { INDENT = 24, WIDTH = 100 };
+    enum { INDENT = 26, WIDTH = 100 };
     int col = 0;
     for (const char *at = features; *at; at += strspn(at, " ")) {
         int len = (int)strcspn(at, " ");
@@ -92,10 +92,10 @@ static int targets_command(Compilation *c, const char *name)
 {
     (void)c, (void)name;
     Text text = { 0 };
-    text_printf(&text, "%-12s %s\n", "target", "runs here");
+    text_printf(&text, "%-14s %s\n", "target", "runs here");
     for (int i = 0; i < N_TARGETS; i++) {
         const Target *t = target_info((TargetId)i);
-        text_printf(&text, "%-12s %-10s %s", t->name, target_runs_here((TargetId)i) ? "yes" : "no", t->summary);
+        text_printf(&text, "%-14s %-10s %s", t->name, target_runs_here((TargetId)i) ? "yes" : "no", t->summary);
         if (i == TARGET_HOST)
             text_printf(&text, ": %s", target_info(target_resolve(TARGET_HOST))->name);
         text_printf(&text, "\n");

@@ -113,6 +113,7 @@ section_usage() {
     refuse 2 "expected bytes" "$mossc" compile "$tiny" --tokenizer words -o out
     refuse 1 "expected f32, bf16" "$mossc" compile "$tiny" --quant q9 -o out
     expect 0 "x86-64-v3" "$mossc" targets
+    expect 0 "x86-64-avxvnni" "$mossc" targets
     expect 0 "arm-neon" "$mossc" targets
     expect 3 "No space left" sh -c "'$mossc' targets >/dev/full"
 }

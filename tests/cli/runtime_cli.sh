@@ -50,6 +50,25 @@ expect 2 "bytes: error: unknown option '--what'" ./bytes --what
 expect 2 "expected one for each of 2 threads" ./bytes -t 2 --cpus 0
 expect 1 "found 4, this model was compiled for 2, 3" ./bytes --experts-per-token 4
 
+# --- Processors ---
+# Each thread must really be where --cpus says: the caller on the first, the other on the second.
+cpus=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/self/status | tr , '\n' | awk -F- '{ for (i = $1; i <= ($2 == "" ? $1 : $2); i++) print i }')
+first=$(echo "$cpus" | sed -n 2p) second=$(echo "$cpus" | sed -n 1p)
+if [ -z "$first" ]; then
+    echo "SKIPPED: --cpus: only one processor to bind to"
+else
+    ./bytes -n -1 -t 2 --cpus "$first,$second" >/dev/null 2>&1 &
+    artifact=$!
+    for _ in $(seq 100); do
+        places=$(sed -s -n 's/^Cpus_allowed_list:[[:space:]]*//p' "/proc/$artifact"/task/*/status 2>/dev/null | tr '\n' ' ')
+        [ "$places" = "$first $second " ] && break
+        sleep 0.05
+    done
+    kill -KILL $artifact
+    wait $artifact 2>/dev/null
+    [ "$places" = "$first $second " ] || fail "--cpus $first,$second: threads may run on: $places"
+fi
+
 # --- Weights ---
 expect 3 "beside.weights: cannot open the weights: No such file or directory; they belong beside" ./beside --tokens 1
 expect 3 "none: cannot open the weights: No such file" ./beside --tokens 1 -m none

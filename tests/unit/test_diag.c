@@ -201,6 +201,9 @@ static void test_targets(void)
 #if defined __x86_64__
     CU_ASSERT(!target_runs_here(TARGET_ARM_NEON));
     CU_ASSERT(!target_runs_here(TARGET_X86_64_V4) || target_runs_here(TARGET_X86_64_V3));
+    CU_ASSERT(!target_runs_here(TARGET_X86_64_AVXVNNI) || target_runs_here(TARGET_X86_64_V3));
+    /* Twice the vector beats half of one with int8 products. */
+    CU_ASSERT(!target_runs_here(TARGET_X86_64_V4) || best == TARGET_X86_64_V4 || best == TARGET_X86_64_VNNI);
 #endif
 }
 

@@ -237,6 +237,9 @@ static void test_cpu_features(void)
         { "fma", __builtin_cpu_supports("fma") }, { "avx512f", __builtin_cpu_supports("avx512f") },
         { "avx512vl", __builtin_cpu_supports("avx512vl") },
         { "avx512vnni", __builtin_cpu_supports("avx512vnni") },
+#if defined __GNUC__ && !defined __clang__
+        { "avxvnni", __builtin_cpu_supports("avxvnni") },
+#endif
     };
     for (size_t i = 0; i < sizeof compilers / sizeof *compilers; i++)
         CU_ASSERT_EQUAL(moss_cpu_missing(compilers[i].name, &len) == NULL, compilers[i].has != 0);
