@@ -9,7 +9,10 @@
 
 #include <stdint.h>
 
-enum { MOSS_GPU_MAX_SEQUENCES = 16, MOSS_GPU_MAX_ARGS = 32 };
+enum {
+    MOSS_GPU_MAX_SEQUENCES = 16, MOSS_GPU_MAX_ARGS = 32,
+    MOSS_GPU_HISTORY = 1024,  /* steps that the device can take before the host reads its tokens */
+};
 
 /* Run-time counts that grids and arguments are made of. */
 typedef enum {
@@ -35,6 +38,7 @@ typedef enum {
     MOSS_GPU_ARG_INT,         /* int32: offset */
     MOSS_GPU_ARG_N_CONTEXT,   /* int64: rows of the rings of layers without a window */
     MOSS_GPU_ARG_STATE_STRIDE,/* int64: bytes from slot to slot */
+    MOSS_GPU_ARG_HISTORY,     /* pointer: int32 [MOSS_GPU_HISTORY][MOSS_GPU_MAX_SEQUENCES]: see feed */
     MOSS_GPU_ARG_TENSOR_MAP,  /* a 128-byte CUtensorMap by value: tensor_maps[offset] */
 } moss_gpu_arg_kind;
 
@@ -65,6 +69,7 @@ typedef struct {
     int32_t element_len;        /* bytes */
     int64_t offset, n_rows, n_columns, row_stride;   /* stride in bytes */
     int32_t box_rows, box_columns;
+    int32_t swizzle;            /* bytes of a swizzled row: 0, 32, 64, 128 */
 } moss_gpu_tensor_map;
 
 typedef struct {
@@ -78,6 +83,10 @@ typedef struct {
     const moss_gpu_tensor_map *tensor_maps;
     int32_t n_launches, n_args, n_tensor_maps;
     moss_gpu_list prefill, decode;
+    /* After a decode with logits: the largest logit's token of every sequence (the first of equals, never
+     * NaN) goes into tokens and into history[position % rows][sequence], and positions grow by 1, so that
+     * decode can run again without the host. Empty: the host chooses every token. */
+    moss_gpu_list feed;
     uint64_t scratch_len;       /* bytes, enough for both */
     uint64_t zeroed_len;        /* its first bytes, set to zero once (barriers) */
 } moss_gpu_program;

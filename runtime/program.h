@@ -7,11 +7,13 @@
 #ifndef MOSS_PROGRAM_H
 #define MOSS_PROGRAM_H
 
+#include "gpu_program.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
 enum {
-    MOSS_ABI = 2,
+    MOSS_ABI = 3,
     MOSS_MAX_MODES = 8,
     MOSS_ALIGN = 64,                 /* of every buffer and of every packed tensor, bytes */
     MOSS_WEIGHTS_HEADER_LEN = 4096,  /* data starts here, page-aligned */
@@ -73,6 +75,7 @@ typedef struct {
     uint64_t token_flops[MOSS_MAX_MODES], token_bytes[MOSS_MAX_MODES];   /* of one decoded token */
     moss_forward_fn *prefill;             /* any n_tokens and n_sequences */
     moss_forward_fn *decode;              /* n_tokens = n_sequences = 1 */
+    const moss_gpu_program *gpu;          /* NULL: for CPUs; else the two above are NULL */
 } moss_program;
 
 /* Defined by the generated code. */
