@@ -8,7 +8,7 @@
 
 #include <string.h>
 
-typedef struct { const char *name; double value; } Binding;
+typedef TemplateBinding Binding;
 
 enum { MAX_NAMES = 512 };
 
@@ -17,10 +17,7 @@ static const char *instance(Writer *w, const char *name, const Binding *bindings
 {
     const Template *template = template_find(w->arena, name);
     double values[TEMPLATE_MAX_PARAMS] = { 0 };
-    if (n != template->n_params)
-        BUG("template %s has %d parameters, %d bound", name, template->n_params, n);
-    for (int i = 0; i < n; i++)
-        values[template_param(template, bindings[i].name)] = bindings[i].value;
+    template_bind(template, bindings, n, values);
     Text text = { 0 };
     template_print_name(template, values, &text);
     const char *found = NULL;
@@ -159,7 +156,8 @@ static const char *sequence(const Writer *w) { return w->in_sequence ? "s" : "0"
 
 typedef struct {
     const Value *x, *weight, *experts, *gates, *bias, *slots, *offsets;
-    bool in_pairs, out_pairs, accumulate;
+    bool in_pairs, out_pairs;
+    int accumulate;              /* as the templates' parameter: 0 replaces, 1 adds, 2 is gated */
 } Product;
 
 static Product product_of(const Op *op)
@@ -167,7 +165,7 @@ static Product product_of(const Op *op)
     Product p = { .x = op->operand[0], .weight = op->operand[1] };
     if (op->kind == OP_LINEAR) {
         p.bias = operand(op, 2);
-        p.accumulate = operand(op, 3) != NULL;
+        p.accumulate = operand(op, 4) ? 2 : operand(op, 3) ? 1 : 0;
         return p;
     }
     bool combine = op->kind == OP_EXPERT_LINEAR_COMBINE;
@@ -176,7 +174,7 @@ static Product product_of(const Op *op)
     p.bias = operand(op, 3 + combine);
     p.slots = operand(op, 4 + combine);
     p.offsets = operand(op, 5 + combine);
-    p.accumulate = combine && operand(op, 7);
+    p.accumulate = combine ? operand(op, 7) != NULL : operand(op, 6) ? 2 : 0;
     p.in_pairs = is_pairs(op, p.x);
     p.out_pairs = !combine;
     return p;

@@ -12,6 +12,10 @@ typedef struct {
 
 extern const EmbeddedFile embedded_templates[];   /* codegen/templates, every .c file */
 extern const int n_embedded_templates;
+extern const EmbeddedFile embedded_gpu_templates[];   /* codegen/gpu, every .c file */
+extern const int n_embedded_gpu_templates;
+extern const EmbeddedFile embedded_gpu_bitcode[];     /* the same as LLVM bitcode, NAME.bc; none without LLVM */
+extern const int n_embedded_gpu_bitcode;
 extern const EmbeddedFile embedded_runtime[];     /* headers that generated code includes */
 extern const int n_embedded_runtime;
 

@@ -113,7 +113,16 @@ static const char *read_summary(Arena *arena, const char *text, const char *end)
     return summary;
 }
 
-const Template *template_parse(Arena *arena, const EmbeddedFile *file, const char **problem)
+/* The line that starts with KERNEL(, at or after p; NULL when there is none. */
+static const char *find_kernel(const char *p)
+{
+    while (p && strncmp(p, "KERNEL(", 7) != 0)
+        if ((p = strchr(p, '\n')))
+            p++;
+    return p;
+}
+
+static const Template *parse(Arena *arena, const EmbeddedFile *file, bool may_help, const char **problem)
 {
 #define REJECT(...) return *problem = arena_printf(arena, __VA_ARGS__), NULL
     Template *template = arena_one(arena, Template);
@@ -139,6 +148,11 @@ const Template *template_parse(Arena *arena, const EmbeddedFile *file, const cha
     }
     if (template->n_params == 0)
         REJECT("it has no PARAM line");
+    template->helpers = "";
+    const char *kernel = may_help ? find_kernel(p) : p;
+    if (kernel && kernel != p)
+        template->helpers = arena_strndup(arena, p, (size_t)(kernel - p));
+    p = kernel ? kernel : p;
     if (strncmp(p, "KERNEL(", 7) != 0)
         REJECT("expected PARAM or KERNEL at \"%.20s\"", p);
     if (!(p = read_name(arena, p + 7, &template->name)) || strncmp(p, ")(", 2) != 0)
@@ -163,20 +177,52 @@ const Template *template_parse(Arena *arena, const EmbeddedFile *file, const cha
 #undef REJECT
 }
 
-const Template *template_find(Arena *arena, const char *name)
+const Template *template_parse(Arena *arena, const EmbeddedFile *file, const char **problem)
+{
+    return parse(arena, file, false, problem);
+}
+
+const Template *template_parse_gpu(Arena *arena, const EmbeddedFile *file, const char **problem)
+{
+    return parse(arena, file, true, problem);
+}
+
+/* ---- the embedded files ---- */
+
+typedef struct { const EmbeddedFile *files; const int *n_files; bool may_help; } Set;
+
+static const Set cpu_set = { embedded_templates, &n_embedded_templates, false };
+static const Set gpu_set = { embedded_gpu_templates, &n_embedded_gpu_templates, true };
+
+static const Template *read_embedded(Arena *arena, const Set *set, int i)
+{
+    const char *problem = NULL;
+    const Template *template = parse(arena, &set->files[i], set->may_help, &problem);
+    if (!template)
+        BUG("template %s: %s", set->files[i].name, problem);
+    return template;
+}
+
+static const Template *find(Arena *arena, const Set *set, const char *name)
 {
     const size_t len = strlen(name);
-    for (int i = 0; i < n_embedded_templates; i++) {
-        const EmbeddedFile *file = &embedded_templates[i];
-        if (strncmp(file->name, name, len) != 0 || strcmp(file->name + len, ".c") != 0)
-            continue;
-        const char *problem = NULL;
-        const Template *template = template_parse(arena, file, &problem);
-        if (!template)
-            BUG("template %s: %s", file->name, problem);
-        return template;
-    }
-    BUG("no template %s", name);
+    for (int i = 0; i < *set->n_files; i++)
+        if (strncmp(set->files[i].name, name, len) == 0 && strcmp(set->files[i].name + len, ".c") == 0)
+            return read_embedded(arena, set, i);
+    return NULL;
+}
+
+const Template *template_find(Arena *arena, const char *name)
+{
+    const Template *template = find(arena, &cpu_set, name);
+    if (!template)
+        BUG("no template %s", name);
+    return template;
+}
+
+const Template *template_find_gpu(Arena *arena, const char *name)
+{
+    return find(arena, &gpu_set, name);
 }
 
 int template_param(const Template *template, const char *name)
@@ -185,6 +231,20 @@ int template_param(const Template *template, const char *name)
         if (strcmp(template->params[i].name, name) == 0)
             return i;
     BUG("template %s has no parameter %s", template->name, name);
+}
+
+void template_bind(const Template *template, const TemplateBinding *bindings, int n, double *values)
+{
+    bool bound[TEMPLATE_MAX_PARAMS] = { false };
+    if (n != template->n_params)
+        BUG("template %s has %d parameters, %d bound", template->name, template->n_params, n);
+    for (int i = 0; i < n; i++) {
+        const int param = template_param(template, bindings[i].name);
+        if (bound[param])
+            BUG("template %s: parameter %s is bound twice", template->name, bindings[i].name);
+        bound[param] = true;
+        values[param] = bindings[i].value;
+    }
 }
 
 /* Does some instance name of `template` start like the name of another template? */
@@ -198,19 +258,22 @@ static bool name_hides(const Template *template, const char *other)
            *value && strchr("m0123456789", *value);
 }
 
-void template_check_all(void)
+static void check_set(const Set *set)
 {
     Arena *arena = arena_new();
-    for (int i = 0; i < n_embedded_templates; i++) {
-        const char *problem = NULL;
-        const Template *template = template_parse(arena, &embedded_templates[i], &problem);
-        if (!template)
-            BUG("template %s: %s", embedded_templates[i].name, problem);
-        for (int j = 0; j < n_embedded_templates; j++)
-            if (name_hides(template, embedded_templates[j].name))
-                BUG("instances of %s read like template %s", template->name, embedded_templates[j].name);
+    for (int i = 0; i < *set->n_files; i++) {
+        const Template *template = read_embedded(arena, set, i);
+        for (int j = 0; j < *set->n_files; j++)
+            if (name_hides(template, set->files[j].name))
+                BUG("instances of %s read like template %s", template->name, set->files[j].name);
     }
     arena_free(arena);
+}
+
+void template_check_all(void)
+{
+    check_set(&cpu_set);
+    check_set(&gpu_set);
 }
 
 /* ---- instance names ---- */
@@ -272,21 +335,64 @@ static bool parse_instance(const Template *template, const char *name, double *v
     return same;
 }
 
-const Template *template_parse_name(Arena *arena, const char *name, double *values)
+static const Template *parse_name(Arena *arena, const Set *set, const char *name, double *values)
 {
-    for (int i = 0; i < n_embedded_templates; i++) {
-        const size_t len = strlen(embedded_templates[i].name) - 2;     /* without ".c" */
-        if (strncmp(name, embedded_templates[i].name, len) != 0 || name[len] != '_')
+    for (int i = 0; i < *set->n_files; i++) {
+        const size_t len = strlen(set->files[i].name) - 2;     /* without ".c" */
+        if (strncmp(name, set->files[i].name, len) != 0 || name[len] != '_')
             continue;
-        char *base = arena_strndup(arena, name, len);
-        const Template *template = template_find(arena, base);
+        const Template *template = read_embedded(arena, set, i);
         if (parse_instance(template, name, values))
             return template;
     }
     return NULL;
 }
 
+const Template *template_parse_name(Arena *arena, const char *name, double *values)
+{
+    return parse_name(arena, &cpu_set, name, values);
+}
+
+const Template *template_parse_name_gpu(Arena *arena, const char *name, double *values)
+{
+    return parse_name(arena, &gpu_set, name, values);
+}
+
 /* ---- rendering ---- */
+
+/* Lines "enum { name = value, … };" of the whole numbers, after `indent` spaces. */
+static void render_enum(const Template *template, const double *values, int indent, Text *out)
+{
+    size_t line = out->len;
+    text_printf(out, "%*senum { ", indent, "");
+    for (int i = 0, n = 0; i < template->n_params; i++) {
+        const TemplateParam *param = &template->params[i];
+        if (param->is_float)
+            continue;
+        if (n++ > 0)
+            text_printf(out, ", ");
+        if (out->len - line > RENDER_WIDTH - 30) {
+            out->data[--out->len] = '\0';
+            text_printf(out, "\n");
+            line = out->len;
+            text_printf(out, "%*s", indent + 7, "");
+        }
+        text_printf(out, "%s = ", param->name);
+        print_value(param, values[i], out);
+    }
+    text_printf(out, " };\n");
+}
+
+static void render_floats(const Template *template, const double *values, const char *type, Text *out)
+{
+    for (int i = 0; i < template->n_params; i++) {
+        if (!template->params[i].is_float)
+            continue;
+        text_printf(out, "%s %s = ", type, template->params[i].name);
+        print_value(&template->params[i], values[i], out);
+        text_printf(out, ";\n");
+    }
+}
 
 void template_render(const Template *template, const double *values, Text *out)
 {
@@ -294,27 +400,49 @@ void template_render(const Template *template, const double *values, Text *out)
     template_print_name(template, values, out);
     text_printf(out, "%s\n{\n", template->args);
 
-    size_t line = out->len;
-    const char *before = "    enum { ";
-    for (int i = 0; i < template->n_params; i++) {
-        const TemplateParam *param = &template->params[i];
-        if (param->is_float)
-            continue;
-        if (out->len - line > RENDER_WIDTH - 30) {
-            before = ",\n           ";
-            line = out->len;
-        }
-        text_printf(out, "%s%s = ", before, param->name);
-        print_value(param, values[i], out);
-        before = ", ";
-    }
-    text_printf(out, " };\n");
-    for (int i = 0; i < template->n_params; i++) {
-        if (!template->params[i].is_float)
-            continue;
-        text_printf(out, "    static const double %s = ", template->params[i].name);
-        print_value(&template->params[i], values[i], out);
-        text_printf(out, ";\n");
-    }
+    render_enum(template, values, 4, out);
+    render_floats(template, values, "    static const double", out);
     text_printf(out, "%s\n\n", template->body + 2);    /* after "{\n" */
+}
+
+/* Past one argument of a list, to its ',' or ')'; [*type, *name) is its type. NULL: it is not "type name". */
+static const char *read_arg(const char *p, const char **type, const char **name)
+{
+    const char *word = NULL;
+    p = skip_blank(p);
+    *type = p;
+    while (*p != ',' && *p != ')') {
+        const char *next = p + 1;
+        if (is_name_char(*p)) {
+            word = p;
+            next = p + strspn(p, "abcdefghijklmnopqrstuvwxyz0123456789_");
+        } else if (!strchr(" *\n", *p)) {
+            return NULL;
+        }
+        p = skip_blank(next);
+    }
+    *name = word;
+    return word && word > *type ? p : NULL;
+}
+
+void template_render_host(const Template *template, const double *values, int sm, Text *out)
+{
+    Text name = { 0 };
+    template_print_name(template, values, &name);
+    text_printf(out, "/* %s: %s. */\n#include \"dialect.h\"\n\nenum { sm = %d };\n", template->name,
+        template->summary, sm);
+    render_enum(template, values, 0, out);
+    render_floats(template, values, "static const float", out);
+    text_printf(out, "\n%sKERNEL(%s)%s\n%s\n\n", template->helpers, name.data, template->args, template->body);
+    text_printf(out, "__attribute__((visibility(\"default\"))) void %s_call(void *const *args)\n{\n    %s(", name.data,
+        name.data);
+    const char *p = template->args;
+    for (int i = 0; *p != ')'; i++) {
+        const char *type, *word;
+        if (!(p = read_arg(p + 1, &type, &word)))
+            BUG("template %s: argument %d is not of the form \"type name\"", template->name, i);
+        text_printf(out, "%s*(%.*s*)args[%d]", i ? ",\n        " : "", (int)(word - type), type, i);
+    }
+    text_printf(out, ");\n}\n");
+    text_free(&name);
 }

@@ -3,8 +3,9 @@
  * A template file is an opening comment, PARAM(name, code) and FPARAM(name, code) lines, and one
  * function KERNEL(NAME)(args) { body } in plain C of runtime/simd.h and runtime/route.h. An
  * instance is named NAME_<code><value>_<code><value>…, in the order of the parameters; a float's
- * '.' is written d, '-' m, '+' p, as in rms_norm_i64_s64_eps1em05. Invariant:
- * template_parse_name is the inverse of template_print_name.
+ * '.' is written d, '-' m, '+' p, as in rms_norm_i64_s64_eps1em05. Templates of GPU kernels
+ * (codegen/gpu) have the same form and names; helpers may stand before their KERNEL, and their C is
+ * that of codegen/gpu/dialect.h. Invariant: template_parse_name is the inverse of template_print_name.
  */
 #ifndef MOSSC_CODEGEN_TEMPLATE_H
 #define MOSSC_CODEGEN_TEMPLATE_H
@@ -26,26 +27,37 @@ typedef struct {
 typedef struct {
     const char *name;      /* "gemm" */
     const char *summary;   /* first sentence of the opening comment */
+    const char *helpers;   /* what stands before KERNEL, "" for a CPU's */
     const char *args;      /* "(float *out, …)", with its comments */
     const char *body;      /* "{ … }\n" */
     int n_params;
     TemplateParam params[TEMPLATE_MAX_PARAMS];
 } Template;
 
+typedef struct { const char *name; double value; } TemplateBinding;
+
 /* The template in codegen/templates/NAME.c; an unknown or malformed one is a bug of mossc. */
 const Template *template_find(Arena *arena, const char *name);
+/* The one in codegen/gpu/NAME.c; NULL when there is none. */
+const Template *template_find_gpu(Arena *arena, const char *name);
 /* One file's text, checked. Returns NULL with *problem set when it is malformed. */
 const Template *template_parse(Arena *arena, const EmbeddedFile *file, const char **problem);
+const Template *template_parse_gpu(Arena *arena, const EmbeddedFile *file, const char **problem);
 /* Every embedded template is well-formed and no instance name could be read two ways, or BUG. */
 void template_check_all(void);
 
 /* Index of a parameter in `params` and in `values`; an unknown name is a bug. */
 int template_param(const Template *template, const char *name);
+/* values [TEMPLATE_MAX_PARAMS] from bindings in any order: every parameter once, or BUG. */
+void template_bind(const Template *template, const TemplateBinding *bindings, int n, double *values);
 
 /* values [n_params]: whole numbers of int range for PARAM, finite ones for FPARAM, else BUG. */
 void template_render(const Template *template, const double *values, Text *out);
+/* A GPU template as a C file of its own: INSTANCE and INSTANCE_call(void *const *args), which launchers use. */
+void template_render_host(const Template *template, const double *values, int sm, Text *out);
 void template_print_name(const Template *template, const double *values, Text *out);
 /* Read an instance name back into values [TEMPLATE_MAX_PARAMS]; NULL when it is not one. */
 const Template *template_parse_name(Arena *arena, const char *name, double *values);
+const Template *template_parse_name_gpu(Arena *arena, const char *name, double *values);
 
 #endif

@@ -1,0 +1,39 @@
+# GPU kernels: every codegen/gpu/*.c as LLVM bitcode for nvptx64, embedded in mossc as embedded_gpu_bitcode.
+#   MOSSC_LLVM is set to the LLVM 19 library to link, or empty: then nothing is embedded and GPU targets are refused.
+# A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19 and the headers and library of LLVM 19.
+find_program(CLANG_19 NAMES clang-19 HINTS /usr/lib/llvm-19/bin)
+find_program(OPT_19 NAMES opt-19 HINTS /usr/lib/llvm-19/bin)
+find_path(LLVM_19_INCLUDE llvm-c/Core.h HINTS /usr/lib/llvm-19/include /usr/include/llvm-c-19 NO_DEFAULT_PATH)
+find_library(LLVM_19_LIBRARY NAMES LLVM-19 HINTS /usr/lib/llvm-19/lib)
+
+file(GLOB gpu_template_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.c)
+embed(embedded_gpu_templates ${PROJECT_BINARY_DIR}/embedded_gpu_templates.c ${gpu_template_files})
+
+set(gpu_bitcode_files)
+if(CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
+  set(MOSSC_LLVM ${LLVM_19_LIBRARY})
+  set(dialect ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h)
+  file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/bitcode)
+  foreach(path IN LISTS gpu_template_files)
+    get_filename_component(name ${path} NAME_WE)
+    set(out ${PROJECT_BINARY_DIR}/bitcode/${name}.bc)
+    if(name MATCHES "_h100$")
+      set(architecture -march=sm_90a)
+    else()
+      set(architecture -march=sm_80)
+    endif()
+    # No pass of clang's own: its -O1 forbids unrolling later, and parameters are not known yet.
+    add_custom_command(OUTPUT ${out}
+      COMMAND ${CLANG_19} --target=nvptx64-nvidia-cuda ${architecture} -x c -std=c17 -ffreestanding -nostdinc
+        -ffp-contract=fast -fno-strict-aliasing -fconvergent-functions -Wall -Wextra -Werror -Wno-pass-failed
+        -O2 -Xclang -disable-llvm-passes -emit-llvm -include ${dialect} -c ${path} -o ${out}.raw
+      COMMAND ${OPT_19} "-passes=always-inline,function(sroa,early-cse,simplifycfg,instcombine),globaldce" ${out}.raw -o ${out}
+      DEPENDS ${path} ${dialect} COMMENT "Compiling GPU kernel ${name}" VERBATIM)
+    list(APPEND gpu_bitcode_files ${out})
+  endforeach()
+else()
+  set(MOSSC_LLVM "")
+  message(WARNING "No LLVM 19 (clang-19, opt-19, llvm-19-dev): mossc is built without GPU targets. "
+    "scripts/setup.sh build installs what is missing.")
+endif()
+embed(embedded_gpu_bitcode ${PROJECT_BINARY_DIR}/embedded_gpu_bitcode.c ${gpu_bitcode_files})
