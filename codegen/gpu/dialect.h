@@ -7,7 +7,8 @@
  *     opening comment, PARAM and FPARAM lines, helpers (DEVICE functions, enums, types), KERNEL
  * and neither includes nor preprocessor lines. Blocks have one dimension. Addresses handed to
  * functions that say `shared` or `global` must be such. `act` arguments are 1 (bf16) or 2 (f16) and
- * constant once parameters are bound. Loops over parameters unroll only in the form
+ * constant once parameters are bound. `restrict` is for weights alone: what another launch or block
+ * writes could otherwise be read before a wait (ld.global.nc). Loops over parameters unroll only in the form
  *     UNROLL for (int i = 0; i < N / 32; i++) … [i * 32 + lane()]     and then the tail.
  */
 #ifndef MOSSC_CODEGEN_GPU_DIALECT_H

@@ -5,8 +5,8 @@
  */
 PARAM(d_model, n) PARAM(weight_dtype, w) PARAM(act, a)
 
-KERNEL(embed)(float *restrict x /* [n_tokens][d_model] */, const int32_t *restrict tokens,
-    const void *restrict weights, const float *restrict scales, int32_t n_tokens)
+KERNEL(embed)(float *x /* [n_tokens][d_model] */, const int32_t *tokens, const void *restrict weights,
+    const float *restrict scales, int32_t n_tokens)
 {
     const int64_t row_len = (d_model + 63) / 64 * 64;
     const int64_t t = block_x();
