@@ -9,8 +9,13 @@
 #include <string.h>
 
 /* In this order; headers come with whoever includes them. */
-static const char *const library_files[] = {
-    "moss.h", "error.c", "cpu.c", "threads.c", "model.c", "state.c", "eval.c", "sampler.c",
+static const char *const cpu_library_files[] = {
+    "moss.h", "error.c", "cpu.c", "threads.c", "model.c", "cpu_model.c", "state.c", "eval_check.c", "eval.c",
+    "sampler.c", "generate.c",
+};
+static const char *const gpu_library_files[] = {
+    "moss.h", "error.c", "model.c", "state.c", "eval_check.c", "sampler.c", "generate.c", "gpu_driver.c", "gpu_device.c",
+    "gpu_upload.c", "gpu_model.c", "gpu_slots.c", "gpu_launch.c", "gpu_context.c", "gpu_eval.c",
 };
 static const char *const command_line_files[] = {
     "args.c", "machine.c", "tokens.c", "output.c", "session.c", "run.c", "bench.c", "evaltext.c", "info.c", "main.c",
@@ -66,7 +71,15 @@ void bundle_file(Bundle *bundle, const char *name, Text *out)
     for (size_t i = 0; i < sizeof(files) / sizeof *(files); i++) bundle_file(bundle, (files)[i], out)
 
 void bundle_kernel_headers(Bundle *bundle, Text *out) { APPEND_ALL(kernel_headers); }
-void bundle_library(Bundle *bundle, Text *out) { APPEND_ALL(library_files); }
+void bundle_library(Bundle *bundle, bool gpu, Text *out)
+{
+    if (gpu) {
+        APPEND_ALL(gpu_library_files);
+    } else {
+        APPEND_ALL(cpu_library_files);
+    }
+}
+
 void bundle_command_line(Bundle *bundle, Text *out) { APPEND_ALL(command_line_files); }
 
 static bool is_identifier(char c) { return isalnum((unsigned char)c) || c == '_'; }

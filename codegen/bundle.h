@@ -14,9 +14,9 @@ typedef struct { bool included[BUNDLE_MAX_FILES]; } Bundle;   /* zero-initialise
 
 /* Append runtime/NAME unless this bundle has it; an unknown name is a bug. */
 void bundle_file(Bundle *bundle, const char *name, Text *out);
-/* What generated kernels need; the library; the command line of an executable (after the library). */
+/* What generated kernels need; the library for CPUs or a GPU; the command line of an executable (after the library). */
 void bundle_kernel_headers(Bundle *bundle, Text *out);
-void bundle_library(Bundle *bundle, Text *out);
+void bundle_library(Bundle *bundle, bool gpu, Text *out);
 void bundle_command_line(Bundle *bundle, Text *out);
 /* Give every identifier that begins with moss_ or MOSS_ another prefix (lower or upper case). */
 void bundle_rename(Text *text, const char *prefix);

@@ -27,6 +27,7 @@ typedef struct {
 } Build;
 
 static bool is_kind(const Build *b, const char *kind) { return strcmp(b->kind, kind) == 0; }
+static bool is_gpu(const Build *b) { return target_info(b->c->target)->family == FAMILY_GPU; }
 static const char *file(const Build *b, const char *name) { return out_folder_file(b->c->arena, &b->folder, name); }
 
 bool artifact_is_kind(const char *kind)
@@ -102,7 +103,7 @@ static bool write_model(Build *b)
         text_printf(&text, "/* Made by mossc. As mossc itself compiles it:\n"
                            " *   cc -std=c17 -O2 %s -ffp-contract=fast -fno-math-errno -c, then link with -pthread -lm\n"
                            " */\n#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n", flags);
-        bundle_library(&bundle, &text);
+        bundle_library(&bundle, is_gpu(b), &text);
     }
     bundle_kernel_headers(&bundle, &text);
     codegen_write_model(b->c->arena, b->c->plan, b->checksum, b->embed, &text);
@@ -113,7 +114,7 @@ static bool write_runtime(Build *b)
 {
     Text text = { 0 };
     Bundle bundle = { 0 };
-    bundle_library(&bundle, &text);
+    bundle_library(&bundle, is_gpu(b), &text);
     if (is_kind(b, "exe"))
         bundle_command_line(&bundle, &text);
     return write_source(b, "runtime.c", &text);

@@ -11,7 +11,7 @@ typedef enum {
     N_TARGETS
 } TargetId;
 
-typedef enum { FAMILY_X86, FAMILY_AARCH64 } Family;
+typedef enum { FAMILY_X86, FAMILY_AARCH64, FAMILY_GPU } Family;
 
 typedef struct {
     const char *name;

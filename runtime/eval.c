@@ -7,7 +7,6 @@
  */
 #include "threads.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 struct moss_context {
@@ -48,7 +47,7 @@ static int moss_context_check(const moss_context *context, const moss_model *mod
     if (!context || !moss_is_aligned(context))
         return moss_error_set(error, MOSS_ERROR_ARGUMENT, "context is %s",
                               context ? "not aligned to 64 bytes" : "NULL");
-    if (!model || !model->weights)
+    if (!model || !model->weights.data)
         return moss_error_set(error, MOSS_ERROR_ARGUMENT, "model is %s",
                               model ? "not open" : "NULL");
     if (n_threads < 1 || n_threads > MOSS_MAX_THREADS)
@@ -66,7 +65,7 @@ int moss_context_init(moss_context *context, const moss_model *model, int32_t n_
     const moss_context_layout layout = moss_context_plan(n_threads);
     uint8_t *block = (uint8_t *)context;
     memset(context, 0, sizeof *context);
-    context->weights = model->weights;
+    context->weights = model->weights.data;
     context->shared = block + layout.shared;
     context->private_scratch = block + layout.private_scratch;
     moss_member *members = (moss_member *)(void *)(block + layout.members);
@@ -82,48 +81,6 @@ void moss_context_deinit(moss_context *context)
         return;
     moss_team_stop(&context->team);
     context->magic = 0;
-}
-
-static int moss_eval_check_tokens(const int32_t *tokens, int32_t n_tokens, moss_error *error)
-{
-    const int32_t vocab_size = moss_program_data.vocab_size;
-    if (!tokens)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "tokens is NULL");
-    for (int32_t i = 0; i < n_tokens; i++)
-        if (tokens[i] < 0 || tokens[i] >= vocab_size)
-            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "token %d is %d, expected 0 to %d", i,
-                                  tokens[i], vocab_size - 1);
-    return MOSS_OK;
-}
-
-static int moss_eval_check_room(const moss_state *state, int32_t n_tokens, moss_error *error)
-{
-    const int64_t most = moss_program_data.full_attention ? state->n_context : INT64_MAX;
-    if (n_tokens > most - state->position)
-        return moss_error_set(error, MOSS_ERROR_STATE,
-            "the state is full: %" PRId64 " tokens seen and %d more, n_context is %" PRId64,
-            state->position, n_tokens, most);
-    return MOSS_OK;
-}
-
-static int moss_eval_check_numbers(int32_t mode, int32_t chunk, int32_t n_tokens,
-                                   const float *logits, int32_t n_logits, moss_error *error)
-{
-    if (mode < 0 || mode >= moss_program_data.n_modes)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "mode is %d, expected 0 to %d", mode,
-                              moss_program_data.n_modes - 1);
-    if (chunk < 0)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "chunk is %d, expected 0 or more", chunk);
-    if (n_tokens < 1)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_tokens is %d, expected 1 or more",
-                              n_tokens);
-    if (n_logits < 0 || n_logits > n_tokens)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_logits is %d, expected 0 to %d",
-                              n_logits, n_tokens);
-    if (n_logits && !logits)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "logits is NULL, n_logits is %d",
-                              n_logits);
-    return MOSS_OK;
 }
 
 typedef struct { const moss_run *run; moss_forward_fn *forward; } moss_eval_task;
@@ -180,13 +137,7 @@ int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t ch
 {
     int status = moss_eval_check_context(context, error);
     if (status == MOSS_OK)
-        status = moss_eval_check_numbers(mode, chunk, n_tokens, logits, n_logits, error);
-    if (status == MOSS_OK)
-        status = moss_state_check_header(state, error);
-    if (status == MOSS_OK)
-        status = moss_eval_check_tokens(tokens, n_tokens, error);
-    if (status == MOSS_OK)
-        status = moss_eval_check_room(state, n_tokens, error);
+        status = moss_eval_check(state, mode, chunk, tokens, n_tokens, logits, n_logits, error);
     if (status != MOSS_OK)
         return status;
     if (chunk == 0 || chunk > moss_program_data.chunk)
@@ -205,27 +156,6 @@ int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t ch
 /* ---- several sequences ---- */
 
 enum { MOSS_BATCH_MOST = 64 };   /* sequences of one pass: more are taken in several */
-
-static int moss_eval_check_states(moss_state *const *states, int32_t n_states, moss_error *error)
-{
-    if (!states || n_states < 1)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_states is %d, expected 1 or more%s", n_states,
-                              states ? "" : ", and states is NULL");
-    for (int32_t i = 0; i < n_states; i++) {
-        int status = moss_state_check_header(states[i], error);
-        if (status == MOSS_OK)
-            status = moss_eval_check_room(states[i], 1, error);
-        if (status != MOSS_OK)
-            return status;
-        if (states[i]->n_context != states[0]->n_context)
-            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "state %d has n_context %" PRId64 ", state 0 has %" PRId64,
-                                  i, states[i]->n_context, states[0]->n_context);
-        for (int32_t j = 0; j < i; j++)
-            if (states[j] == states[i])
-                return moss_error_set(error, MOSS_ERROR_ARGUMENT, "states %d and %d are one state", j, i);
-    }
-    return MOSS_OK;
-}
 
 static void moss_eval_pass(moss_context *context, moss_run *run, moss_state *const *states, int32_t n,
                            const int32_t *tokens)
@@ -252,11 +182,7 @@ int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_
 {
     int status = moss_eval_check_context(context, error);
     if (status == MOSS_OK)
-        status = moss_eval_check_numbers(mode, 0, 1, logits, 0, error);
-    if (status == MOSS_OK)
-        status = moss_eval_check_states(states, n_states, error);
-    if (status == MOSS_OK)
-        status = moss_eval_check_tokens(tokens, n_states, error);
+        status = moss_eval_check_batch(states, n_states, mode, tokens, 1, error);
     if (status != MOSS_OK)
         return status;
     const int32_t most = moss_program_data.chunk < MOSS_BATCH_MOST ? moss_program_data.chunk : MOSS_BATCH_MOST;

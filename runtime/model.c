@@ -3,7 +3,7 @@
  * Input: moss_program_data; the embedded weights, a given file, or PROGRAM.weights, where PROGRAM
  * is the executable or library that holds this code. Output: a read-only mapping.
  * Invariant: a model that opened has the program's layout and, when verified, undamaged bytes,
- * and this CPU can run its code. The verifying pass also brings the pages into memory.
+ * and this machine can run its code: moss_model_start sees to that.
  */
 #include "internal.h"
 
@@ -25,7 +25,6 @@ const char *moss_name(void) { return moss_program_data.name; }
 const char *moss_manifest(void) { return moss_program_data.manifest; }
 int32_t moss_vocab_size(void) { return moss_program_data.vocab_size; }
 int32_t moss_n_modes(void) { return moss_program_data.n_modes; }
-size_t moss_model_len(void) { return sizeof(moss_model); }
 
 int32_t moss_mode_top_k(int32_t mode)
 {
@@ -36,17 +35,10 @@ int32_t moss_mode_top_k(int32_t mode)
 
 static int moss_model_check_program(moss_error *error)
 {
-    const moss_program *program = &moss_program_data;
-    int len;
-    if (program->abi != MOSS_ABI)
-        return moss_error_set(error, MOSS_ERROR_ARGUMENT,
-            "the program has ABI %" PRIu32 ", this runtime expects %d", program->abi, MOSS_ABI);
-    const char *missing = moss_cpu_missing(program->features, &len);
-    if (missing)
-        return moss_error_set(error, MOSS_ERROR_CPU,
-            "compiled for %s, which needs %s; this CPU or its system lacks %.*s",
-            program->target, program->features, len, missing);
-    return MOSS_OK;
+    if (moss_program_data.abi == MOSS_ABI)
+        return MOSS_OK;
+    return moss_error_set(error, MOSS_ERROR_ARGUMENT, "the program has ABI %" PRIu32 ", this runtime expects %d",
+                          moss_program_data.abi, MOSS_ABI);
 }
 
 /* The file that holds this code, from the kernel's list of mappings: unlike argv[0] or dladdr it
@@ -112,29 +104,24 @@ static int moss_model_check_header(const moss_weights_header *header, const char
     return MOSS_OK;
 }
 
-static int moss_model_check_data(const moss_weights_header *header, const uint8_t *data,
-                                 const char *path, moss_error *error)
+int moss_weights_verify(const moss_weights *weights, moss_error *error)
 {
-    uint64_t found = moss_checksum(data, header->data_len);
-    if (found == header->checksum)
+    uint64_t found = moss_checksum(weights->data, moss_program_data.weights_len);
+    if (found == weights->checksum)
         return MOSS_OK;
     return moss_error_set(error, MOSS_ERROR_WEIGHTS,
-        "%s: corrupt: the data have checksum %016" PRIx64 ", expected %016" PRIx64, path, found,
-        header->checksum);
+        "%s: corrupt: the data have checksum %016" PRIx64 ", expected %016" PRIx64, weights->shown.text, found,
+        weights->checksum);
 }
 
-/* Header and data at `block`. as_compiled: they must be the very weights of the compile, not only
- * weights of the same model. */
-static int moss_model_check(const uint8_t *block, const char *path, bool as_compiled, int verify,
-                            moss_error *error)
+/* The header at `block`. as_compiled: of the very weights of the compile, not only of the same model. */
+static int moss_weights_check(moss_weights *weights, const uint8_t *block, bool as_compiled, moss_error *error)
 {
     moss_weights_header header;
     memcpy(&header, block, sizeof header);
     header.name[sizeof header.name - 1] = 0;
-    int status = moss_model_check_header(&header, path, as_compiled, error);
-    if (status == MOSS_OK && verify)
-        status = moss_model_check_data(&header, block + MOSS_WEIGHTS_HEADER_LEN, path, error);
-    return status;
+    weights->checksum = header.checksum;
+    return moss_model_check_header(&header, weights->shown.text, as_compiled, error);
 }
 
 /* `hint`: what to do about it, or "". */
@@ -145,90 +132,103 @@ static int moss_model_system_error(const char *path, const char *hint, moss_erro
 }
 
 /* Map the file behind `fd`; a file too short for its header is told here, other lengths later. */
-static int moss_model_map_fd(moss_model *model, int fd, const char *path, moss_error *error)
+static int moss_weights_map(moss_weights *weights, int fd, const char *path, moss_error *error)
 {
     struct stat info;
     if (fstat(fd, &info) != 0)
         return moss_model_system_error(path, "", error);
     if (!S_ISREG(info.st_mode))
-        return moss_error_set(error, MOSS_ERROR_WEIGHTS, "%s: not a regular file",
-                              moss_path_clip(path).text);
+        return moss_error_set(error, MOSS_ERROR_WEIGHTS, "%s: not a regular file", weights->shown.text);
     if (info.st_size < MOSS_WEIGHTS_HEADER_LEN)
         return moss_error_set(error, MOSS_ERROR_WEIGHTS,
-            "%s: truncated: %jd bytes, expected a header of %d", moss_path_clip(path).text,
-            (intmax_t)info.st_size, MOSS_WEIGHTS_HEADER_LEN);
+            "%s: truncated: %jd bytes, expected a header of %d", weights->shown.text, (intmax_t)info.st_size,
+            MOSS_WEIGHTS_HEADER_LEN);
     void *map = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_SHARED, fd, 0);
     if (map == MAP_FAILED)
         return moss_model_system_error(path, "", error);
     madvise(map, (size_t)info.st_size, MADV_WILLNEED);   /* advice: failing changes nothing */
-    model->map = map;
-    model->map_len = (size_t)info.st_size;
-    model->weights = (const uint8_t *)map + MOSS_WEIGHTS_HEADER_LEN;
+    weights->map = map;
+    weights->map_len = (size_t)info.st_size;
+    weights->data = (const uint8_t *)map + MOSS_WEIGHTS_HEADER_LEN;
     return MOSS_OK;
 }
 
 /* Magic and hash come before the length, so that a foreign file is called foreign, not long;
  * the length comes before the data, so that nothing past the end is read. */
-static int moss_model_check_map(const moss_model *model, const char *path, bool as_compiled,
-                                int verify, moss_error *error)
+static int moss_weights_check_map(moss_weights *weights, bool as_compiled, moss_error *error)
 {
-    const moss_path_text shown = moss_path_clip(path);
     const uint64_t expected = MOSS_WEIGHTS_HEADER_LEN + moss_program_data.weights_len;
-    int status = moss_model_check(model->map, shown.text, as_compiled, 0, error);
-    if (status != MOSS_OK)
-        return status;
-    if (model->map_len != expected)
-        return moss_error_set(error, MOSS_ERROR_WEIGHTS, "%s: %s: %zu bytes, expected %" PRIu64,
-            shown.text, model->map_len < expected ? "truncated" : "too long", model->map_len,
-            expected);
-    return verify ? moss_model_check(model->map, shown.text, as_compiled, 1, error) : MOSS_OK;
+    int status = moss_weights_check(weights, weights->map, as_compiled, error);
+    if (status == MOSS_OK && weights->map_len != expected)
+        return moss_error_set(error, MOSS_ERROR_WEIGHTS, "%s: %s: %zu bytes, expected %" PRIu64, weights->shown.text,
+            weights->map_len < expected ? "truncated" : "too long", weights->map_len, expected);
+    return status;
 }
 
-static int moss_model_open_file(moss_model *model, const char *path, bool as_compiled, int verify,
-                                moss_error *error)
+static int moss_weights_open_file(moss_weights *weights, const char *path, bool as_compiled, moss_error *error)
 {
     static const char beside[] = "; they belong beside the file that holds this code, else name them"
                                  " to moss_model_open (a program: -m)";
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return moss_model_system_error(path, as_compiled ? beside : "", error);
-    int status = moss_model_map_fd(model, fd, path, error);
+    weights->shown = moss_path_clip(path);
+    int status = moss_weights_map(weights, fd, path, error);
     close(fd);   /* the mapping stays */
-    if (status == MOSS_OK)
-        status = moss_model_check_map(model, path, as_compiled, verify, error);
-    return status;
+    return status == MOSS_OK ? moss_weights_check_map(weights, as_compiled, error) : status;
 }
 
-static int moss_model_open_default(moss_model *model, int verify, moss_error *error)
+static int moss_weights_open(moss_weights *weights, const char *path, moss_error *error)
 {
     const uint8_t *embedded = moss_program_data.embedded_weights;
+    if (path)
+        return moss_weights_open_file(weights, path, false, error);
     if (embedded) {
-        model->weights = embedded + MOSS_WEIGHTS_HEADER_LEN;
-        return moss_model_check(embedded, "embedded weights", true, verify, error);
+        weights->data = embedded + MOSS_WEIGHTS_HEADER_LEN;
+        weights->shown = moss_path_clip("embedded weights");
+        return moss_weights_check(weights, embedded, true, error);
     }
-    char path[PATH_MAX];
-    int status = moss_model_default_path(path, error);
-    return status == MOSS_OK ? moss_model_open_file(model, path, true, verify, error) : status;
+    char beside[PATH_MAX];
+    int status = moss_model_default_path(beside, error);
+    return status == MOSS_OK ? moss_weights_open_file(weights, beside, true, error) : status;
 }
 
-int moss_model_open(moss_model *model, const char *weights_path, int verify, moss_error *error)
+void moss_weights_close(moss_weights *weights)
+{
+    if (weights->map)
+        munmap(weights->map, weights->map_len);
+    memset(weights, 0, sizeof *weights);
+}
+
+int moss_model_open_sized(moss_model *model, const char *weights_path, int verify, int32_t n_states,
+                          int64_t n_context, moss_error *error)
 {
     if (!model)
         return moss_error_set(error, MOSS_ERROR_ARGUMENT, "model is NULL");
-    memset(model, 0, sizeof *model);
+    if (n_states < 1 || moss_state_len(n_context) == 0)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_states is %d and n_context %" PRId64
+                              ", expected at least 1 and 0", n_states, n_context);
+    memset(model, 0, moss_model_len());
     int status = moss_model_check_program(error);
     if (status == MOSS_OK)
-        status = weights_path ? moss_model_open_file(model, weights_path, false, verify, error)
-                              : moss_model_open_default(model, verify, error);
+        status = moss_weights_open(&model->weights, weights_path, error);
+    if (status == MOSS_OK)
+        status = moss_model_start(model, verify, n_states, n_context, error);
     if (status != MOSS_OK)
         moss_model_close(model);
     return status;
 }
 
+int moss_model_open(moss_model *model, const char *weights_path, int verify, moss_error *error)
+{
+    enum { N_STATES = 16 };
+    return moss_model_open_sized(model, weights_path, verify, N_STATES, 0, error);
+}
+
 void moss_model_close(moss_model *model)
 {
-    if (model && model->map)
-        munmap(model->map, model->map_len);
-    if (model)
-        memset(model, 0, sizeof *model);
+    if (!model)
+        return;
+    moss_model_stop(model);
+    moss_weights_close(&model->weights);
 }

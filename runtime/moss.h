@@ -3,7 +3,7 @@
  * Query sizes, then run; the caller owns all memory; nothing is allocated after init. Use:
  *   open the model -> ask for the lengths of context and state -> init both -> moss_eval.
  * A state is one block of constant length without pointers: copy it to fork, write it to a file to
- * save, copy an old one back to roll back. Results do not depend on how a prompt is cut into
+ * save, copy an old one back to roll back; before, moss_state_sync (it matters on GPUs). Results do not depend on how a prompt is cut into
  * calls, on the chunk length or on the number of threads.
  * Functions that return int give MOSS_OK or a negative moss_status with words in `error`.
  * Thread safety: a model may be shared; a context serves one call at a time.
@@ -27,6 +27,7 @@ typedef enum {
     MOSS_ERROR_STATE = -3,      /* a state of other weights or length, or one that is full */
     MOSS_ERROR_CPU = -4,        /* this CPU lacks a feature the code was compiled for */
     MOSS_ERROR_SYSTEM = -5,     /* the operating system refused, a missing file too; its words */
+    MOSS_ERROR_DEVICE = -6,     /* GPU: no driver or device that will do, too little of its memory, lost */
 } moss_status;
 
 typedef struct { int32_t status; char message[252]; } moss_error;
@@ -49,8 +50,13 @@ MOSS_API int32_t moss_mode_top_k(int32_t mode);   /* experts per token of a mode
 MOSS_API size_t moss_model_len(void);
 MOSS_API int moss_model_open(moss_model *model, const char *weights_path, int verify, moss_error *error);
 MOSS_API void moss_model_close(moss_model *model);
+/* The same for n_states states of n_context at a time: a GPU that cannot hold weights, scratch and them
+ * is told before anything is allocated. moss_model_open means 16 states, of the context they will have. */
+MOSS_API int moss_model_open_sized(moss_model *model, const char *weights_path, int verify, int32_t n_states,
+                                   int64_t n_context, moss_error *error);
+MOSS_API const char *moss_model_device(const moss_model *model);   /* "NVIDIA H200"; "CPU" */
 
-/* A context: threads and scratch memory. n_threads >= 1, the calling thread included;
+/* A context: threads and scratch memory (of the GPU, too, which needs no threads). n_threads >= 1, the calling thread included;
  * `cpus` NULL or [n_threads] processor numbers to bind to; the calling thread, bound to cpus[0],
  * gets its own set back in deinit, which the same thread calls. Memory aligned to 64 bytes. */
 MOSS_API size_t moss_context_len(int32_t n_threads);   /* 0: n_threads is out of range */
@@ -66,6 +72,9 @@ MOSS_API int moss_state_init(moss_state *state, int64_t n_context, moss_error *e
  * with? Weights given to moss_model_open are not told apart. */
 MOSS_API int moss_state_check(const moss_state *state, size_t len, moss_error *error);
 MOSS_API int64_t moss_state_position(const moss_state *state);   /* tokens seen */
+/* Bring the state home: after it the block holds all of the state and no place on the device. Call it
+ * before you copy, save, move or free the block, or take it to another context. For CPUs it does nothing. */
+MOSS_API int moss_state_sync(moss_context *context, moss_state *state, moss_error *error);
 
 /* Run n_tokens >= 1 through the model in pieces of at most `chunk` tokens (0, or more than it: the
  * compiled length; 1: the one-token schedule). Logits of the last n_logits tokens: [n_logits, vocab].
@@ -86,6 +95,14 @@ typedef struct { float temperature, top_p, min_p; int32_t top_k; uint64_t rng[4]
 MOSS_API void moss_sampler_init(moss_sampler *sampler, float temperature, int32_t top_k,
                                 float top_p, float min_p, uint64_t seed);
 MOSS_API int32_t moss_sample(moss_sampler *sampler, const float *logits, float *scratch);
+
+/* n_steps >= 1 tokens for each of n_states states, as moss_eval_batch and moss_sample in turn give them.
+ * next [n_states]: each one's next token, not seen yet. tokens [n_steps, n_states]: what follows; its
+ * last row is not seen yet either, so it is `next` of a call that goes on. samplers [n_states]: a GPU
+ * goes on by itself while all temperatures are 0. scratch: (n_states + 2) * vocab_size floats. */
+MOSS_API int moss_generate(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                           moss_sampler *samplers, const int32_t *next, int32_t *tokens, int32_t n_steps,
+                           float *scratch, moss_error *error);
 
 #ifdef __cplusplus
 }

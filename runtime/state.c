@@ -106,6 +106,9 @@ int moss_state_check(const moss_state *state, size_t len, moss_error *error)
         return moss_error_set(error, MOSS_ERROR_STATE,
             "a state of %zu bytes, expected %" PRIu64 " for n_context %" PRId64, len, state->len,
             state->n_context);
+    if (status == MOSS_OK && state->ticket)
+        return moss_error_set(error, MOSS_ERROR_STATE,
+            "the state is on a device: moss_state_sync brings it into its block, before that is copied or saved");
     return status;
 }
 

@@ -4,6 +4,7 @@
 # Usage: runtime_cli.sh [folder of the repository]; CC and CFLAGS are honoured. Builds four
 # artifacts in a temporary folder; checks exit codes, words of errors, and what is left behind.
 set -u
+shopt -s extglob
 top=$(cd "${1:-$(dirname "$0")/../..}" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -17,7 +18,7 @@ build() {
     local name=$1
     shift
     ${CC:-cc} -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror ${CFLAGS:--O1} -I"$top/runtime" "$@" \
-        "$top"/runtime/*.c "$top/tests/unit/fake_program.c" -o "$name" -lm -lpthread || exit 3
+        "$top"/runtime/!(gpu_*).c "$top/tests/unit/fake_program.c" -o "$name" -lm -lpthread || exit 3
 }
 
 # expect CODE WORDS COMMAND...: the exit code, and WORDS on stderr or stdout

@@ -20,7 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_ARGS = 16, MAX_FUNCTIONS = 64, VOCAB = 50, N_CONTEXT = 40, N_TOKENS = 24, SECONDS = 300 };
+enum { MAX_ARGS = 16, MAX_FUNCTIONS = 64, VOCAB = 50, N_CONTEXT = 40, N_TOKENS = 24, MAX_STATES = 10, SECONDS = 300 };
 
 static const char graph_text[] =
     "{ \"format\": \"mossnet-graph/1\", \"name\": \"tiny\", \"vocab_size\": 50, \"d_model\": 32,\n"
@@ -208,6 +208,19 @@ static int eval(Library *library, void *state, const int32_t *tokens, int n, flo
     return status;
 }
 
+/* Before the block is copied, saved or freed. */
+static void sync_state(Library *library, void *state)
+{
+    moss_error error = { 0 };
+    CU_ASSERT_EQUAL(CALL(library, "state_sync", POINTER(library->context), POINTER(state), POINTER(&error)).i32, MOSS_OK);
+}
+
+static void state_free(Library *library, void *state)
+{
+    sync_state(library, state);
+    free(state);
+}
+
 static const int32_t *prompt(void)
 {
     static int32_t tokens[N_TOKENS];
@@ -284,8 +297,10 @@ static void open_library(Library *library)
 {
     moss_error error = { 0 };
     library->model = block(CALL0(library, "model_len").size);
-    int status = CALL(library, "model_open", POINTER(library->model), POINTER(NULL), I32(1), POINTER(&error)).i32;
+    int status = CALL(library, "model_open_sized", POINTER(library->model), POINTER(NULL), I32(1), I32(MAX_STATES),
+                      I64(N_CONTEXT), POINTER(&error)).i32;
     CU_ASSERT_EQUAL_FATAL(status, MOSS_OK);
+    CU_ASSERT(strlen(CALL(library, "model_device", POINTER(library->model)).pointer) > 0);
     library->context = block(CALL(library, "context_len", I32(2)).size);
     status = CALL(library, "context_init", POINTER(library->context), POINTER(library->model), I32(2), POINTER(NULL),
                   POINTER(&error)).i32;
@@ -313,15 +328,15 @@ static void test_prefill_equals_steps(void)
     void *state = state_new(&first);
     CU_ASSERT_EQUAL(eval(&first, state, prompt(), N_TOKENS, &whole[0][0], N_TOKENS), MOSS_OK);
     CU_ASSERT_EQUAL(position(&first, state), N_TOKENS);
-    free(state);
+    state_free(&first, state);
     state = state_new(&first);
     for (int i = 0; i < N_TOKENS; i++)
         CU_ASSERT_EQUAL(eval(&first, state, prompt() + i, 1, stepped[i], 1), MOSS_OK);
-    free(state);
+    state_free(&first, state);
     state = state_new(&first);
     for (int i = 0; i < N_TOKENS; i += 8)
         CU_ASSERT_EQUAL(eval(&first, state, prompt() + i, 8, pieces[i], 8), MOSS_OK);
-    free(state);
+    state_free(&first, state);
     CU_ASSERT_EQUAL(memcmp(whole, stepped, sizeof whole), 0);
     CU_ASSERT_EQUAL(memcmp(whole, pieces, sizeof whole), 0);
 }
@@ -345,6 +360,7 @@ static void test_batch(void)
         states[i] = state_new(&first);
         CU_ASSERT_EQUAL(eval(&first, states[i], prompt() + i, 3 * i + 1, NULL, 0), MOSS_OK);
         single[i] = block(len);
+        sync_state(&first, states[i]);
         memcpy(single[i], states[i], len);
         CU_ASSERT_EQUAL(eval(&first, single[i], &tokens[i], 1, alone[i], 1), MOSS_OK);
     }
@@ -352,8 +368,11 @@ static void test_batch(void)
     CU_ASSERT_EQUAL(eval_batch(&first, states, N, tokens, &together[0][0]), MOSS_OK);
     CU_ASSERT_EQUAL(mallinfo2().uordblks, before);      /* nothing is allocated after init */
     CU_ASSERT_EQUAL(memcmp(alone, together, sizeof alone), 0);
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < N; i++) {
+        sync_state(&first, states[i]);
+        sync_state(&first, single[i]);
         CU_ASSERT_EQUAL(memcmp(states[i], single[i], len), 0);
+    }
 
     void *twice[] = { states[0], states[1], states[0] };
     CU_ASSERT_EQUAL(eval_batch(&first, twice, 3, tokens, NULL), MOSS_ERROR_ARGUMENT);
@@ -363,7 +382,7 @@ static void test_batch(void)
     CU_ASSERT_EQUAL(eval_batch(&first, states, N, tokens, NULL), MOSS_OK);
     CU_ASSERT_EQUAL(position(&first, states[4]), 15);
     for (int i = 0; i < N; i++) {
-        free(states[i]);
+        state_free(&first, states[i]);
         free(single[i]);
     }
 }
@@ -376,7 +395,7 @@ static void test_modes(void)
         void *state = state_new(&first);
         CU_ASSERT_EQUAL(CALL(&first, "eval", POINTER(first.context), POINTER(state), I32(mode), I32(5), POINTER(prompt()),
                              I32(N_TOKENS), POINTER(logits[mode]), I32(1), POINTER(&error)).i32, MOSS_OK);
-        free(state);
+        state_free(&first, state);
     }
     CU_ASSERT_NOT_EQUAL(memcmp(logits[0], logits[1], sizeof logits[0]), 0);
 }
@@ -390,11 +409,14 @@ static void test_states(void)
     const char *path = arena_printf(arena, "%s/saved", folder);
     void *state = state_new(&first), *fork = block(len), *old = block(len);
     CU_ASSERT_EQUAL(eval(&first, state, prompt(), 10, NULL, 0), MOSS_OK);
+    sync_state(&first, state);
     memcpy(fork, state, len);
     memcpy(old, state, len);
     CU_ASSERT_TRUE_FATAL(file_write(path, state, len));
     CU_ASSERT_EQUAL(eval(&first, state, prompt() + 10, 5, expected, 1), MOSS_OK);
     CU_ASSERT_EQUAL(eval(&first, fork, prompt() + 10, 5, forked, 1), MOSS_OK);
+    sync_state(&first, state);
+    sync_state(&first, fork);
     CU_ASSERT_EQUAL(memcmp(state, fork, len), 0);
     CU_ASSERT_EQUAL(memcmp(expected, forked, sizeof expected), 0);
 
@@ -409,7 +431,7 @@ static void test_states(void)
     memcpy(state, old, len);
     CU_ASSERT_EQUAL(eval(&first, state, prompt() + 10, 5, again, 1), MOSS_OK);
     CU_ASSERT_EQUAL(memcmp(expected, again, sizeof expected), 0);
-    free(state), free(fork), free(old);
+    state_free(&first, state), state_free(&first, fork), free(old);
 }
 
 static void test_state_errors(void)
@@ -444,6 +466,7 @@ static void test_eval_errors(void)
     size_t len = state_len(&first);
     void *state = state_new(&first), *before = block(len);
     CU_ASSERT_EQUAL(eval(&first, state, prompt(), 3, logits, 1), MOSS_OK);
+    sync_state(&first, state);
     memcpy(before, state, len);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         moss_error error = { 0 };
@@ -457,7 +480,7 @@ static void test_eval_errors(void)
         CU_ASSERT_PTR_NOT_NULL(strstr(error.message, rows[i].words));
         CU_ASSERT_EQUAL(memcmp(before, state, len), 0);
     }
-    free(state), free(before);
+    state_free(&first, state), free(before);
 }
 
 static void test_wrong_state(void)
@@ -467,6 +490,7 @@ static void test_wrong_state(void)
     size_t len = state_len(&first);
     char *state = state_new(&first), *full = block(len);
     CU_ASSERT_EQUAL(eval(&first, state, prompt(), N_TOKENS, logits, 1), MOSS_OK);
+    sync_state(&first, state);
     memcpy(full, state, len);
     CU_ASSERT_EQUAL(CALL(&first, "eval", POINTER(first.context), POINTER(state), I32(0), I32(0), POINTER(prompt()),
                          I32(N_CONTEXT - N_TOKENS + 1), POINTER(logits), I32(1), POINTER(&error)).i32, MOSS_ERROR_STATE);
@@ -500,7 +524,76 @@ static void test_sampling(void)
         }
     }
     CU_ASSERT_EQUAL(memcmp(sampled[0], sampled[1], sizeof sampled[0]), 0);
-    free(state), free(scratch), free(sampler);
+    state_free(&first, state), free(scratch), free(sampler);
+}
+
+static int generate(Library *library, void **states, int32_t n, void *samplers, const int32_t *next, int32_t *tokens,
+                    int32_t n_steps, float *scratch)
+{
+    moss_error error = { 0 };
+    return CALL(library, "generate", POINTER(library->context), POINTER(states), I32(n), I32(0), POINTER(samplers),
+                POINTER(next), POINTER(tokens), I32(n_steps), POINTER(scratch), POINTER(&error)).i32;
+}
+
+/* Greedy and drawn, all steps at once or a few at a time: what eval and sample give. */
+static void check_generate(float temperature)
+{
+    enum { N = 3, STEPS = 9 };
+    int32_t expected[STEPS][N], found[STEPS][N], next[N] = { 4, 9, 4 };
+    float logits[VOCAB], *scratch = block((N + 2) * VOCAB * sizeof *scratch);
+    size_t sampler_len = (size_t)object_len(&first, "sampler");
+    char *samplers = block(N * sampler_len);
+    void *states[N];
+    for (int run = 0; run < 3; run++) {
+        for (int i = 0; i < N; i++) {
+            states[i] = state_new(&first);
+            CALL(&first, "sampler_init", POINTER(samplers + (size_t)i * sampler_len), F32(temperature), I32(20), F32(1.0f),
+                 F32(0.0f), U64(7u + (unsigned)i));
+            CU_ASSERT_EQUAL(eval(&first, states[i], prompt(), 2 * i + 1, NULL, 0), MOSS_OK);
+        }
+        for (int i = 0; run == 0 && i < N; i++)
+            for (int s = 0; s < STEPS; s++) {
+                CU_ASSERT_EQUAL(eval(&first, states[i], s ? &expected[s - 1][i] : &next[i], 1, logits, 1), MOSS_OK);
+                expected[s][i] = CALL(&first, "sample", POINTER(samplers + (size_t)i * sampler_len), POINTER(logits),
+                                      POINTER(scratch)).i32;
+            }
+        if (run == 1)
+            CU_ASSERT_EQUAL(generate(&first, states, N, samplers, next, &found[0][0], STEPS, scratch), MOSS_OK);
+        for (int s = 0; run == 2 && s < STEPS; s += 3)
+            CU_ASSERT_EQUAL(generate(&first, states, N, samplers, s ? found[s - 1] : next, found[s], 3, scratch), MOSS_OK);
+        if (run > 0)
+            CU_ASSERT_EQUAL(memcmp(expected, found, sizeof expected), 0);
+        CU_ASSERT_EQUAL(position(&first, states[2]), 5 + STEPS);
+        for (int i = 0; i < N; i++)
+            state_free(&first, states[i]);
+    }
+    free(scratch), free(samplers);
+}
+
+static void test_generate(void)
+{
+    check_generate(0);
+    check_generate(3);
+}
+
+static void test_generate_errors(void)
+{
+    int32_t next = 1, high = VOCAB, tokens[N_CONTEXT + 1];
+    float *scratch = block(3 * VOCAB * sizeof *scratch);
+    void *state = state_new(&first), *sampler = block((size_t)object_len(&first, "sampler"));
+    CALL(&first, "sampler_init", POINTER(sampler), F32(0.0f), I32(0), F32(1.0f), F32(0.0f), U64(1));
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, &next, tokens, 0, scratch), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 0, sampler, &next, tokens, 1, scratch), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, NULL, &next, tokens, 1, scratch), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, NULL, tokens, 1, scratch), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, &high, tokens, 1, scratch), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, &next, NULL, 1, scratch), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, &next, tokens, 1, NULL), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, &next, tokens, N_CONTEXT + 1, scratch), MOSS_ERROR_STATE);
+    CU_ASSERT_EQUAL(position(&first, state), 0);
+    CU_ASSERT_EQUAL(generate(&first, &state, 1, sampler, &next, tokens, N_CONTEXT, scratch), MOSS_OK);
+    CU_ASSERT_EQUAL(position(&first, state), N_CONTEXT);
+    state_free(&first, state), free(scratch), free(sampler);
 }
 
 /* Two libraries, loaded with their symbols global: each keeps its own weights and states. */
@@ -513,7 +606,7 @@ static void test_side_by_side(void)
     CU_ASSERT_EQUAL(eval(&first, state3, prompt(), N_TOKENS, again, 1), MOSS_OK);
     CU_ASSERT_EQUAL(memcmp(one, again, sizeof one), 0);
     CU_ASSERT_NOT_EQUAL(memcmp(one, other, sizeof one), 0);
-    free(state), free(state2), free(state3);
+    state_free(&first, state), state_free(&second, state2), state_free(&first, state3);
 }
 
 static void close_library(Library *library)
@@ -548,6 +641,8 @@ static const UnitTest tests[] = {
     { "eval errors leave the state alone", test_eval_errors },
     { "wrong and full states", test_wrong_state },
     { "sampling", test_sampling },
+    { "generation equals eval and sample", test_generate },
+    { "what generation refuses", test_generate_errors },
     { "two libraries side by side", test_side_by_side },
     { "close; every function was called", test_close },
 };
