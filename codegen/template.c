@@ -434,6 +434,7 @@ void template_render_host(const Template *template, const double *values, int sm
     render_enum(template, values, 0, out);
     render_floats(template, values, "static const float", out);
     text_printf(out, "\n%sKERNEL(%s)%s\n%s\n\n", template->helpers, name.data, template->args, template->body);
+    Text lens = { 0 };
     text_printf(out, "__attribute__((visibility(\"default\"))) void %s_call(void *const *args)\n{\n    %s(", name.data,
         name.data);
     const char *p = template->args;
@@ -442,7 +443,10 @@ void template_render_host(const Template *template, const double *values, int sm
         if (!(p = read_arg(p + 1, &type, &word)))
             BUG("template %s: argument %d is not of the form \"type name\"", template->name, i);
         text_printf(out, "%s*(%.*s*)args[%d]", i ? ",\n        " : "", (int)(word - type), type, i);
+        text_printf(&lens, "sizeof(%.*s), ", (int)(word - type), type);
     }
-    text_printf(out, ");\n}\n");
+    text_printf(out, ");\n}\n__attribute__((visibility(\"default\"))) const int %s_arg_lens[] = { %s0 };\n", name.data,
+        lens.data);
+    text_free(&lens);
     text_free(&name);
 }

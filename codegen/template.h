@@ -53,7 +53,8 @@ void template_bind(const Template *template, const TemplateBinding *bindings, in
 
 /* values [n_params]: whole numbers of int range for PARAM, finite ones for FPARAM, else BUG. */
 void template_render(const Template *template, const double *values, Text *out);
-/* A GPU template as a C file of its own: INSTANCE and INSTANCE_call(void *const *args), which launchers use. */
+/* A GPU template as a C file of its own: INSTANCE, and for launchers INSTANCE_call(void *const *args) and
+ * int INSTANCE_arg_lens[], bytes of each argument, 0 at the end. */
 void template_render_host(const Template *template, const double *values, int sm, Text *out);
 void template_print_name(const Template *template, const double *values, Text *out);
 /* Read an instance name back into values [TEMPLATE_MAX_PARAMS]; NULL when it is not one. */
