@@ -1,16 +1,20 @@
 # GPU kernels: every codegen/gpu/*.c as LLVM bitcode for nvptx64, embedded in mossc as embedded_gpu_bitcode.
-#   MOSSC_LLVM is set to the LLVM 19 library to link, or empty: then nothing is embedded and GPU targets are refused.
+#   MOSSC_LLVM is set to the LLVM 19 library to link, or empty (no LLVM here, or -DGPU_TARGETS=OFF): then nothing is
+#   embedded and GPU targets are refused.
 # A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19 and the headers and library of LLVM 19.
-find_program(CLANG_19 NAMES clang-19 HINTS /usr/lib/llvm-19/bin)
-find_program(OPT_19 NAMES opt-19 HINTS /usr/lib/llvm-19/bin)
-find_path(LLVM_19_INCLUDE llvm-c/Core.h HINTS /usr/lib/llvm-19/include /usr/include/llvm-c-19 NO_DEFAULT_PATH)
-find_library(LLVM_19_LIBRARY NAMES LLVM-19 HINTS /usr/lib/llvm-19/lib)
+option(GPU_TARGETS "Build the GPU targets, which takes LLVM 19" ON)
+if(GPU_TARGETS)
+  find_program(CLANG_19 NAMES clang-19 HINTS /usr/lib/llvm-19/bin)
+  find_program(OPT_19 NAMES opt-19 HINTS /usr/lib/llvm-19/bin)
+  find_path(LLVM_19_INCLUDE llvm-c/Core.h HINTS /usr/lib/llvm-19/include /usr/include/llvm-c-19 NO_DEFAULT_PATH)
+  find_library(LLVM_19_LIBRARY NAMES LLVM-19 HINTS /usr/lib/llvm-19/lib)
+endif()
 
 file(GLOB gpu_template_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.c)
 embed(embedded_gpu_templates ${PROJECT_BINARY_DIR}/embedded_gpu_templates.c ${gpu_template_files})
 
 set(gpu_bitcode_files)
-if(CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
+if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
   set(MOSSC_LLVM ${LLVM_19_LIBRARY})
   set(dialect ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h)
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/bitcode)
@@ -33,7 +37,9 @@ if(CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
   endforeach()
 else()
   set(MOSSC_LLVM "")
-  message(WARNING "No LLVM 19 (clang-19, opt-19, llvm-19-dev): mossc is built without GPU targets. "
-    "scripts/setup.sh build installs what is missing.")
+  if(GPU_TARGETS)
+    message(WARNING "No LLVM 19 (clang-19, llvm-19, llvm-19-dev): mossc is built without GPU targets. "
+      "scripts/setup.sh build installs what is missing.")
+  endif()
 endif()
 embed(embedded_gpu_bitcode ${PROJECT_BINARY_DIR}/embedded_gpu_bitcode.c ${gpu_bitcode_files})

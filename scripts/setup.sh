@@ -4,11 +4,12 @@
 #   scripts/setup.sh build    what building and running mossc takes
 #   scripts/setup.sh test     that, and what the tests take
 # Prints what is missing and why before it installs anything, nothing when all is there.
-# Exit code: 0 ready (lacking tools of tests only: 0, and said so), 3 something needed cannot be had.
+# Exit code: 0 ready (lacking only what one can do without: 0, and said so), 3 something needed cannot be had.
 set -u
 
 # package | level | how its presence shows | reason
-# Levels: build, test (the tests do not build without it), tool (a test that lacks it is skipped).
+# Levels: build, gpu (mossc builds without it, but has no GPU targets), test (the tests do not build without it),
+# tool (a test that lacks it is skipped).
 # Shows as: command:A,B (any of them), header:FILE, module:NAME (of pkg-config).
 packages() {
     cat <<'LIST'
@@ -19,10 +20,13 @@ cmake|build|command:cmake|configures the build
 ninja-build|build|command:ninja|runs the build
 pkg-config|build|command:pkg-config|finds the libraries below
 libcjson-dev|build|module:libcjson|reads graphs and safetensors headers
+clang-19|gpu|command:clang-19|compiles GPU kernels while mossc is built
+llvm-19|gpu|command:opt-19|prepares them to be part of mossc
+llvm-19-dev|gpu|header:/usr/lib/llvm-19/include/llvm-c/Core.h|makes PTX of them, in mossc
 libffi-dev|test|module:libffi|calls a library's functions as its manifest describes them
 libcunit1-dev|test|module:cunit|unit tests
 g++|tool|command:g++|a C++ program that uses a compiled library
-clang-19|tool|command:clang-19,clang|generated C must please a second compiler
+clang|tool|command:clang-19,clang|generated C must please a second compiler
 gcc-aarch64-linux-gnu|tool|command:aarch64-linux-gnu-gcc|compiles for 64-bit ARM
 libc6-dev-arm64-cross|tool|header:/usr/aarch64-linux-gnu/include/stdio.h|the C library for 64-bit ARM
 qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM, and emulates older x86-64 processors
@@ -79,8 +83,8 @@ install() {
 }
 
 case ${1:-} in
-build) needed="build" wanted="build" ;;
-test)  needed="build test" wanted="build test tool" ;;
+build) needed="build" wanted="build gpu" ;;
+test)  needed="build test" wanted="build gpu test tool" ;;
 *)     echo "usage: scripts/setup.sh build|test" >&2; exit 2 ;;
 esac
 
@@ -104,7 +108,10 @@ if [ -n "$left" ]; then
     echo "setup: cannot go on without:" $left >&2
     exit 3
 fi
+left=$(missing gpu)
 # shellcheck disable=SC2086
-left=$(missing $wanted)
+[ -z "$left" ] || echo "setup: mossc will have no GPU targets (a100, h100) without:" $left
+case $wanted in *tool*) left=$(missing tool) ;; *) left= ;; esac
+# shellcheck disable=SC2086
 [ -z "$left" ] || echo "setup: tests that need these will be skipped:" $left
 exit 0
