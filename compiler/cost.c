@@ -30,6 +30,12 @@ static Cost per_call(const CostOf *c, double flops, double weight_bytes)
     return (Cost){ flops, weight_bytes / (double)c->n_tokens, 0 };
 }
 
+/* What ends a product that has a gate: silu and a multiplication. */
+static double gate_flops(const CostOf *c, int gate)
+{
+    return gate < c->op->n_operands && c->op->operand[gate] ? 5 * columns(c->op->result[0]) : 0;
+}
+
 /* Experts per token of the routing behind `experts`, in this mode. */
 static double top_k(const CostOf *c, const Value *experts)
 {
@@ -58,7 +64,7 @@ RULE(LINEAR)
 {
     /* In prefill one row of logits is wanted, not one a token. */
     double rows = c->op->result[0]->type.dim[0].sym == SYM_R ? 1 / (double)c->n_tokens : 1;
-    return per_call(c, 2 * count(c->op->operand[1]) * rows, bytes(c->op->operand[1]));
+    return per_call(c, 2 * count(c->op->operand[1]) * rows + gate_flops(c, 4), bytes(c->op->operand[1]));
 }
 
 static Cost expert_product(const CostOf *c, int bias)
@@ -69,7 +75,12 @@ static Cost expert_product(const CostOf *c, int bias)
     double len = bytes(weight) + (c->op->n_operands > bias && c->op->operand[bias] ? bytes(c->op->operand[bias]) : 0);
     return per_call(c, 2 * count(weight) / n_experts * k, len * read / n_experts);
 }
-RULE(EXPERT_LINEAR) { return expert_product(c, 3); }
+RULE(EXPERT_LINEAR)
+{
+    Cost cost = expert_product(c, 3);
+    cost.flops += gate_flops(c, 6);
+    return cost;
+}
 RULE(EXPERT_LINEAR_COMBINE) { return expert_product(c, 4); }
 RULE(COMBINE) { return pointwise(c, 2 * top_k(c, c->op->operand[0]->def->operand[2])); }
 RULE(CONV1D)

@@ -85,7 +85,7 @@ typedef struct {
 static const Buffer *fixed_place(const Planner *p, const Block *block, const Op *op)
 {
     const Value *x;
-    if (op->kind == OP_CALL || op_updates_residual(op, &x))
+    if (op->kind == OP_CALL || op_updates(op, &x))
         return op->operand[op->kind == OP_CALL ? 0 : op->n_operands - 1]->buffer;
     if (op->kind == OP_LAST_ROWS)
         return buffer_new(p->arena, (Buffer){ .space = SPACE_VIEW, .stride = op->operand[0]->buffer->stride });

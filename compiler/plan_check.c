@@ -29,7 +29,9 @@ static bool fail(const Checker *c, const char *format, ...)
 static const Value *accumulated_into(const Op *op)
 {
     if (op->kind == OP_LINEAR)
-        return op->n_operands > 3 ? op->operand[3] : NULL;
+        return op->n_operands > 3 ? op->operand[op->n_operands - 1] : NULL;
+    if (op->kind == OP_EXPERT_LINEAR)
+        return op->n_operands > 6 ? op->operand[6] : NULL;
     return op->kind == OP_EXPERT_LINEAR_COMBINE && op->n_operands > 7 ? op->operand[7] : NULL;
 }
 

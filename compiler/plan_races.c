@@ -107,10 +107,10 @@ static void play_step(const Player *p)
         update_operand(p, 2, own);
         update_operand(p, 3, own);
         break;
-    case OP_LINEAR: case OP_EXPERT_LINEAR_COMBINE: {
-        int residual = op->kind == OP_LINEAR ? 3 : 7;
+    case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: {
+        int updated = op->kind == OP_LINEAR ? 3 : op->kind == OP_EXPERT_LINEAR ? 6 : 7;
         for (int i = 0; i < op->n_operands; i++)
-            read_operand(p, i, i == residual ? own : all);
+            read_operand(p, i, i >= updated ? own : all);
         break;
     }
     default:

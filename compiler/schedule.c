@@ -39,7 +39,8 @@ static bool reads_own_columns(const Op *op, int i)
     case OP_SCAN: return i != 2;
     case OP_SWIGLU: return true;
     case OP_RING_WRITE: return i < 2;
-    case OP_LINEAR: return i == 3;
+    case OP_LINEAR: return i == 3 || i == 4;
+    case OP_EXPERT_LINEAR: return i == 6;
     case OP_EXPERT_LINEAR_COMBINE: return i == 7;
     default: return false;
     }
@@ -60,9 +61,10 @@ Step *schedule_find(const Schedule *s, const Op *op)
     return NULL;
 }
 
-bool op_updates_residual(const Op *op, const Value **x)
+bool op_updates(const Op *op, const Value **x)
 {
-    int slot = op->kind == OP_LINEAR ? 3 : op->kind == OP_EXPERT_LINEAR_COMBINE ? 7 : -1;
+    int slot = op->kind == OP_LINEAR ? 3 + (op->n_operands > 4) : op->kind == OP_EXPERT_LINEAR ? 6
+             : op->kind == OP_EXPERT_LINEAR_COMBINE ? 7 : -1;
     *x = slot >= 0 && slot < op->n_operands ? op->operand[slot] : NULL;
     return *x != NULL;
 }
@@ -74,7 +76,7 @@ const Value *value_storage(const Value *value)
     while (value->def) {
         if (value->def->kind == OP_LAST_ROWS || value->def->kind == OP_CALL)
             value = value->def->operand[0];
-        else if (op_updates_residual(value->def, &x))
+        else if (op_updates(value->def, &x))
             value = x;
         else
             break;
@@ -104,11 +106,11 @@ static bool needs_barrier(const Schedule *s, int phase, const Op *op, Split spli
     }
     /* Writes into what others may still be reading: the residual stream, a ring. */
     const Value *x;
-    bool residual = op_updates_residual(op, &x), ring = op->kind == OP_RING_WRITE;
-    for (int j = 0; j < s->n_steps && (residual || ring); j++) {
+    bool update = op_updates(op, &x), ring = op->kind == OP_RING_WRITE;
+    for (int j = 0; j < s->n_steps && (update || ring); j++) {
         const Step *step = &s->steps[j];
         for (int i = 0; step->phase == phase && i < step->op->n_operands; i++)
-            if ((residual && step->op->operand[i] == x)
+            if ((update && step->op->operand[i] == x)
                 || (ring && (step->op->operand[i] == op->operand[2])))
                 return true;
     }

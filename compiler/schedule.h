@@ -9,8 +9,8 @@ void schedule_block(Arena *arena, const Block *block, Schedule *schedule);
 /* The step of an operation; NULL when it has none (weights, views). */
 Step *schedule_find(const Schedule *schedule, const Op *op);
 
-/* Does `op` add to the residual stream in place? Then *x is the stream. */
-bool op_updates_residual(const Op *op, const Value **x);
+/* Does `op` write over an operand, the residual stream or a gate? Then *x is that. */
+bool op_updates(const Op *op, const Value **x);
 /* The value whose bytes these are: what is updated in place, rows of another, or itself. */
 const Value *value_storage(const Value *value);
 

@@ -112,8 +112,11 @@ RULE(LINEAR)
         return false;
     }
     out[0] = matrix(DTYPE_F32, x.dim[0], weight.dim[0]);
+    if (op->operand[3] && op->operand[4])
+        return fail(why, "a product updates a residual or a gate, not both", x);
     return (!op->operand[2] || want_vector(OPERAND(2), weight.dim[0], why))
-        && (!op->operand[3] || want_same(out[0], OPERAND(3), why));
+        && (!op->operand[3] || want_same(out[0], OPERAND(3), why))
+        && (!op->operand[4] || want_same(out[0], OPERAND(4), why));
 }
 
 /* Products with experts: [T or kT, in] x [E, out, in] -> [kT, out] for the pairs in `experts`. */
@@ -138,7 +141,8 @@ static bool infer_pairs(Type x, Type weight, Type pairs, const Value *bias, Type
 
 RULE(EXPERT_LINEAR)
 {
-    return infer_pairs(OPERAND(0), OPERAND(1), OPERAND(2), op->operand[3], &out[0], why);
+    return infer_pairs(OPERAND(0), OPERAND(1), OPERAND(2), op->operand[3], &out[0], why)
+        && (!op->operand[6] || want_same(out[0], OPERAND(6), why));
 }
 
 static bool infer_combine(Type pairs, Type gates, Type *out, Text *why)

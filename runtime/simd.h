@@ -447,4 +447,11 @@ KERNEL_INLINE vf vsilu(vf x)
     return x * vsigmoid(x);
 }
 
+/* What a product leaves behind, by its parameter `accumulate`: gate * value + there, or, with 2, a
+ * gated linear unit: silu(there) * value. */
+KERNEL_INLINE vf product_end(const int accumulate, vf gate, vf value, vf there)
+{
+    return accumulate == 2 ? vsilu(there) * value : vfma(gate, value, there);
+}
+
 #endif

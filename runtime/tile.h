@@ -12,6 +12,13 @@
 
 enum { TILE_MOST_ROWS = 14 };
 
+/* Rows of the next tile when `left` > 0 are left of a block: the whole height, or that of one of two
+ * smaller tiles, a step less and a step. */
+KERNEL_INLINE int tile_height(int left, const int tile_rows, const int tail_rows)
+{
+    return left > tile_rows - tail_rows ? tile_rows : left > tail_rows ? tile_rows - tail_rows : tail_rows;
+}
+
 /* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros) + Σ_k a [n_in][rows] b [n_in][2 LANES];
  * meanwhile `step` bytes a k are fetched from `ahead` on. */
 KERNEL_INLINE void tile_body(const int rows, float *sums, const float *a, const float *b, const float *start,

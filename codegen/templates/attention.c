@@ -49,6 +49,7 @@ KERNEL(attention)(
     float *const shrink = top + max_rows;                    /* [max_rows]: of the sums so far */
     float *const zeros = shrink + max_rows;                  /* [head_stride]: a key that is not there */
     const float *value[key_block];                           /* rows of values, or where they came from */
+    int seen_begin[max_rows / tile_rows], seen_end[max_rows / tile_rows];    /* keys of a block that a tile's rows see */
     const int copies = token_block > 1 || head_dim != head_stride;   /* one token reads each row once */
     const int n_items = (n_tokens + token_block - 1) / token_block * n_kv_heads;
 
@@ -62,8 +63,8 @@ KERNEL(attention)(
 
         for (int r = 0; r < max_rows; r++) {
             const float *from = q + (size_t)(t0 + r / group) * q_stride + (head * group + r % group) * head_dim;
-            for (int i = 0; i < head_dim; i++)
-                query[r * head_dim + i] = r < n_rows ? from[i] * scale : 0;
+            for (int c = 0; c < head_dim; c += LANES)
+                vstore_row(query + r * head_dim, c, head_dim, r < n_rows ? vload_row(from, c, head_dim) * scale : vset(0));
             for (int i = 0; i < head_stride; i += LANES)
                 vstore(sum + r * head_stride + i, vset(0));
             vstore(total + r * LANES, vset(0));
@@ -105,9 +106,17 @@ KERNEL(attention)(
                 }
             }
 
-            /* Scores. */
+            for (int row = 0; row < n_rows; row += tile_rows) {
+                const int last_row = row + tile_rows < n_rows ? row + tile_rows - 1 : n_rows - 1;
+                const int64_t from = window > 0 ? position + t0 + row / group - window + 1 - base : 0;
+                const int64_t to = position + t0 + last_row / group + 1 - base;
+                seen_begin[row / tile_rows] = (int)(from < 0 ? 0 : from);
+                seen_end[row / tile_rows] = (int)(to < 0 ? 0 : to > key_block ? key_block : to);
+            }
+
+            /* Scores, by panels of keys. */
             for (int row = 0; row < n_rows; row += tile_rows)
-                for (int j = 0; j < key_block; j += panel) {
+                for (int j = seen_begin[row / tile_rows] / panel * panel; j < seen_end[row / tile_rows]; j += panel) {
                     const float *x = query + row * head_dim;
                     vf lo[tile_rows], hi[tile_rows];
                     UNROLL
@@ -162,7 +171,7 @@ KERNEL(attention)(
                 shrink[r] = factor[0];
             }
 
-            /* Values. */
+            /* Values; keys that no row of the tile sees would add zeros. */
             for (int row = 0; row < n_rows; row += tile_rows)
                 for (int c = 0; c < head_stride; c += panel) {
                     const float *x = weight + row * key_block;
@@ -173,7 +182,7 @@ KERNEL(attention)(
                         lo[r] = vload(old) * shrink[row + r];
                         hi[r] = vload(old + LANES) * shrink[row + r];
                     }
-                    for (int j = 0; j < key_block; j++) {
+                    for (int j = seen_begin[row / tile_rows]; j < seen_end[row / tile_rows]; j++) {
                         const vf b_lo = vload(value[j] + c), b_hi = vload(value[j] + c + LANES);
                         UNROLL
                         for (int r = 0; r < tile_rows; r++) {

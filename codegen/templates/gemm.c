@@ -15,9 +15,9 @@ PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16 */
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
 PARAM(out_pairs, op)     /* out has a row for each 0: token, gates applied, 1: pair, no gates */
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
-PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(accumulate, ac)    /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
 PARAM(tile_rows, mr)     /* rows of a register tile */
-PARAM(tail_rows, tr)     /* rows of the tile for what remains; divides tile_rows */
+PARAM(tail_rows, tr)     /* step of the heights of smaller tiles for what remains; divides tile_rows */
 PARAM(panel, nr)         /* columns of a tile: 2 vectors */
 PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
 
@@ -47,7 +47,7 @@ KERNEL(gemm)(
             const int n_rows = last - begin < block_rows ? last - begin : block_rows;
 
             for (int row = 0, rows; row < n_rows; row += rows) {
-                rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                rows = tile_height(n_rows - row, tile_rows, tail_rows);
                 float *tile = pack + (size_t)row * n_in;       /* [n_in][rows] */
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
@@ -83,9 +83,11 @@ KERNEL(gemm)(
 
                 for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_in) {
                     const float *a = pack + (size_t)row * n_in;
-                    rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                    rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     if (rows == tile_rows)
                         product_tile(tile_rows, sums, a, wide, start, n_in, weights, ahead, step);
+                    else if (rows != tail_rows)
+                        product_tile(tile_rows - tail_rows, sums, a, wide, start, n_in, weights, ahead, step);
                     else
                         product_tile(tail_rows, sums, a, wide, start, n_in, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
@@ -93,11 +95,11 @@ KERNEL(gemm)(
                         const float *sum = sums + r * panel;
                         const vf g = vset(gate[row + r]);
                         if (whole) {
-                            vstore(o, vfma(g, vload(sum), fresh[row + r] ? vset(0) : vload(o)));
-                            vstore(o + LANES, vfma(g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload(o + LANES)));
+                            vstore(o, product_end(accumulate, g, vload(sum), fresh[row + r] ? vset(0) : vload(o)));
+                            vstore(o + LANES, product_end(accumulate, g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload(o + LANES)));
                         } else {
-                            vstore_part(o, vfma(g, vload(sum), fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, vfma(g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                            vstore_part(o, product_end(accumulate, g, vload(sum), fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, product_end(accumulate, g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
                         }
                     }
                 }

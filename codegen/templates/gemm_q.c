@@ -14,9 +14,9 @@ PARAM(weight_dtype, w)   /* 3 q8, 4 q4 */
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
 PARAM(out_pairs, op)     /* out has a row for each 0: token, gates applied, 1: pair, no gates */
 PARAM(has_bias, hb)
-PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(accumulate, ac)    /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
 PARAM(tile_rows, mr)     /* rows of a register tile */
-PARAM(tail_rows, tr)     /* rows of the tile for what remains; divides tile_rows */
+PARAM(tail_rows, tr)     /* step of the heights of smaller tiles for what remains; divides tile_rows */
 PARAM(panel, nr)         /* columns of a tile: 2 vectors */
 PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
 
@@ -50,7 +50,7 @@ KERNEL(gemm_q)(
             const int n_rows = last - begin < block_rows ? last - begin : block_rows;
 
             for (int row = 0, rows; row < n_rows; row += rows) {
-                rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                rows = tile_height(n_rows - row, tile_rows, tail_rows);
                 const int8_t *from[tile_rows];
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
@@ -65,6 +65,8 @@ KERNEL(gemm_q)(
                 }
                 if (rows == tile_rows)
                     dot_pack(pack + (size_t)row * n_groups * 4, from, tile_rows, n_groups);
+                else if (rows != tail_rows)
+                    dot_pack(pack + (size_t)row * n_groups * 4, from, tile_rows - tail_rows, n_groups);
                 else
                     dot_pack(pack + (size_t)row * n_groups * 4, from, tail_rows, n_groups);
             }
@@ -96,12 +98,14 @@ KERNEL(gemm_q)(
 
                 for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_groups) {
                     const int8_t *a = pack + (size_t)row * n_groups * 4;
-                    rows = n_rows - row >= tile_rows ? tile_rows : tail_rows;
+                    rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     for (int r = 0; r < rows; r++)
                         for (size_t line = 0; line < panel * sizeof *out; line += 64)
                             prefetch(to[row + r] + column, line);
                     if (rows == tile_rows)
                         dot_tile(tile_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
+                    else if (rows != tail_rows)
+                        dot_tile(tile_rows - tail_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
                     else
                         dot_tile(tail_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
@@ -112,11 +116,11 @@ KERNEL(gemm_q)(
                         const vf lo = vfma(vfloat(viload(sum)), vload(scales) * s, base_lo);
                         const vf hi = vfma(vfloat(viload(sum + LANES)), vload(scales + LANES) * s, base_hi);
                         if (whole) {
-                            vstore(o, vfma(g, lo, begins ? vset(0) : vload(o)));
-                            vstore(o + LANES, vfma(g, hi, begins ? vset(0) : vload(o + LANES)));
+                            vstore(o, product_end(accumulate, g, lo, begins ? vset(0) : vload(o)));
+                            vstore(o + LANES, product_end(accumulate, g, hi, begins ? vset(0) : vload(o + LANES)));
                         } else {
-                            vstore_part(o, vfma(g, lo, begins ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, vfma(g, hi, begins ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                            vstore_part(o, product_end(accumulate, g, lo, begins ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, product_end(accumulate, g, hi, begins ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
                         }
                     }
                 }

@@ -12,7 +12,7 @@ PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16 */
 PARAM(in_pairs, ip)      /* in has a row for 0: the token, 1: each pair */
 PARAM(out_pairs, op)     /* out has a row for 0: the token, gates applied, 1: each pair, no gates */
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
-PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(accumulate, ac)    /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
 PARAM(panel, nr)         /* 2 vectors */
 PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used one */
 
@@ -72,10 +72,10 @@ KERNEL(gemv)(
                 if (j >= 2 * width)
                     break;
                 if ((p + j / 2 + 1) * panel <= out_stride) {
-                    vstore(o + j * LANES, vfma(g, sum[j], fresh ? vset(0) : vload(o + j * LANES)));
+                    vstore(o + j * LANES, product_end(accumulate, g, sum[j], fresh ? vset(0) : vload(o + j * LANES)));
                 } else if (left > 0) {
                     const int n = left < LANES ? left : LANES;
-                    vstore_part(o + j * LANES, vfma(g, sum[j], fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
+                    vstore_part(o + j * LANES, product_end(accumulate, g, sum[j], fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
                 }
             }
         }

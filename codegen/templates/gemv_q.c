@@ -12,7 +12,7 @@ PARAM(weight_dtype, w)   /* 3 q8, 4 q4 */
 PARAM(in_pairs, ip)      /* in has a row for 0: the token, 1: each pair */
 PARAM(out_pairs, op)     /* out has a row for 0: the token, gates applied, 1: each pair, no gates */
 PARAM(has_bias, hb)
-PARAM(accumulate, ac)    /* 1: out += product, 0: out = product */
+PARAM(accumulate, ac)    /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
 PARAM(panel, nr)         /* 2 vectors */
 PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used one */
 
@@ -80,10 +80,10 @@ KERNEL(gemv_q)(
                 const vf scales = vload((const float *)(panels + (size_t)(j / 2) * panel_len) + j % 2 * LANES);
                 const vf value = vfma(vfloat(sum[j]), scales * scale, has_bias ? vload(from + j * LANES) : vset(0));
                 if ((p + j / 2 + 1) * panel <= out_stride) {
-                    vstore(o + j * LANES, vfma(g, value, fresh ? vset(0) : vload(o + j * LANES)));
+                    vstore(o + j * LANES, product_end(accumulate, g, value, fresh ? vset(0) : vload(o + j * LANES)));
                 } else if (left > 0) {
                     const int n = left < LANES ? left : LANES;
-                    vstore_part(o + j * LANES, vfma(g, value, fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
+                    vstore_part(o + j * LANES, product_end(accumulate, g, value, fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
                 }
             }
         }

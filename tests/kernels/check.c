@@ -199,13 +199,15 @@ static void random_experts(int32_t *experts, int n_tokens, int top_k, int n_expe
         }
 }
 
+static double silu(double x) { return x / (1 + exp(-x)); }
+
 static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
                        int has_bias, int accumulate, int exact, int top_k, int n_tokens)
 {
     begin_case("gemm", row);
     GemmFn *gemm = (GemmFn *)find("gemm");
     GemvFn *gemv = (GemvFn *)find("gemv");
-    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k;
+    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k, dense = n_experts == 1;
     const int in_stride = whole(n_in, PANEL), out_stride = exact ? n_out : n_panels * PANEL;
     const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
     double *plain = malloc(8 * (size_t)(n_experts * n_out * n_in)), *want = calloc((size_t)(out_rows * n_out), 8);
@@ -226,16 +228,17 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
             for (int i = 0; i < n_in; i++)
                 sum += (double)in[(in_pairs ? p : t) * in_stride + i] * plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i];
             double *to = &want[(out_pairs ? p : t) * n_out + o];
-            if (accumulate && (out_pairs || p % top_k == 0))
-                *to = initial[(out_pairs ? p : t) * out_stride + o];
-            *to += sum * (out_pairs || n_experts == 1 ? 1 : gates[p]);
+            const double there = initial[(out_pairs ? p : t) * out_stride + o];
+            if (accumulate == 2)
+                *to = silu(there) * sum;
+            else
+                *to = (accumulate && (out_pairs || p % top_k == 0) ? there : *to) + sum * (out_pairs || dense ? 1 : gates[p]);
         }
     }
 
     const size_t out_len = (size_t)(out_rows * out_stride);
     float *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
     group_naive(slots, offsets, experts, n_pairs, n_experts);
-    const int dense = n_experts == 1;
     gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
     compare("gemm", all, want, out_rows, n_out, out_stride);
 
@@ -345,6 +348,7 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
 
     const size_t out_len = (size_t)(out_rows * out_stride);
     float *want = copy(initial, out_len), *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
+    double *gated = malloc(8 * (size_t)(out_rows * n_out));
     for (int p = 0; p < n_pairs; p++) {
         const int8_t *from = in + (in_pairs ? p : p / top_k) * in_stride;
         float scale;
@@ -357,12 +361,16 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
             const float start = has_bias ? bias[experts[p] * n_panels * PANEL + o] : 0;
             const float value = fmaf((float)sum, scales[column] * scale, start);
             float *to = &want[(out_pairs ? p : p / top_k) * out_stride + o];
+            gated[(out_pairs ? p : p / top_k) * n_out + o] = silu(*to) * (double)value;
             *to = fmaf(out_pairs || dense ? 1 : gates[p], value, accumulate || (!out_pairs && p % top_k) ? *to : 0);
         }
     }
     group_naive(slots, offsets, experts, n_pairs, n_experts);
     gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
-    compare_bits("gemm_q", all, want, out_rows, n_out, out_stride);
+    if (accumulate == 2)
+        compare("gemm_q", all, gated, out_rows, n_out, out_stride);
+    else
+        compare_bits("gemm_q", all, want, out_rows, n_out, out_stride);
 
     static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks */
     for (int t = 0, c = 0, n; t < n_tokens; t += n) {
@@ -378,7 +386,7 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
         gemv(single + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
              dense ? NULL : experts + t * top_k, dense ? NULL : gates + t * top_k, top_k, 0, n_panels);
     compare_bits("gemv_q differs from gemm_q", all, single, out_rows, n_out, out_stride);
-    free(q), free(scales), free(x), free(experts), free(slots), free(offsets);
+    free(q), free(scales), free(x), free(gated), free(experts), free(slots), free(offsets);
     end_case();
 }
 
@@ -680,8 +688,8 @@ static void check_swiglu(int row, int d_ff, int n_rows)
     double *want = malloc(8 * (size_t)(n_rows * d_ff));
     for (int r = 0; r < n_rows; r++)
         for (int i = 0; i < d_ff; i++) {
-            const double g = gate[r * stride + i] *= 8;
-            want[r * d_ff + i] = g / (1 + exp(-g)) * up[r * stride + i];
+            gate[r * stride + i] *= 8;
+            want[r * d_ff + i] = silu(gate[r * stride + i]) * up[r * stride + i];
         }
     swiglu(up, gate, up, n_rows, 0, stride / PANEL);
     compare("swiglu", up, want, n_rows, d_ff, stride);
