@@ -207,6 +207,17 @@ DEVICE int dot4_s8(int sum, int a, int b)
     return result;
 }
 
+/* Four int8, ascending, as two pairs of act. */
+DEVICE void act_from_s8(uint32_t pairs[2], uint32_t bytes, int act)
+{
+    UNROLL for (int i = 0; i < 2; i++)
+        if (act == 1)
+            pairs[i] = act_pack((float)(int8_t)(bytes >> (16 * i)), (float)(int8_t)(bytes >> (16 * i + 8)), act);
+        else                              /* the half 0x6400 + u is 1024 + u; u = value + 128 */
+            __asm__("{ .reg .b32 t; prmt.b32 t, %1, 0x64646464, %2; sub.f16x2 %0, t, %3; }"
+                    : "=r"(pairs[i]) : "r"(bytes ^ 0x80808080u), "r"(0x4140 + 0x0202 * i), "r"(0x64806480u));
+}
+
 /* ---- kernels that depend on each other (programmatic dependent launch, sm 90) ---- */
 
 /* Before the first read of what an earlier launch wrote, and before the first write. */

@@ -101,6 +101,12 @@ DEVICE uint32_t act_pack(float lo, float hi, int act)
 DEVICE float act_lo(uint32_t pair, int act) { return act_float((act_t)pair, act); }
 DEVICE float act_hi(uint32_t pair, int act) { return act_float((act_t)(pair >> 16), act); }
 
+DEVICE void act_from_s8(uint32_t pairs[2], uint32_t bytes, int act)
+{
+    for (int i = 0; i < 2; i++)
+        pairs[i] = act_pack((int8_t)(bytes >> (16 * i)), (int8_t)(bytes >> (16 * i + 8)), act);
+}
+
 /* ---- memory ---- */
 
 typedef uint32_t u32x4 __attribute__((vector_size(16)));
