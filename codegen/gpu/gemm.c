@@ -1,0 +1,393 @@
+/* Matrix product of many rows with the experts that chose them (or one dense matrix), on tensor cores.
+ *
+ * Grid: any number of blocks x; each takes every n_blocks_x-th tile of tile_rows x tile_columns outputs. Threads: 32 *
+ * tile_rows / 64 * tile_columns / warp_columns. Shared bytes: stages * 64 * (2 tile_rows + weight bytes * tile_columns)
+ * + (act rows out: 2048 a warp) + 4 * (2 (n_experts + 1) + 4 tile_rows).
+ * The list of tiles comes from offsets: a tile has one expert, and groups of 16 tile rows run down all columns, so
+ * that both factors stay in the L2 cache. They stream through a ring of `stages` pieces of 64 k, on past the ends of
+ * tiles: while one is written the next is on its way. Rows and columns beyond the ends repeat the last one and are not
+ * written; k beyond n_in is zero. Sums are float32, 16 k at a time, ascending.
+ */
+PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(weight_dtype, w)
+PARAM(act, a)
+PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
+PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there */
+PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
+PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the token's experts */
+PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
+PARAM(tile_rows, tr)     /* a multiple of 64, at most the threads, which divide 8 tile_rows and 8 (q8: 4) tile_columns */
+PARAM(tile_columns, tc)  /* a multiple of warp_columns */
+PARAM(warp_columns, wc)  /* 16, 32, 48, 64; with q8 and epilogue 1: 32, 64 */
+PARAM(stages, st)        /* 3 to 8 */
+
+enum {
+    PIECE = 64,          /* k of a stage */
+    TILE_GROUP = 16,     /* tile rows that run down the columns together */
+    MAX_COPIES = 16,     /* 16-byte copies of a thread for one stage of one factor */
+    MAX_COLUMNS = 8,     /* 8-column tiles of a warp */
+};
+
+typedef struct { int expert, first, n_rows, column; } GemmTile;   /* rows: positions first … in slots */
+
+/* Where chunk `chunk` (16 bytes) of a row lies: rows of 128 bytes, chunks such that 8 rows at one chunk meet no bank
+ * twice. With q8, 4 rows at two neighbouring chunks. */
+DEVICE int gemm_swizzle(int row, int chunk)
+{
+    return row * 128 + ((chunk ^ (weight_dtype == 3 ? row * 2 & 7 : row & 7)) << 4);
+}
+/* The same for rows of 64 bytes, those of q8 weights. */
+DEVICE int gemm_swizzle_s8(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) << 4); }
+
+/* ends [n_experts + 1]: tile rows before each expert; begins: its first position in slots. */
+DEVICE void gemm_list_tiles(int *ends, int *begins, const int32_t *offsets, int n_tokens)
+{
+    int n_tiles = 0;
+    for (int e = 0; e < n_experts; e++) {
+        const int begin = n_experts == 1 ? 0 : offsets[e], end = n_experts == 1 ? n_tokens : offsets[e + 1];
+        ends[e] = n_tiles;
+        begins[e] = begin;
+        n_tiles += (end - begin + tile_rows - 1) / tile_rows;
+        if (e == n_experts - 1)
+            begins[n_experts] = end;
+    }
+    ends[n_experts] = n_tiles;
+}
+
+DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *begins)
+{
+    const int n_columns = (n_out + tile_columns - 1) / tile_columns;
+    const int group = tile / (TILE_GROUP * n_columns), in_group = tile - group * TILE_GROUP * n_columns;
+    const int group_rows = min_i(ends[n_experts] - group * TILE_GROUP, TILE_GROUP);
+    const int row = group * TILE_GROUP + in_group % group_rows;
+    int e = 0, end = n_experts;
+    while (end - e > 1) {                 /* ends[e] <= row < ends[end] */
+        const int middle = (e + end) / 2;
+        if (ends[middle] <= row)
+            e = middle;
+        else
+            end = middle;
+    }
+    GemmTile found;
+    found.expert = e;
+    found.first = begins[e] + (row - ends[e]) * tile_rows;
+    found.n_rows = min_i(begins[e + 1] - found.first, tile_rows);
+    found.column = in_group / group_rows * tile_columns;
+    return found;
+}
+
+DEVICE float gemm_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(-1.44269504f * x)); }
+
+/* max(x, 0) + log(1 + exp(-|x|)), the logarithm by its series where 1 + would round the small term away */
+DEVICE float gemm_softplus(float x)
+{
+    const float small = exp2_fast(-1.44269504f * (x < 0 ? -x : x));
+    const float series = small * (1.0f - small * (0.5f - small * (1.0f / 3 - small * (0.25f - small * 0.2f))));
+    const float log = small < 0.03125f ? series : 0.69314718f * log2_fast(1.0f + small);
+    return (x > 0 ? x : 0) + log;
+}
+
+/* Two neighbouring columns of one row of scales or biases, `column` even. */
+DEVICE void gemm_load_pair(float pair[2], const float *row, int64_t at, int column)
+{
+    pair[0] = column < n_out ? row[at + column] : 0;
+    pair[1] = column + 1 < n_out ? row[at + column + 1] : 0;
+}
+
+/* A warp's sums [4][MAX_COLUMNS][4]: scales of q8, then biases. rows: its 64 rows of out, of them n_rows real. */
+DEVICE void gemm_add_bias(float sums[][MAX_COLUMNS][4], const int32_t *rows, int n_rows, int expert, int column,
+    const float *scales, const float *bias, const int32_t *experts, const float *gates, int top_k)
+{
+    column += (lane() & 3) * 2;
+    if (weight_dtype == 3 || has_bias == 1)
+        UNROLL for (int n = 0; n < warp_columns / 8; n++) {
+            float scale[2] = { 1, 1 }, add[2] = { 0, 0 };
+            if (weight_dtype == 3)
+                gemm_load_pair(scale, scales, (int64_t)expert * n_out, column + n * 8);
+            if (has_bias == 1)
+                gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8);
+            UNROLL for (int m = 0; m < 4; m++)
+                UNROLL for (int i = 0; i < 4; i++)
+                    sums[m][n][i] = fma_f(sums[m][n][i], scale[i & 1], add[i & 1]);
+        }
+    if (has_bias == 2)
+        UNROLL for (int r = 0; r < 8; r++)
+            for (int s = 0; s < top_k && r * 8 + lane() / 4 < n_rows; s++) {
+                const int64_t pair = (int64_t)rows[r * 8 + lane() / 4] * top_k + s;
+                const int64_t from = (int64_t)experts[pair] * n_out;
+                const float gate = gates[pair];
+                UNROLL for (int n = 0; n < warp_columns / 8; n++) {
+                    float add[2];
+                    gemm_load_pair(add, bias, from, column + n * 8);
+                    UNROLL for (int i = 0; i < 2; i++)
+                        sums[r / 2][n][r % 2 * 2 + i] = fma_f(gate, add[i], sums[r / 2][n][r % 2 * 2 + i]);
+                }
+            }
+}
+
+DEVICE void gemm_finish(float value[2], float gate)
+{
+    if (epilogue == 1)
+        value[0] = gemm_silu(value[0]) * value[1];
+    UNROLL for (int i = 0; i < 2; i++) {
+        if (epilogue == 2)
+            value[i] = gemm_softplus(value[i]);
+        if (gated)
+            value[i] *= gate;
+    }
+}
+
+/* Two neighbouring columns (with silu one) of a float32 row. */
+DEVICE void gemm_store_f32(float *row, int column, const float value[2])
+{
+    const int n_values = epilogue == 1 ? 1 : 2, n_columns = epilogue == 1 ? n_out / 2 : n_out;
+    UNROLL for (int i = 0; i < n_values; i++)
+        if (column + i < n_columns)
+            row[column + i] = out_kind == 2 ? row[column + i] + value[i] : value[i];
+}
+
+/* 16 rows of act from staging (swizzled rows of 128 bytes) to their places, a warp. */
+DEVICE void gemm_store_act(act_t *out, const char *staging, const int32_t *pairs, int n_rows, int column)
+{
+    const int n_columns = epilogue == 1 ? n_out / 2 : n_out;
+    const int n_chunks = warp_columns / (epilogue == 1 ? 16 : 8);
+    UNROLL for (int i = 0; i < (16 * n_chunks + 31) / 32; i++) {
+        const int row = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
+        if (row >= min_i(n_rows, 16) || column + chunk * 8 >= n_columns)
+            continue;
+        const char *from = staging + row * 128 + ((chunk ^ (row & 7)) << 4);
+        act_t *to = out + (int64_t)pairs[row] * out_stride + column + chunk * 8;
+        if (n_columns % 8 == 0 || column + chunk * 8 + 8 <= n_columns)
+            store16(to, load16(from));
+        else
+            UNROLL for (int j = 0; j < 7; j++)
+                if (column + chunk * 8 + j < n_columns)
+                    to[j] = ((const act_t *)from)[j];
+    }
+}
+
+/* The fetching side of a block: where it is, and what this thread copies. */
+typedef struct {
+    const char *a, *b;       /* in; this thread's first row of the tile's weights */
+    char *ring;
+    int tile, k, stage;      /* next piece: k of tile, into stage */
+    int rows[MAX_COPIES];    /* of in */
+    int edge;                /* how many rows of weights follow *b */
+} GemmFetch;
+
+/* The block's next tile: what this thread will copy of it. */
+DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *begins, const void *weights,
+    const int32_t *slots, int top_k)
+{
+    const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
+    const int64_t row_len = (n_in + PIECE - 1) / PIECE * PIECE * weight_len;
+    const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins);
+    UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++) {
+        const int at = tile.first + min_i((thread_x() >> 3) + i * (n_block / 8), tile.n_rows - 1);
+        const int pair = n_experts == 1 ? at : slots[at];
+        fetch->rows[i] = n_experts == 1 || in_pairs ? pair : pair / top_k;
+    }
+    const int column = tile.column + thread_x() / (4 * weight_len), chunk = thread_x() % (4 * weight_len);
+    fetch->edge = n_out - 1 - column;
+    fetch->b = (const char *)weights + ((int64_t)tile.expert * n_out + column) * row_len + chunk * 16;
+}
+
+/* Start the copies of one piece and step on. */
+DEVICE void gemm_fetch_piece(GemmFetch *fetch)
+{
+    const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
+    const int stage_len = (tile_rows * 2 + tile_columns * weight_len) * PIECE, n_pieces = (n_in + PIECE - 1) / PIECE;
+    const int row_len = n_pieces * PIECE * weight_len;                /* of weights */
+    const int b_step = n_block / (4 * weight_len);
+    const int row = thread_x() >> 3, chunk = thread_x() & 7;
+    const int b_row = thread_x() / (4 * weight_len), b_chunk = thread_x() % (4 * weight_len);
+    const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - fetch->k * PIECE - chunk * 8) * 2));
+
+    char *const a_to = fetch->ring + fetch->stage * stage_len + gemm_swizzle(row, chunk);
+    const char *const a_from = fetch->a + (fetch->k * PIECE + chunk * 8) * 2;
+    UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++)
+        copy_async16(a_to + i * (n_block / 8) * 128, a_from + (int64_t)fetch->rows[i] * (in_stride * 2), n_bytes);
+
+    char *const b_to = fetch->ring + fetch->stage * stage_len + tile_rows * PIECE * 2 +
+                       (weight_dtype == 3 ? gemm_swizzle_s8(b_row, b_chunk) : gemm_swizzle(b_row, b_chunk));
+    const char *const b_from = fetch->b + fetch->k * (PIECE * weight_len);
+    UNROLL for (int i = 0; i < tile_columns / b_step; i++) {
+        const int ahead = n_out % tile_columns == 0 ? i * b_step : min_i(i * b_step, fetch->edge);
+        copy_async16(b_to + i * b_step * PIECE * weight_len, b_from + (int64_t)ahead * row_len, 16);
+    }
+    fetch->stage = fetch->stage == stages - 1 ? 0 : fetch->stage + 1;
+    if (++fetch->k == n_pieces) {
+        fetch->k = 0;
+        fetch->tile += n_blocks_x();
+    }
+}
+
+/* Rows first_row + 16 m … of a stage's A at k = 16 step. */
+DEVICE void gemm_load_a(uint32_t a[][4], const char *stage, int first_row, int step)
+{
+    if (weight_dtype == 3) {              /* k as act_from_s8 hands it out: 4 in a row to a thread */
+        const int row = first_row + lane() / 4, quad = lane() & 3;
+        const char *from = stage + gemm_swizzle(row, step * 2 + quad / 2) + (quad & 1) * 8;
+        UNROLL for (int m = 0; m < 4; m++)
+            UNROLL for (int half = 0; half < 2; half++) {
+                const uint64_t both = *(const uint64_t *)(from + (m * 16 + half * 8) * 128);
+                a[m][half] = (uint32_t)both;
+                a[m][half + 2] = (uint32_t)(both >> 32);
+            }
+    } else {
+        const char *from = stage + gemm_swizzle(first_row + (lane() & 15), step * 2 + lane() / 16);
+        UNROLL for (int m = 0; m < 4; m++)
+            matrix_load4(a[m], from + m * 16 * 128);
+    }
+}
+
+/* Columns first_column + 8 n … of a stage's B at k = 16 step. */
+DEVICE void gemm_load_b(uint32_t b[][2], const char *stage, int first_column, int step)
+{
+    if (weight_dtype == 3) {
+        const char *from = stage + gemm_swizzle_s8(first_column + lane(), step);
+        UNROLL for (int n = 0; n < warp_columns / 32; n++) {
+            uint32_t bytes[4];
+            matrix_load4(bytes, from + n * 32 * PIECE);
+            UNROLL for (int i = 0; i < 4; i++)
+                act_from_s8(b[n * 4 + i], bytes[i], act);
+        }
+    } else {
+        const int column = first_column + (lane() & 7) + lane() / 16 * 8, chunk = step * 2 + (lane() >> 3 & 1);
+        const char *from = stage + gemm_swizzle(column, chunk);
+        UNROLL for (int n = 0; n < warp_columns / 16; n++) {
+            uint32_t two[4];
+            matrix_load4(two, from + n * 16 * 128);
+            UNROLL for (int i = 0; i < 4; i++)
+                b[n * 2 + i / 2][i & 1] = two[i];
+        }
+    }
+}
+
+/* A warp's 64 rows (of them n_rows real) to out; rows: where they belong, gates: theirs. */
+DEVICE void gemm_write(void *out, float sums[][MAX_COLUMNS][4], char *staging, const int32_t *rows, const float *gates,
+    int n_rows, int column)
+{
+    const int row = lane() / 4, quad = lane() & 3;
+    UNROLL for (int m = 0; m < 4; m++) {
+        UNROLL for (int half = 0; half < 2; half++) {
+            const int at = m * 16 + half * 8 + row;
+            const float gate = gated ? gates[at] : 1;
+            float *const f32_row = (float *)out + (int64_t)rows[at] * out_stride;
+            UNROLL for (int n = 0; n < warp_columns / 8; n++) {
+                float *const value = sums[m][n] + half * 2;
+                const int to = (half * 8 + row) * 128 + quad * 4;
+                gemm_finish(value, gate);
+                if (out_kind != 0) {
+                    const int first = column + n * 8 + quad * 2;
+                    if (at < n_rows)
+                        gemm_store_f32(f32_row, epilogue == 1 ? first / 2 : first, value);
+                } else if (epilogue == 1) {
+                    *(act_t *)(staging + to - quad * 2 + ((n / 2 ^ row) << 4) + (n & 1) * 8) = float_act(value[0], act);
+                } else {
+                    *(uint32_t *)(staging + to + ((n ^ row) << 4)) = act_pack(value[0], value[1], act);
+                }
+            }
+        }
+        if (out_kind == 0) {
+            warp_sync();
+            gemm_store_act(out, staging, rows + m * 16, n_rows - m * 16, epilogue == 1 ? column / 2 : column);
+            warp_sync();
+        }
+    }
+}
+
+KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict weights, const float *restrict scales,
+    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict offsets,
+    const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
+{
+    const int weight_len = weight_dtype == 3 ? 1 : 2, n_pieces = (n_in + PIECE - 1) / PIECE;
+    const int stage_len = (tile_rows * 2 + tile_columns * weight_len) * PIECE;
+    const int warps_across = tile_columns / warp_columns, n_warps = tile_rows / 64 * warps_across;
+    const int warp_row = warp() / warps_across * 64, warp_column = warp() % warps_across * warp_columns;
+    const int staging_len = out_kind == 0 ? 16 * 128 : 0;
+
+    char *const ring = shared();                /* stages of A [tile_rows][64], B [tile_columns][64] */
+    char *const staging = ring + stages * stage_len + warp() * staging_len;
+    int *const ends = (int *)(ring + stages * stage_len + n_warps * staging_len), *const begins = ends + n_experts + 1;
+    int32_t *row_table = begins + n_experts + 1;                                         /* two of [tile_rows] */
+    float *gate_table = (float *)(row_table + 2 * tile_rows);                            /* two of [tile_rows] */
+    int table = 0;                                                                       /* 0 or tile_rows */
+
+    dependency_wait();
+    if (thread_x() == 0)
+        gemm_list_tiles(ends, begins, offsets, n_tokens);
+    barrier();
+    const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
+    if (block_x() >= n_tiles)
+        return;
+    const int n_steps = ((n_tiles - 1 - block_x()) / n_blocks_x() + 1) * n_pieces;
+
+    GemmFetch fetch = { .a = (const char *)in, .ring = ring, .tile = block_x() };
+    UNROLL for (int i = 0; i < stages - 1; i++) {
+        if (i < n_steps) {
+            if (fetch.k == 0)
+                gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
+            gemm_fetch_piece(&fetch);
+        }
+        copy_commit();
+    }
+    copy_wait(stages - 2);
+    barrier();
+
+    float sums[4][MAX_COLUMNS][4];
+    uint32_t a[2][4][4], b[2][MAX_COLUMNS][2];
+    UNROLL for (int i = 0; i < 4 * warp_columns / 2; i++)
+        sums[i / (warp_columns / 2)][i / 4 % (warp_columns / 8)][i & 3] = 0;
+    gemm_load_a(a[0], ring, warp_row, 0);
+    gemm_load_b(b[0], ring + tile_rows * 128, warp_column, 0);
+
+    int stage = 0, k = 0, tile_at = block_x(), out_row = 0;
+    GemmTile tile = { 0, 0, 0, 0 };
+    for (int left = n_steps; left > 0; left--) {
+        const bool fetches = left >= stages, is_last = k == n_pieces - 1;
+        if (fetches && fetch.k == 0)
+            gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
+        if (is_last) {
+            tile = gemm_find_tile(tile_at, ends, begins);
+            if (thread_x() < tile.n_rows)
+                out_row = n_experts == 1 ? tile.first + thread_x() : slots[tile.first + thread_x()];
+        }
+        UNROLL for (int step = 0; step < 4; step++) {
+            if (step == 1) {
+                if (fetches)
+                    gemm_fetch_piece(&fetch);
+                copy_commit();
+            }
+            if (step == 3) {
+                if (is_last && thread_x() < tile.n_rows) {
+                    row_table[table + thread_x()] = out_row;
+                    if (gated)
+                        gate_table[table + thread_x()] = gates[out_row];
+                }
+                copy_wait(stages - 2);
+                barrier();
+                stage = stage == stages - 1 ? 0 : stage + 1;
+            }
+            const char *from = ring + stage * stage_len;
+            gemm_load_a(a[(step + 1) & 1], from, warp_row, (step + 1) & 3);
+            gemm_load_b(b[(step + 1) & 1], from + tile_rows * 128, warp_column, (step + 1) & 3);
+            UNROLL for (int m = 0; m < 4; m++)
+                UNROLL for (int n = 0; n < warp_columns / 8; n++)
+                    mma_16x8x16(sums[m][n], a[step & 1][m], b[step & 1][n], act);
+        }
+        k = is_last ? 0 : k + 1;
+        if (!is_last)
+            continue;
+
+        const int column = tile.column + warp_column;
+        const int32_t *rows = row_table + table + warp_row;
+        if (tile.n_rows > warp_row) {
+            gemm_add_bias(sums, rows, tile.n_rows - warp_row, tile.expert, column, scales, bias, experts, gates, top_k);
+            gemm_write(out, sums, staging, rows, gate_table + table + warp_row, tile.n_rows - warp_row, column);
+        }
+        UNROLL for (int i = 0; i < 4 * warp_columns / 2; i++)
+            sums[i / (warp_columns / 2)][i / 4 % (warp_columns / 8)][i & 3] = 0;
+        tile_at += n_blocks_x();
+        table ^= tile_rows;
+    }
+}
