@@ -30,6 +30,7 @@ clang|tool|command:clang-19,clang|generated C must please a second compiler
 gcc-aarch64-linux-gnu|tool|command:aarch64-linux-gnu-gcc|compiles for 64-bit ARM
 libc6-dev-arm64-cross|tool|header:/usr/aarch64-linux-gnu/include/stdio.h|the C library for 64-bit ARM
 qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM, and emulates older x86-64 processors
+valgrind|tool|command:valgrind|counts instructions: guards against slow code
 graphviz|tool|command:dot|reads the graphs of --emit dot
 python3|tool|command:python3|reads the JSON that benchmarks print
 LIST
