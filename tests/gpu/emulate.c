@@ -19,7 +19,8 @@
 #include <unistd.h>
 
 enum {
-    STACK_LEN = 256 * 1024, SIGNAL_STACK_LEN = 64 * 1024, MAX_WARPS = EMULATE_MAX_THREADS / 32, N_BARRIERS = 16, PAGE = 4096,
+    STACK_LEN = 256 * 1024, SIGNAL_STACK_LEN = 64 * 1024, PAGE = 4096,
+    MAX_WARPS = EMULATE_MAX_THREADS / 32, N_BARRIERS = 16,
     SHARED_SPACE = (EMULATE_MAX_SHARED + PAGE - 1) / PAGE * PAGE,
     POISON = 0xFF,                  /* NaN in every float type, -1 in the integers */
 };

@@ -6,3 +6,30 @@ target_link_libraries(gpu_emulator PUBLIC Threads::Threads m)
 add_executable(test_gpu_emulate gpu/test_emulate.c)
 target_link_libraries(test_gpu_emulate PRIVATE gpu_emulator PkgConfig::CUNIT)
 test_command(gpu/emulate test_gpu_emulate)
+
+# check_NAME.c and NAME.cases: a program and a library of the kernels it needs, rendered for the CPU.
+add_executable(gpu_cases gpu/cases.c)
+target_link_libraries(gpu_cases PRIVATE mossc_codegen)
+set(gpu_kernels ${CMAKE_CURRENT_BINARY_DIR}/gpu_kernels)
+file(MAKE_DIRECTORY ${gpu_kernels})
+if(SANITIZE)
+  set(gpu_sanitize SANITIZE=-fsanitize=address,undefined)
+endif()
+set(gpu_host_kernels ${CMAKE_COMMAND} -E env GPU_CASES=$<TARGET_FILE:gpu_cases> EMULATOR=$<TARGET_FILE:gpu_emulator>
+  CC=${CMAKE_C_COMPILER} ${gpu_sanitize} sh ${CMAKE_CURRENT_SOURCE_DIR}/gpu/host_kernels.sh)
+file(GLOB case_files CONFIGURE_DEPENDS gpu/*.cases)
+foreach(path IN LISTS case_files)
+  get_filename_component(name ${path} NAME_WE)
+  if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/check_${name}.c)
+    continue()
+  endif()
+  add_custom_command(OUTPUT ${gpu_kernels}/${name}.so ${gpu_kernels}/${name}.list
+    COMMAND gpu_cases list ${path} > ${gpu_kernels}/${name}.list
+    COMMAND ${gpu_host_kernels} ${path} ${gpu_kernels}/${name}.so
+    DEPENDS ${path} gpu_cases gpu_emulator gpu/host_kernels.sh gpu/emulate.h ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h
+    COMMENT "Rendering GPU kernels of ${name}.cases" VERBATIM)
+  add_executable(test_gpu_${name} gpu/check_${name}.c gpu/check.c gpu/check_host.c gpu/check_cuda.c
+    ${gpu_kernels}/${name}.so)
+  target_link_libraries(test_gpu_${name} PRIVATE ${CMAKE_DL_LIBS} m)
+  test_command(gpu/${name} test_gpu_${name} ${gpu_kernels})
+endforeach()
