@@ -149,6 +149,21 @@ static void bind_params(Planner *p, const Block *block)
     }
 }
 
+/* The blocks' scratch is needed from the first call to the last: phases of what is shared, steps of the rest. */
+static void set_inner_life(const Schedule *s, PlacedItem inner[2])
+{
+    int first = s->n_steps, last = -1;
+    for (int i = 0; i < s->n_steps; i++)
+        if (s->steps[i].op->kind == OP_CALL) {
+            first = first < i ? first : i;
+            last = i;
+        }
+    inner[0].first = last < 0 ? 0 : s->steps[first].phase;
+    inner[0].last = last < 0 ? 0 : s->steps[last].phase;
+    inner[1].first = last < 0 ? 0 : first;
+    inner[1].last = last < 0 ? 0 : last;
+}
+
 /* `inner`: scratch the blocks need, given when planning main. */
 static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
 {
@@ -168,8 +183,7 @@ static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
         }
         Schedule *s = &plan->schedule[phase];
         schedule_block(p->arena, block, s);
-        inner[0].last = s->n_phases - 1;
-        inner[1].last = s->n_steps - 1;
+        set_inner_life(s, inner);
         place_values(p, block, s, inner);
     }
 }
