@@ -31,8 +31,8 @@ if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
       COMMAND ${CLANG_19} --target=nvptx64-nvidia-cuda ${architecture} -x c -std=c17 -ffreestanding -nostdinc
         -ffp-contract=fast -fno-strict-aliasing -fconvergent-functions -Wall -Wextra -Werror -Wno-pass-failed
         -O2 -Xclang -disable-llvm-passes -emit-llvm -include ${dialect} -c ${path} -o ${out}.raw
-      COMMAND ${OPT_19} "-passes=always-inline,function(sroa,early-cse,simplifycfg,instcombine),globaldce" ${out}.raw -o ${out}
-      DEPENDS ${path} ${dialect} COMMENT "Compiling GPU kernel ${name}" VERBATIM)
+      COMMAND ${OPT_19} "-passes=always-inline,function(sroa,early-cse,simplifycfg,instcombine<no-verify-fixpoint>),globaldce" ${out}.raw -o ${out}
+      DEPENDS ${path} ${dialect} ${PROJECT_SOURCE_DIR}/codegen/gpu/decode.h COMMENT "Compiling GPU kernel ${name}" VERBATIM)
     list(APPEND gpu_bitcode_files ${out})
   endforeach()
 else()
