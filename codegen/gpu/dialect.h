@@ -29,6 +29,7 @@ typedef unsigned long uint64_t, uintptr_t, size_t;
 typedef _Bool bool;
 enum { false, true };
 #define NULL ((void *)0)
+#define INFINITY __builtin_inff()
 
 #define PARAM(name, code) extern const int name;
 #define FPARAM(name, code) extern const float name;
@@ -247,4 +248,7 @@ DEVICE uint32_t load_acquire(const uint32_t *global)
 }
 
 #endif
+
+#include "decode.h"
+
 #endif

@@ -1,0 +1,377 @@
+/* What the decode kernels share: products of a few rows with streamed weights, and routing without a phase.
+ *
+ * A decode kernel multiplies the rows of up to 16 sequences with weights that are read once. The weights are the
+ * B operand of the tensor cores, 8 rows of them a tile, the sequences the A operand: lane 4 g + t of a warp copies
+ * 16 bytes of weight row g, at byte 16 t of a chunk of 64, to a place of shared memory that only it reads, and
+ * takes the same elements of the rows of sequences g and g + 8. A warp owns tiles and a slice of the columns;
+ * the slices are added up through shared memory, in order.
+ *
+ * Routing: who makes a piece of a routed vector leaves its part of every logit (and of the sum of squares,
+ * where the vector is to be normalised) beside it, [sequence][sum][part]; each block of the next kernel adds the
+ * parts up. At most 16 sequences and 32 experts. Every sum has one order: results do not depend on timing.
+ */
+#ifndef MOSSC_CODEGEN_GPU_DECODE_H
+#define MOSSC_CODEGEN_GPU_DECODE_H
+
+enum {
+    DECODE_ROWS = 16, DECODE_EXPERTS = 32,
+    DECODE_CHUNK = 64,                  /* bytes of a weight row that a warp takes at once */
+    DECODE_SLOT = 8 * DECODE_CHUNK,     /* of all rows of a tile */
+    DECODE_MAX_GROUP = 8,               /* chunks a step */
+};
+
+/* ---- small sums ---- */
+
+DEVICE float decode_warp_sum(float x)
+{
+    UNROLL for (int mask = 16; mask > 0; mask /= 2)
+        x += shuffle_xor_f(x, mask);
+    return x;
+}
+
+DEVICE float decode_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(-1.44269504f * x)); }
+
+/* sums[i] = parts[i][0] + parts[i][1] + …; the barrier after it is the caller's. */
+DEVICE void decode_sum_parts(float *sums /* shared [n_sums] */, const float *parts /* [n_sums][n_parts] */, int n_sums,
+    const int n_parts)
+{
+    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
+        const float *from = parts + (int64_t)i * n_parts;
+        float sum = 0;
+        UNROLL for (int j = 0; j < n_parts / 32; j++)
+            sum += from[j * 32 + lane()];
+        if (n_parts / 32 * 32 + lane() < n_parts)
+            sum += from[n_parts / 32 * 32 + lane()];
+        sum = decode_warp_sum(sum);
+        if (lane() == 0)
+            sums[i] = sum;
+    }
+}
+
+/* ---- routing ---- */
+
+typedef struct {
+    float sums[DECODE_ROWS * (DECODE_EXPERTS + 1)];
+    float gates[DECODE_EXPERTS * DECODE_ROWS];   /* [expert][sequence], 0 where not chosen */
+    uint32_t chosen[DECODE_ROWS];                /* a bit for each expert */
+} DecodeRoute;
+
+/* 1 / (root mean square) of a row, the last of whose sums is that of its squares. */
+DEVICE float decode_rms(const DecodeRoute *route, int row, int n_sums, const int n_in, float eps)
+{
+    return rsqrt_fast(route->sums[row * n_sums + n_sums - 1] * (1.0f / (float)n_in) + eps);
+}
+
+/* The experts of one row from its logits: fills gates and chosen, returns chosen. */
+DEVICE uint32_t decode_choose_row(DecodeRoute *route, int row, float logit, const int n_experts, const int renormalize,
+    int top_k)
+{
+    float best = -3.0e38f;
+    int rank = 0;
+    UNROLL for (int e = 0; e < n_experts; e++) {
+        const float other = shuffle_f(logit, e);
+        rank += other > logit || (other == logit && e < lane());
+        best = max_f(best, other);
+    }
+    const int is = lane() < n_experts && rank < top_k;
+    const float p = lane() < n_experts ? exp2_fast((logit - best) * 1.44269504f) : 0.0f;
+    const float sum = decode_warp_sum(is || !renormalize ? p : 0.0f);
+    const uint32_t chosen = ballot(is);
+    if (lane() < n_experts)
+        route->gates[lane() * DECODE_ROWS + row] = is ? p * reciprocal_fast(sum) : 0.0f;
+    if (lane() == 0)
+        route->chosen[row] = chosen;
+    return chosen;
+}
+
+/* The top_k experts of all rows from route->sums [n_rows][n_sums]: logits first; normed: times decode_rms. Returns
+ * those that some row chose. The whole block comes; gates of a single row are ready at once, else after a barrier
+ * that is in here. */
+DEVICE uint32_t decode_choose(DecodeRoute *route, int n_rows, const int n_sums, const int n_experts,
+    const int renormalize, const int normed, const int n_in, float eps, int top_k)
+{
+    const int n_warps = n_threads() / 32;
+    uint32_t active = 0;
+    for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
+        float logit = lane() < n_experts ? route->sums[row * n_sums + lane()] : 0.0f;
+        if (normed)
+            logit *= decode_rms(route, row, n_sums, n_in, eps);
+        active = decode_choose_row(route, row, logit, n_experts, renormalize, top_k);
+    }
+    if (n_rows == 1) {                           /* every warp has chosen for itself */
+        warp_sync();
+        return active;
+    }
+    barrier();
+    active = lane() < n_rows ? route->chosen[lane()] : 0;
+    UNROLL for (int mask = 8; mask > 0; mask /= 2)
+        active |= (uint32_t)shuffle_xor_i((int)active, mask);
+    return (uint32_t)shuffle_i((int)active, 0);
+}
+
+/* The n-th lowest bit of a mask that has it. */
+DEVICE int decode_nth(uint32_t mask, int n)
+{
+    for (; n > 0; n--)
+        mask &= mask - 1;
+    return __builtin_ctz(mask);
+}
+
+/* ---- streamed weights ---- */
+
+/* What a warp reads, as one of its lanes sees it. A tile is 8 weight rows; tiles_per_part of them at a tile_stride
+ * are a part, parts are a part_stride apart. */
+typedef struct {
+    const uint8_t *row;         /* the lane's 16 bytes of the slice's first chunk: expert 0, tile 0 */
+    int64_t tile_stride, part_stride, expert_stride;   /* bytes */
+    int tiles_per_part;
+    int n_valid;                /* tiles of a part in which the lane's row exists */
+    int n_chunks;               /* of the warp's slice of columns */
+    int tile_begin, tile_end, tile_step;
+    uint32_t experts;           /* a bit for each expert to read */
+    uint8_t *ring;              /* shared: [ring][group] slots */
+} DecodeWeights;
+
+/* The step that is copied next: tiles, in them experts, in them groups of chunks. */
+typedef struct { int tile, group, slot; uint32_t experts; } DecodeCursor;
+
+DEVICE DecodeCursor decode_begin(const DecodeWeights *w)
+{
+    return (DecodeCursor){ w->tile_begin, 0, 0, w->experts };
+}
+
+/* Starts the copies of the step at the cursor; an empty group when there is none left. */
+DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const int group, const int n_groups, const int ring)
+{
+    if (at->tile < w->tile_end && at->experts) {
+        const int part = at->tile / w->tiles_per_part, tile = at->tile - part * w->tiles_per_part;
+        const uint8_t *from = w->row + tile * w->tile_stride + part * w->part_stride
+            + __builtin_ctz(at->experts) * w->expert_stride + at->group * group * DECODE_CHUNK;
+        uint8_t *to = w->ring + at->slot * group * DECODE_SLOT + lane() * 16;
+        const int n_left = tile < w->n_valid ? w->n_chunks - at->group * group : 0;
+        UNROLL for (int j = 0; j < group; j++)
+            copy_async16(to + j * DECODE_SLOT, from + j * DECODE_CHUNK, j < n_left ? 16 : 0);
+        at->slot = at->slot + 1 == ring ? 0 : at->slot + 1;
+        if (++at->group == n_groups) {
+            at->group = 0;
+            at->experts &= at->experts - 1;
+            if (!at->experts) {
+                at->experts = w->experts;
+                at->tile += w->tile_step;
+            }
+        }
+    }
+    copy_commit();
+}
+
+DEVICE void decode_fill_ring(const DecodeWeights *w, DecodeCursor *at, const int group, const int n_groups, const int ring)
+{
+    UNROLL for (int i = 0; i < ring; i++)
+        decode_copy_step(w, at, group, n_groups, ring);
+}
+
+/* acc += 16 rows · one chunk of a tile. lo, hi: the lane's elements of rows g and g + 8: 1 vector, 2 with q8. */
+DEVICE void decode_mma(float acc[4], u32x4 weight, const u32x4 *lo, const u32x4 *hi, const int weight_dtype, const int act)
+{
+    UNROLL for (int i = 0; i < 2; i++)
+        if (weight_dtype == 3)
+            UNROLL for (int j = 0; j < 2; j++) {
+                uint32_t b[2];
+                act_from_s8(b, weight[2 * i + j], act);
+                mma_16x8x16(acc, (const uint32_t[4]){ lo[i][2 * j], hi[i][2 * j], lo[i][2 * j + 1], hi[i][2 * j + 1] }, b, act);
+            }
+        else
+            mma_16x8x16(acc, (const uint32_t[4]){ lo[0][2 * i], hi[0][2 * i], lo[0][2 * i + 1], hi[0][2 * i + 1] },
+                (const uint32_t[2]){ weight[2 * i], weight[2 * i + 1] }, act);
+}
+
+/* 8 elements of a row at column k, zeros from column n_in on. stride: of rows, a multiple of 8. */
+DEVICE u32x4 decode_load8(const act_t *row, int k, const int n_in)
+{
+    if (k + 8 <= n_in)
+        return load16(row + k);
+    u32x4 value = { 0, 0, 0, 0 };
+    if (n_in % 8 && k < n_in) {
+        value = load16(row + k);
+        UNROLL for (int i = 0; i < 8; i++)
+            if (k + i >= n_in)
+                value[i / 2] &= i % 2 ? 0x0000ffffu : 0xffff0000u;
+    }
+    return value;
+}
+
+/* The lane's elements of the chunks [first, first + group) of rows g and g + 8; null rows are zero. k0: the lane's
+ * column in the slice's first chunk; n_chunks: of the slice. */
+DEVICE void decode_load_rows(u32x4 *lo, u32x4 *hi, const act_t *row_lo, const act_t *row_hi, int k0, int first,
+    int n_chunks, const int n_in, const int group, const int weight_dtype)
+{
+    const int per = weight_dtype == 3 ? 2 : 1;      /* vectors a chunk */
+    UNROLL for (int j = 0; j < group; j++)
+        UNROLL for (int i = 0; i < per; i++) {
+            const int k = k0 + (first + j) * 32 * per + 8 * i, is = first + j < n_chunks;
+            lo[j * per + i] = is && row_lo ? decode_load8(row_lo, k, n_in) : (u32x4){ 0, 0, 0, 0 };
+            hi[j * per + i] = is && row_hi ? decode_load8(row_hi, k, n_in) : (u32x4){ 0, 0, 0, 0 };
+        }
+}
+
+/* How a block's warps share k columns: warp w has slice w % n_slices of whole chunks. */
+typedef struct { int first, n; } DecodeSlice;      /* chunks */
+
+DEVICE int decode_n_chunks(const int n_in, const int weight_dtype)
+{
+    return (n_in + 63) / 64 * (weight_dtype == 3 ? 1 : 2);
+}
+DEVICE int decode_row_len(const int n_in, const int weight_dtype)   /* bytes */
+{
+    return decode_n_chunks(n_in, weight_dtype) * DECODE_CHUNK;
+}
+DEVICE DecodeSlice decode_slice(const int n_chunks, const int n_slices, int slice)
+{
+    const int per = (n_chunks + n_slices - 1) / n_slices, first = slice * per;
+    return (DecodeSlice){ first, min_i(per, max_i(n_chunks - first, 0)) };
+}
+/* Groups of chunks in a slice. */
+DEVICE int decode_n_groups(const int n_chunks, const int n_slices, const int group)
+{
+    return ((n_chunks + n_slices - 1) / n_slices + group - 1) / group;
+}
+
+/* Partial products of a block: [tile][slice][16 rows][8]. Rows from n_rows on are not written. */
+DEVICE void decode_store_part(float *parts /* shared */, int tile, int slice, const int n_slices, const float total[4],
+    int n_rows)
+{
+    const int g = lane() / 4, t = lane() % 4;
+    float *to = parts + ((tile * n_slices + slice) * DECODE_ROWS + g) * 8 + 2 * t;
+    if (g < n_rows) {
+        to[0] = total[0];
+        to[1] = total[1];
+    }
+    if (g + 8 < n_rows) {
+        to[64] = total[2];
+        to[65] = total[3];
+    }
+}
+
+DEVICE float decode_read_part(const float *parts, int tile, const int n_slices, int row, int column)
+{
+    float sum = 0;
+    UNROLL for (int i = 0; i < n_slices; i++)
+        sum += parts[((tile * n_slices + i) * DECODE_ROWS + row) * 8 + column];
+    return sum;
+}
+
+/* ---- products ---- */
+
+/* The A operand: row r of a block's input, shared or global, `stride` elements (a multiple of 8) from the next. */
+typedef struct {
+    const act_t *x;
+    int64_t stride;
+    int k0;                     /* the lane's column in the slice's first chunk */
+} DecodeInput;
+
+/* Row r's input for expert e: row r, or with by_pair that of its pair with e, null if there is none. */
+DEVICE const act_t *decode_input_row(const DecodeInput *in, const DecodeRoute *route, int row, int n_rows, int expert,
+    const int by_pair, int top_k)
+{
+    if (row >= n_rows)
+        return NULL;
+    if (!by_pair)
+        return in->x + row * in->stride;
+    const uint32_t chosen = route->chosen[row], bit = 1u << expert;
+    return chosen & bit ? in->x + (row * top_k + count_ones(chosen & (bit - 1))) * in->stride : NULL;
+}
+
+/* Everything the compiler knows of a product. */
+typedef struct {
+    int n_in;                   /* columns that the input has */
+    int weight_dtype, act;
+    int n_slices, group, n_groups, ring;
+    int gated, by_pair;
+} DecodeShape;
+
+/* parts = the products of all of w's tiles, summed over experts (gated: times the gates). scales: shared, q8:
+ * [expert][n_scales], the scale of column c of tile i at 8 i + c. The cursor's copies of the first steps are under way. */
+DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *at, const DecodeInput *in,
+    const DecodeRoute *route, const float *scales, int n_scales, int n_rows, int top_k, const DecodeShape shape)
+{
+    const int g = lane() / 4, t = lane() % 4, slice = warp() % shape.n_slices;
+    const int keep = shape.n_groups == 1 && !shape.by_pair;     /* the input stays in registers */
+    u32x4 lo[2 * DECODE_MAX_GROUP], hi[2 * DECODE_MAX_GROUP];
+    int slot = 0;
+    if (keep)
+        decode_load_rows(lo, hi, decode_input_row(in, route, g, n_rows, 0, 0, top_k),
+            decode_input_row(in, route, g + 8, n_rows, 0, 0, top_k), in->k0, 0, w->n_chunks, shape.n_in, shape.group,
+            shape.weight_dtype);
+    for (int tile = w->tile_begin; tile < w->tile_end; tile += w->tile_step) {
+        float total[4] = { 0, 0, 0, 0 };
+        for (uint32_t experts = w->experts; experts; experts &= experts - 1) {
+            const int expert = __builtin_ctz(experts);
+            const act_t *row_lo = decode_input_row(in, route, g, n_rows, expert, shape.by_pair, top_k);
+            const act_t *row_hi = decode_input_row(in, route, g + 8, n_rows, expert, shape.by_pair, top_k);
+            float even[4] = { 0, 0, 0, 0 }, odd[4] = { 0, 0, 0, 0 };
+            for (int i = 0; i < shape.n_groups; i++) {
+                if (!keep)
+                    decode_load_rows(lo, hi, row_lo, row_hi, in->k0, i * shape.group, w->n_chunks, shape.n_in,
+                        shape.group, shape.weight_dtype);
+                const uint8_t *from = w->ring + slot * shape.group * DECODE_SLOT + lane() * 16;
+                const int per = shape.weight_dtype == 3 ? 2 : 1;
+                copy_wait(shape.ring - 1);
+                UNROLL for (int j = 0; j < shape.group; j++)
+                    decode_mma(j % 2 ? odd : even, load16(from + j * DECODE_SLOT), lo + j * per, hi + j * per,
+                        shape.weight_dtype, shape.act);
+                decode_copy_step(w, at, shape.group, shape.n_groups, shape.ring);
+                slot = slot + 1 == shape.ring ? 0 : slot + 1;
+            }
+            UNROLL for (int i = 0; i < 4; i++) {
+                float sum = even[i] + odd[i];
+                if (shape.weight_dtype == 3)
+                    sum *= scales[expert * n_scales + 8 * tile + 2 * t + i % 2];
+                if (shape.gated)
+                    sum *= route->gates[expert * DECODE_ROWS + g + i / 2 * 8];
+                total[i] += sum;
+            }
+        }
+        decode_store_part(parts, tile, slice, shape.n_slices, total, n_rows);
+    }
+}
+
+/* ---- normalised input ---- */
+
+/* What a thread fetches ahead of columns 2 p, 2 p + 1, p its number: the norm's weights, and four rows of x. */
+enum { DECODE_AHEAD = 4 };
+typedef struct { float weight[2], x[DECODE_AHEAD][2]; } DecodeColumns;
+
+DEVICE void decode_fetch_norm(DecodeColumns *columns, const float *weight, const int n_in)
+{
+    UNROLL for (int i = 0; i < 2; i++)
+        columns->weight[i] = 2 * thread_x() + i < n_in ? weight[2 * thread_x() + i] : 0.0f;
+}
+DEVICE void decode_fetch_rows(DecodeColumns *columns, const float *x, const int n_in, int n_rows)
+{
+    UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
+        UNROLL for (int i = 0; i < 2; i++)
+            columns->x[row][i] = row < n_rows && 2 * thread_x() + i < n_in ? x[(int64_t)row * n_in + 2 * thread_x() + i] : 0.0f;
+}
+
+/* to[row][k] = x[row][k] · decode_rms(row) · weight[k], zero from n_in to k_len. */
+DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int stride, const int k_len,
+    const DecodeColumns *columns, const float *x, const float *weight, const DecodeRoute *route, int n_sums, const int n_in,
+    float eps, int n_rows, const int act)
+{
+    UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
+        if (row < n_rows && 2 * thread_x() < k_len) {
+            const float scale = decode_rms(route, row, n_sums, n_in, eps);
+            ((uint32_t *)(to + row * stride))[thread_x()] = act_pack(columns->x[row][0] * scale * columns->weight[0],
+                columns->x[row][1] * scale * columns->weight[1], act);
+        }
+    for (int row = 0; row < n_rows; row++)
+        for (int p = thread_x() + (row < DECODE_AHEAD ? n_threads() : 0); 2 * p < k_len; p += n_threads()) {
+            const float scale = decode_rms(route, row, n_sums, n_in, eps);
+            float pair[2];
+            UNROLL for (int i = 0; i < 2; i++)
+                pair[i] = 2 * p + i < n_in ? x[(int64_t)row * n_in + 2 * p + i] * scale * weight[2 * p + i] : 0.0f;
+            ((uint32_t *)(to + row * stride))[p] = act_pack(pair[0], pair[1], act);
+        }
+}
+
+#endif
