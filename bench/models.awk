@@ -8,7 +8,7 @@ FILENAME ~ /before$|after$/ {
     if (int8[$1] < $4) int8[$1] = $4
     next
 }
-FILENAME ~ /costs$/ { prefill[$1] = $2; decode[$1] = $3; next }
+FILENAME ~ /costs$/ { prefill[$1] = $2; decode[$1] = $3 + $4; next }
 {
     gsub(/"/, "", $1)
     if (!head++) {

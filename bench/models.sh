@@ -30,6 +30,15 @@ cmake --build "$build" --target bench >/dev/null
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
+# cost PHASE KEY CONTEXT: of a token in the first mode, as the model's plan says. The contexts are the mean
+# ones of pp512 and tg128 (layers with a window count all of it: 8x200M+ 5 % too much arithmetic).
+cost() {
+    "$build/mossc" inspect "$work/model" -c "$3" --json | tr ',{}' '\n\n\n' | awk -F'[:"]+' -v phase="\"$1\"" -v key="\"$2\"" '
+        index($0, "\"decode\"") || index($0, "\"prefill\"") { inside = index($0, phase) }
+        inside && index($0, key) { printf "%.0f", $3; exit }'
+}
+name_of() { "$build/mossc" inspect "$1" --json | sed -n 's/.*"name": *"\([^"]*\)".*/\1/p' | head -n 1; }
+
 processor=$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)
 echo "$(date +%Y-%m-%d), $processor, $threads of $(nproc) processors, matrices in $quant"
 echo
@@ -45,14 +54,7 @@ for model in "$@"; do
     for n in $(seq 1 "$threads"); do
         "$work/model" bench -p 512 -n 128 -t "$n" -r "$repeats" -o csv 2>/dev/null | tail -n +2 >>"$work/rows"
     done
-    # flops and bytes a token of the first mode: the numbers the rates are multiplied with
-    "$build/mossc" inspect "$work/model" --json | tr ',{}' '\n\n\n' | awk -F'[:"]+' '
-        /"name"/ && !name { name = $3; sub(/^ */, "", name); if (name == "") name = $4 }
-        /"decode"/ { part = "decode" } /"prefill"/ { part = "prefill" }
-        /"flops"/ && part == "prefill" && !flops { flops = $3 }
-        /"weight_bytes"/ && part == "decode" && !weights { weights = $3 }
-        /"state_bytes"/ && part == "decode" && !state { state = $3 }
-        END { printf "%s,%.0f,%.0f\n", name, flops, weights + state }' >>"$work/costs"
+    echo "$(name_of "$work/model"),$(cost prefill flops 256),$(cost decode weight_bytes 64),$(cost decode state_bytes 64)" >>"$work/costs"
     rm -f "$work/model" "$work/model.weights"
 done
 "$build/bench/bench_ceilings" "$threads" >"$work/after"
