@@ -74,8 +74,9 @@ static int moss_eval_check_states(moss_state *const *states, int32_t n_states, i
         if (status != MOSS_OK)
             return status;
         if (states[i]->n_context != states[0]->n_context)
-            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "state %d has n_context %" PRId64 ", state 0 has %" PRId64,
-                                  i, states[i]->n_context, states[0]->n_context);
+            return moss_error_set(error, MOSS_ERROR_ARGUMENT,
+                "state %d has n_context %" PRId64 ", state 0 has %" PRId64, i, states[i]->n_context,
+                states[0]->n_context);
         for (int32_t j = 0; j < i; j++)
             if (states[j] == states[i])
                 return moss_error_set(error, MOSS_ERROR_ARGUMENT, "states %d and %d are one state", j, i);

@@ -3,8 +3,8 @@
  * Query sizes, then run; the caller owns all memory; nothing is allocated after init. Use:
  *   open the model -> ask for the lengths of context and state -> init both -> moss_eval.
  * A state is one block of constant length without pointers: copy it to fork, write it to a file to
- * save, copy an old one back to roll back; before, moss_state_sync (it matters on GPUs). Results do not depend on how a prompt is cut into
- * calls, on the chunk length or on the number of threads.
+ * save, copy an old one back to roll back; first moss_state_sync (it matters on GPUs). Results do not
+ * depend on how a prompt is cut into calls, on the chunk length or on the number of threads.
  * Functions that return int give MOSS_OK or a negative moss_status with words in `error`.
  * Thread safety: a model may be shared; a context serves one call at a time.
  */
@@ -56,7 +56,7 @@ MOSS_API int moss_model_open_sized(moss_model *model, const char *weights_path, 
                                    int64_t n_context, moss_error *error);
 MOSS_API const char *moss_model_device(const moss_model *model);   /* "NVIDIA H200"; "CPU" */
 
-/* A context: threads and scratch memory (of the GPU, too, which needs no threads). n_threads >= 1, the calling thread included;
+/* A context: threads (a GPU needs none) and scratch memory. n_threads >= 1, the calling thread included;
  * `cpus` NULL or [n_threads] processor numbers to bind to; the calling thread, bound to cpus[0],
  * gets its own set back in deinit, which the same thread calls. Memory aligned to 64 bytes. */
 MOSS_API size_t moss_context_len(int32_t n_threads);   /* 0: n_threads is out of range */

@@ -78,6 +78,29 @@ typedef struct {
     const moss_gpu_program *gpu;          /* NULL: for CPUs; else the two above are NULL */
 } moss_program;
 
+/* Device memory of one context, offsets of its parts: scratch; a call's positions, slots and tokens; the
+ * history of self-fed steps; logits. `most` is the longest call, in tokens and in rows of logits. */
+typedef struct { uint64_t call, history, logits, end; int32_t most; } moss_gpu_layout;
+
+static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
+{
+    const uint64_t align = 255, call_len = MOSS_GPU_MAX_SEQUENCES * (sizeof(int64_t) + sizeof(int32_t));
+    moss_gpu_layout layout = { .most = program->chunk };
+    if (layout.most < MOSS_GPU_MAX_SEQUENCES)
+        layout.most = MOSS_GPU_MAX_SEQUENCES;
+    layout.call = (program->gpu->scratch_len + align) & ~align;
+    layout.history = (layout.call + call_len + (uint64_t)layout.most * sizeof(int32_t) + align) & ~align;
+    layout.logits = layout.history + MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof(int32_t);
+    layout.end = layout.logits + (uint64_t)layout.most * (uint64_t)program->vocab_size * sizeof(float);
+    return layout;
+}
+
+/* Bytes from slot to slot on the device. */
+static inline uint64_t moss_gpu_state_stride(const moss_program *program, int64_t n_context)
+{
+    return (program->state_fixed_len + (uint64_t)n_context * program->state_token_len + 255) & ~(uint64_t)255;
+}
+
 /* Defined by the generated code. */
 extern const moss_program moss_program_data;
 

@@ -1,0 +1,224 @@
+/* moss_eval, moss_eval_batch and moss_generate on a GPU.
+ *
+ * Input: states, tokens. Output: advanced states, logits or tokens. A call sends tokens, positions and slots in one
+ * small copy and queues the lists; it waits only for what the caller is to see.
+ * Invariant: everything that can be refused is refused before the device is asked.
+ */
+#include "gpu.h"
+
+#include <string.h>
+
+/* One copy for all three: the device keeps them as moss_gpu_input. */
+static int moss_gpu_send(moss_context *context, moss_state *const *states, const int32_t *slots, int32_t n_sequences,
+                         const int32_t *tokens, int32_t n_tokens, moss_error *error)
+{
+    const moss_driver *driver = &context->model->driver;
+    const uint64_t turn = context->n_calls++ % MOSS_GPU_CALLS;
+    moss_gpu_input *input = (moss_gpu_input *)(void *)(context->pinned + turn * context->input_len);
+    int result = driver->event_wait(context->sent[turn]);
+    if (!result) {
+        for (int32_t i = 0; i < n_sequences; i++) {
+            input->positions[i] = states[i]->position;
+            input->slots[i] = slots[i];
+        }
+        memcpy(input->tokens, tokens, (size_t)n_tokens * sizeof *tokens);
+        result = driver->copy_to_device(context->memory + context->layout.call, input,
+                                        sizeof *input + (size_t)n_tokens * sizeof *tokens, context->stream);
+    }
+    if (!result)
+        result = driver->event_record(context->sent[turn], context->stream);
+    return moss_gpu_check(context, result, "cannot send tokens to the GPU", error);
+}
+
+/* The first n rows; a few come through pinned memory, which is quicker. */
+static int moss_gpu_fetch_logits(moss_context *context, float *logits, int32_t n, moss_error *error)
+{
+    const moss_driver *driver = &context->model->driver;
+    const size_t len = (size_t)n * (size_t)moss_program_data.vocab_size * sizeof *logits;
+    const bool pinned = n <= MOSS_GPU_MAX_SEQUENCES;
+    const int result = driver->copy_to_host(pinned ? context->logits : logits, context->memory + context->layout.logits,
+                                            len, context->stream);
+    const int waited = driver->stream_wait(context->stream);
+    const int status = moss_gpu_check(context, result ? result : waited, "the GPU failed", error);
+    if (status == MOSS_OK && pinned)
+        memcpy(logits, context->logits, len);
+    return status;
+}
+
+/* ---- one sequence ---- */
+
+static int moss_gpu_piece(moss_context *context, moss_state *state, int32_t slot, const int32_t *tokens,
+                          const moss_gpu_call *call, float *logits, moss_error *error)
+{
+    int status = moss_gpu_send(context, &state, &slot, 1, tokens, call->n_tokens, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_run(context, call, error);
+    if (status == MOSS_OK)
+        moss_gpu_slot_advance(context, slot, state, call->n_tokens);
+    return status == MOSS_OK && call->n_logits ? moss_gpu_fetch_logits(context, logits, call->n_logits, error) : status;
+}
+
+static int moss_gpu_pieces(moss_context *context, moss_state *state, int32_t mode, int32_t chunk, const int32_t *tokens,
+                           int32_t n_tokens, float *logits, int32_t n_logits, moss_error *error)
+{
+    const int32_t first_logits = n_tokens - n_logits;   /* first token whose logits are wanted */
+    int32_t slot, n;
+    int status = moss_gpu_slots_take(context, &state, 1, &slot, error);
+    for (int32_t done = 0; done < n_tokens && status == MOSS_OK; done += n) {
+        n = n_tokens - done < chunk ? n_tokens - done : chunk;
+        const int32_t skipped = first_logits > done ? first_logits - done : 0;
+        const moss_gpu_call call = { n, skipped < n ? n - skipped : 0, mode, n > 1, false };
+        status = moss_gpu_piece(context, state, slot, tokens + done, &call, logits, error);
+        if (call.n_logits)
+            logits += (ptrdiff_t)call.n_logits * moss_program_data.vocab_size;
+    }
+    return status;
+}
+
+int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t chunk, const int32_t *tokens,
+              int32_t n_tokens, float *logits, int32_t n_logits, moss_error *error)
+{
+    int status = moss_gpu_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check(state, mode, chunk, tokens, n_tokens, logits, n_logits, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_enter(context->model, error);
+    if (status != MOSS_OK)
+        return status;
+    if (chunk == 0 || chunk > moss_program_data.chunk)
+        chunk = moss_program_data.chunk;
+    status = moss_gpu_pieces(context, state, mode, chunk, tokens, n_tokens, logits, n_logits, error);
+    moss_gpu_leave(context->model);
+    return status;
+}
+
+/* ---- several sequences ---- */
+
+/* At most MOSS_GPU_MAX_SEQUENCES at a time. */
+typedef struct { moss_state *const *states; int32_t slots[MOSS_GPU_MAX_SEQUENCES], n; } moss_gpu_group;
+
+static int moss_gpu_begin_group(moss_context *context, moss_gpu_group *group, moss_state *const *states, int32_t n_left,
+                                const int32_t *tokens, moss_error *error)
+{
+    group->states = states;
+    group->n = n_left < MOSS_GPU_MAX_SEQUENCES ? n_left : MOSS_GPU_MAX_SEQUENCES;
+    int status = moss_gpu_slots_take(context, states, group->n, group->slots, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_send(context, states, group->slots, group->n, tokens, group->n, error);
+    return status;
+}
+
+static void moss_gpu_advance_group(moss_context *context, const moss_gpu_group *group, int32_t n_tokens)
+{
+    for (int32_t i = 0; i < group->n; i++)
+        moss_gpu_slot_advance(context, group->slots[i], group->states[i], n_tokens);
+}
+
+static int moss_gpu_step(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                         const int32_t *tokens, float *logits, moss_error *error)
+{
+    moss_gpu_group group;
+    int status = MOSS_OK;
+    for (int32_t done = 0; done < n_states && status == MOSS_OK; done += group.n) {
+        status = moss_gpu_begin_group(context, &group, states + done, n_states - done, tokens + done, error);
+        const moss_gpu_call call = { group.n, logits ? group.n : 0, mode, false, false };
+        if (status == MOSS_OK)
+            status = moss_gpu_run(context, &call, error);
+        if (status == MOSS_OK)
+            moss_gpu_advance_group(context, &group, 1);
+        if (status == MOSS_OK && logits)
+            status = moss_gpu_fetch_logits(context, logits + (ptrdiff_t)done * moss_program_data.vocab_size, group.n,
+                                           error);
+    }
+    return status;
+}
+
+int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                    const int32_t *tokens, float *logits, moss_error *error)
+{
+    int status = moss_gpu_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_batch(states, n_states, mode, tokens, 1, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_enter(context->model, error);
+    if (status != MOSS_OK)
+        return status;
+    status = moss_gpu_step(context, states, n_states, mode, tokens, logits, error);
+    moss_gpu_leave(context->model);
+    return status;
+}
+
+/* ---- generation ---- */
+
+/* Steps that fit into the history: the device feeds itself, its tokens come back at the end. `tokens` are rows of
+ * `row` tokens, of which this group has the first. */
+static int moss_gpu_feed(moss_context *context, const moss_gpu_group *group, int32_t mode, int32_t *tokens, int32_t row,
+                         int32_t n_steps, moss_error *error)
+{
+    const moss_driver *driver = &context->model->driver;
+    const moss_gpu_call call = { group->n, group->n, mode, false, true };
+    const size_t len = MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof *tokens;
+    int status = MOSS_OK;
+    for (int32_t step = 0; step < n_steps && status == MOSS_OK; step++)
+        status = moss_gpu_run(context, &call, error);
+    if (status != MOSS_OK)
+        return status;
+    const int result = driver->copy_to_host(context->history, context->memory + context->layout.history, len,
+                                            context->stream);
+    const int waited = driver->stream_wait(context->stream);
+    status = moss_gpu_check(context, result ? result : waited, "the GPU failed", error);
+    if (status != MOSS_OK)
+        return status;
+    for (int32_t i = 0; i < group->n; i++)
+        for (int32_t step = 0; step < n_steps; step++) {
+            const int64_t at = (group->states[i]->position + step) % MOSS_GPU_HISTORY;
+            tokens[(ptrdiff_t)step * row + i] = context->history[at * MOSS_GPU_MAX_SEQUENCES + i];
+        }
+    moss_gpu_advance_group(context, group, n_steps);
+    return MOSS_OK;
+}
+
+static int moss_gpu_generate(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                             const int32_t *next, int32_t *tokens, int32_t n_steps, moss_error *error)
+{
+    moss_gpu_group group;
+    int status = MOSS_OK;
+    for (int32_t first = 0; first < n_states && status == MOSS_OK; first += group.n) {
+        status = moss_gpu_begin_group(context, &group, states + first, n_states - first, next + first, error);
+        for (int32_t done = 0, n; done < n_steps && status == MOSS_OK; done += n) {
+            n = n_steps - done < MOSS_GPU_HISTORY ? n_steps - done : MOSS_GPU_HISTORY;
+            int32_t *rows = tokens + (ptrdiff_t)done * n_states + first;
+            status = moss_gpu_feed(context, &group, mode, rows, n_states, n, error);
+        }
+    }
+    return status;
+}
+
+/* Does the device choose as these samplers would? */
+static bool moss_gpu_chooses(const moss_sampler *samplers, int32_t n_states)
+{
+    const moss_gpu_list feed = moss_program_data.gpu->feed;
+    for (int32_t i = 0; i < n_states; i++)
+        if (samplers[i].temperature > 0)
+            return false;
+    return feed.end > feed.begin;
+}
+
+int moss_generate(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                  moss_sampler *samplers, const int32_t *next, int32_t *tokens, int32_t n_steps, float *scratch,
+                  moss_error *error)
+{
+    int status = moss_gpu_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_generate_check(states, n_states, mode, samplers, next, tokens, n_steps, scratch, error);
+    if (status != MOSS_OK)
+        return status;
+    if (!moss_gpu_chooses(samplers, n_states))
+        return moss_generate_steps(context, states, n_states, mode, samplers, next, tokens, n_steps, scratch, error);
+    status = moss_gpu_enter(context->model, error);
+    if (status != MOSS_OK)
+        return status;
+    status = moss_gpu_generate(context, states, n_states, mode, next, tokens, n_steps, error);
+    moss_gpu_leave(context->model);
+    return status;
+}
