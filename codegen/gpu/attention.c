@@ -1,0 +1,217 @@
+/* Causal grouped-query attention of a chunk on tensor cores, with a running softmax in float32.
+ *
+ * A block takes one kv head and a tile of rows, a row being one query head of one token: 128 rows, 64
+ * where head_dim > 64. It walks over the keys that any of them sees, 64 at a time, while the next 64
+ * are copied: first the ring's, then this call's. Blocks of keys start at multiples of 64 of the absolute
+ * position, and keys a row does not see change nothing, not even a bit: how a prompt is cut makes no
+ * difference. Scores are S = Q Kᵀ, p = 2^(c S - c max), out = Σ p v / Σ p.
+ *
+ * Grid: tokens / T, with G = n_heads / n_kv_heads, H = min(G, rows), T = rows / H rounded down;
+ * n_kv_heads · ceil(G / H). Threads: 128. Shared: (rows + 256) · (head_dim rounded up to 16, + 8) · 2
+ * bytes. head_dim: a multiple of 8, at most 128. `out` may be `q`. slots and positions: one entry.
+ */
+PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(kv_stride, ks)
+PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
+
+enum { KEYS = 64, MAX_DIM = 128, MAX_TILES = 2, THREADS = 128 };
+
+/* The keys and values at base … base + 63, rows [KEYS][row_len]; zeros where no row of the tile looks. */
+DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, const act_t *ring_k,
+    const act_t *ring_v, int64_t base, int64_t first, int64_t last, int64_t position, int64_t n_context)
+{
+    const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8, row_chunks = dim / 8;
+    const uint32_t ring_rows = window > 0 ? (uint32_t)window : (uint32_t)n_context;
+    const uint32_t ring_base = base < position ? (uint32_t)(base % ring_rows) : 0;
+    UNROLL
+    for (int i = 0; i < KEYS * row_chunks / THREADS; i++) {
+        const int chunk = i * THREADS + thread_x(), row = chunk / row_chunks, column = chunk % row_chunks * 8;
+        const int64_t at = base + row;
+        const bool is_old = at < position, is_known = at >= first && at <= last && column < head_dim;
+        int64_t from = 0;
+        if (is_known)
+            from = (is_old ? (int64_t)((ring_base + (uint32_t)row) % ring_rows) : at - position) * kv_stride + column;
+        const int n_bytes = is_known ? 16 : 0;
+        copy_async16(to_k + row * row_len + column, (is_known && is_old ? ring_k : k) + from, n_bytes);
+        copy_async16(to_v + row * row_len + column, (is_known && is_old ? ring_v : v) + from, n_bytes);
+    }
+}
+
+KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_tokens][q_stride], rotated */,
+    const act_t *k /* [n_tokens][kv_stride], rotated */, const act_t *v, const act_t *ring_k /* [rows][kv_stride] */,
+    const act_t *ring_v, const int64_t *positions, const int32_t *slots, int64_t state_stride, int64_t n_context,
+    int32_t n_tokens)
+{
+    const int group = n_heads / n_kv_heads, m_tiles = head_dim <= 64 ? 2 : 1, n_rows = 64 * m_tiles;
+    const int tile_heads = group < n_rows ? group : n_rows, tile_tokens = n_rows / tile_heads;
+    const int head_tiles = (group + tile_heads - 1) / tile_heads;
+    const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8;
+
+    const int kv_head = block_y() / head_tiles, first_head = block_y() % head_tiles * tile_heads;   /* of the group */
+    const int t0 = (n_blocks_x() - 1 - block_x()) * tile_tokens;      /* the longest walks first */
+    const int t1 = min_i(t0 + tile_tokens, n_tokens);
+    if (t0 >= n_tokens)
+        return;
+    act_t *queries = shared();                                 /* [n_rows][row_len] */
+    act_t *keys = queries + n_rows * row_len;                  /* [2][KEYS][row_len] */
+    act_t *values = keys + 2 * KEYS * row_len;                 /* as keys */
+
+    dependency_wait();
+    dependency_launch();
+    const int64_t position = positions[0], slot = slots[0] * state_stride;
+    const int64_t last = position + t1 - 1;
+    const int64_t first = window > 0 && position + t0 >= window ? position + t0 - window + 1 : 0;
+    const int64_t begin = first / KEYS * KEYS;
+    k += kv_head * head_dim;
+    v += kv_head * head_dim;
+    ring_k = (const act_t *)((const uint8_t *)ring_k + slot) + kv_head * head_dim;
+    ring_v = (const act_t *)((const uint8_t *)ring_v + slot) + kv_head * head_dim;
+
+    for (int i = 0; i < n_rows * (dim / 8) / THREADS; i++) {
+        const int chunk = i * THREADS + thread_x(), row = chunk / (dim / 8), column = chunk % (dim / 8) * 8;
+        const int token = t0 + row / tile_heads, head = first_head + row % tile_heads;
+        const bool is_known = token < t1 && head < group && column < head_dim;
+        const int64_t from = is_known ? (int64_t)token * q_stride + (kv_head * group + head) * head_dim + column : 0;
+        copy_async16(queries + row * row_len + column, q + from, is_known ? 16 : 0);
+    }
+    load_keys(keys, values, k, v, ring_k, ring_v, begin, first, last, position, n_context);
+    copy_commit();
+    copy_wait(0);
+    barrier();
+
+    /* Fragments of this warp's m_tiles · 16 rows; this thread's rows in one are lane / 4 and that + 8. */
+    float sum[MAX_TILES][MAX_DIM / 8][4], top[MAX_TILES][2], total[MAX_TILES][2];
+    const int warp_row = warp() * 16 * m_tiles;
+    UNROLL
+    for (int m = 0; m < m_tiles; m++) {
+        UNROLL
+        for (int i = 0; i < dim / 8; i++)
+            sum[m][i][0] = sum[m][i][1] = sum[m][i][2] = sum[m][i][3] = 0.0f;
+        top[m][0] = top[m][1] = -1e30f;              /* finite: the difference to -infinity is no NaN */
+        total[m][0] = total[m][1] = 0.0f;
+    }
+    const float scale = 1.44269504f * rsqrt_fast((float)head_dim);
+    const int key_row = lane() / 16 * 8 + lane() % 8, key_column = lane() / 8 % 2 * 8;
+    const int value_row = lane() % 16, value_column = lane() / 16 * 8;
+    const act_t *warp_queries = queries + (warp_row + lane() % 16) * row_len + lane() / 16 * 8;
+
+    for (int64_t base = begin; base <= last; base += KEYS) {
+        const int stage = (int)((base - begin) / KEYS % 2);
+        const act_t *block_keys = keys + stage * KEYS * row_len, *block_values = values + stage * KEYS * row_len;
+        if (base > begin) {
+            copy_wait(0);
+            barrier();                  /* all have the block, and are done with the one before */
+        }
+        if (base + KEYS <= last)
+            load_keys(keys + (1 - stage) * KEYS * row_len, values + (1 - stage) * KEYS * row_len, k, v, ring_k, ring_v,
+                base + KEYS, first, last, position, n_context);
+        copy_commit();
+
+        float score[MAX_TILES][KEYS / 8][4];
+        UNROLL
+        for (int m = 0; m < m_tiles; m++)
+            UNROLL
+            for (int j = 0; j < KEYS / 8; j++)
+                score[m][j][0] = score[m][j][1] = score[m][j][2] = score[m][j][3] = 0.0f;
+        UNROLL
+        for (int i = 0; i < dim / 16; i++) {
+            uint32_t query[MAX_TILES][4];            /* again every time: registers are short */
+            UNROLL
+            for (int m = 0; m < m_tiles; m++)
+                matrix_load4(query[m], warp_queries + m * 16 * row_len + i * 16);
+            UNROLL
+            for (int j = 0; j < KEYS / 16; j++) {
+                uint32_t b[4];
+                matrix_load4(b, block_keys + (j * 16 + key_row) * row_len + i * 16 + key_column);
+                UNROLL
+                for (int m = 0; m < m_tiles; m++) {
+                    mma_16x8x16(score[m][2 * j], query[m], b, act);
+                    mma_16x8x16(score[m][2 * j + 1], query[m], b + 2, act);
+                }
+            }
+        }
+
+        if (base + KEYS - 1 > position + t0 || (window > 0 && base <= last - window)) {
+            UNROLL
+            for (int m = 0; m < m_tiles; m++)
+                UNROLL
+                for (int half = 0; half < 2; half++) {
+                    const int row = warp_row + m * 16 + half * 8 + lane() / 4;
+                    const int newest = (int)(position + t0 + row / tile_heads - base);
+                    UNROLL
+                    for (int j = 0; j < KEYS / 8; j++)
+                        UNROLL
+                        for (int e = 0; e < 2; e++) {
+                            const int key = j * 8 + lane() % 4 * 2 + e;
+                            if (key > newest || (window > 0 && key <= newest - window))
+                                score[m][j][half * 2 + e] = -INFINITY;
+                        }
+                }
+        }
+
+        UNROLL
+        for (int m = 0; m < m_tiles; m++)
+            UNROLL
+            for (int half = 0; half < 2; half++) {
+                float most = top[m][half];
+                UNROLL
+                for (int j = 0; j < KEYS / 8; j++)
+                    most = max_f(most, max_f(score[m][j][half * 2], score[m][j][half * 2 + 1]));
+                most = max_f(most, shuffle_xor_f(most, 1));
+                most = max_f(most, shuffle_xor_f(most, 2));
+                const float shrink = exp2_fast((top[m][half] - most) * scale), offset = -most * scale;
+                float added = 0.0f;
+                UNROLL
+                for (int j = 0; j < KEYS / 8; j++)
+                    UNROLL
+                    for (int e = 0; e < 2; e++) {
+                        const float p = exp2_fast(fma_f(score[m][j][half * 2 + e], scale, offset));
+                        score[m][j][half * 2 + e] = p;
+                        added += p;
+                    }
+                top[m][half] = most;
+                total[m][half] = fma_f(total[m][half], shrink, added);
+                UNROLL
+                for (int i = 0; i < dim / 8; i++) {
+                    sum[m][i][half * 2] *= shrink;
+                    sum[m][i][half * 2 + 1] *= shrink;
+                }
+            }
+
+        UNROLL
+        for (int j = 0; j < KEYS / 16; j++) {
+            uint32_t p[MAX_TILES][4];
+            UNROLL
+            for (int m = 0; m < m_tiles; m++)
+                UNROLL
+                for (int i = 0; i < 4; i++)
+                    p[m][i] = act_pack(score[m][2 * j + i / 2][i % 2 * 2], score[m][2 * j + i / 2][i % 2 * 2 + 1], act);
+            UNROLL
+            for (int i = 0; i < dim / 16; i++) {
+                uint32_t b[4];
+                matrix_load4_transposed(b, block_values + (j * 16 + value_row) * row_len + i * 16 + value_column);
+                UNROLL
+                for (int m = 0; m < m_tiles; m++) {
+                    mma_16x8x16(sum[m][2 * i], p[m], b, act);
+                    mma_16x8x16(sum[m][2 * i + 1], p[m], b + 2, act);
+                }
+            }
+        }
+    }
+
+    UNROLL
+    for (int m = 0; m < m_tiles; m++)
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            const int row = warp_row + m * 16 + half * 8 + lane() / 4;
+            const int token = t0 + row / tile_heads, head = first_head + row % tile_heads;
+            total[m][half] += shuffle_xor_f(total[m][half], 1);
+            total[m][half] += shuffle_xor_f(total[m][half], 2);
+            const float one_over = reciprocal_fast(total[m][half]);
+            act_t *to = out + (int64_t)token * out_stride + (kv_head * group + head) * head_dim + lane() % 4 * 2;
+            if (token >= t1 || head >= group)
+                continue;
+            UNROLL
+            for (int i = 0; i < head_dim / 8; i++)
+                *(uint32_t *)(to + i * 8) = act_pack(sum[m][i][half * 2] * one_over, sum[m][i][half * 2 + 1] * one_over, act);
+        }
+}

@@ -1,0 +1,129 @@
+/* attention and attention_decode: against plain loops; a prompt cut in two gives the same bits.
+ *
+ * Rings hold NaNs in rows that no token has written yet, and so do all other slots.
+ */
+#include "check.h"
+
+enum { N_SLOTS = 3 };
+
+/* One sequence: keys and values of all positions, and the rings as they are before this call. */
+typedef struct {
+    int64_t position, n_context;
+    int n_tokens, n_heads, n_kv_heads, head_dim, kv_stride, window, act;
+    const uint16_t *keys, *values;      /* [position + n_tokens][kv_stride] */
+} Sequence;
+
+static int64_t ring_rows(const Sequence *s)
+{
+    return s->window > 0 ? s->window : s->n_context;
+}
+
+static Sequence read_sequence(int64_t position, int n_tokens)
+{
+    Sequence s = { .position = position, .n_context = check_param("n_context"), .n_tokens = n_tokens,
+        .n_heads = check_param("n_heads"), .n_kv_heads = check_param("n_kv_heads"), .head_dim = check_param("head_dim"),
+        .kv_stride = check_param("kv_stride"), .window = check_param("window"), .act = check_param("act") };
+    const int n_rows = (int)position + n_tokens;
+    s.keys = check_random_act(n_rows, s.n_kv_heads * s.head_dim, s.kv_stride, s.act);
+    s.values = check_random_act(n_rows, s.n_kv_heads * s.head_dim, s.kv_stride, s.act);
+    return s;
+}
+
+static size_t ring_len(const Sequence *s)
+{
+    return (size_t)ring_rows(s) * (size_t)s->kv_stride * 2;
+}
+
+/* The rows of positions before `until` that the ring still has. */
+static void fill_ring(const Sequence *s, int64_t until, const uint16_t *rows, uint16_t *ring)
+{
+    const int64_t n = ring_rows(s), first = until > n ? until - n : 0;
+    for (int64_t at = first; at < until; at++)
+        memcpy(ring + at % n * s->kv_stride, rows + at * s->kv_stride, 2 * (size_t)s->kv_stride);
+}
+
+/* want [head_dim] of one query head of the token at `at`; score: as many doubles as there are tokens */
+static void attend(const Sequence *s, int64_t at, int head, const uint16_t *q, double *score, double *want)
+{
+    const int kv = head / (s->n_heads / s->n_kv_heads) * s->head_dim;
+    const int64_t first = s->window > 0 && at >= s->window ? at - s->window + 1 : 0;
+    double top = -INFINITY, total = 0;
+    for (int64_t j = first; j <= at; j++) {
+        double dot = 0;
+        for (int i = 0; i < s->head_dim; i++)
+            dot += check_act_value(q[i], s->act) * check_act_value(s->keys[j * s->kv_stride + kv + i], s->act);
+        score[j - first] = dot / sqrt(s->head_dim);
+        top = fmax(top, score[j - first]);
+    }
+    for (int64_t j = first; j <= at; j++)
+        total += score[j - first] = exp(score[j - first] - top);
+    for (int64_t j = first; j <= at; j++)
+        for (int i = 0; i < s->head_dim; i++)
+            want[i] += score[j - first] / total * check_act_value(s->values[j * s->kv_stride + kv + i], s->act);
+}
+
+/* Weights of the sum are rounded to `act`. */
+static double tolerance(int act)
+{
+    return act == 1 ? 0x1p-8 : 0x1p-11;
+}
+
+/* ---- prefill ---- */
+
+typedef struct { uint8_t *state; int64_t state_stride; size_t values_at; int32_t *slots; int64_t *positions; } Place;
+
+static Place make_place(const Sequence *s, int64_t position)
+{
+    Place p = { .state_stride = (int64_t)((2 * ring_len(s) + 255) / 256 * 256), .values_at = ring_len(s) };
+    p.state = check_buffer((size_t)(N_SLOTS * p.state_stride));
+    p.slots = check_buffer(sizeof *p.slots);
+    p.positions = check_buffer(sizeof *p.positions);
+    p.slots[0] = N_SLOTS - 1;
+    p.positions[0] = position;
+    uint8_t *slot = p.state + p.slots[0] * p.state_stride;
+    fill_ring(s, position, s->keys, (uint16_t *)slot);
+    fill_ring(s, position, s->values, (uint16_t *)(slot + p.values_at));
+    check_freeze(p.state);
+    check_freeze(p.slots);
+    check_freeze(p.positions);
+    return p;
+}
+
+/* out [n_tokens][out_stride] for n_tokens tokens at `position` */
+static void launch(const Sequence *s, int64_t position, int n_tokens, const uint16_t *q, uint16_t *out)
+{
+    const int group = s->n_heads / s->n_kv_heads, n_rows = s->head_dim <= 64 ? 128 : 64;
+    const int heads = group < n_rows ? group : n_rows, tokens = n_rows / heads;
+    const int dim = (s->head_dim + 15) / 16 * 16;
+    const Place p = make_place(s, position);
+    const uint16_t *k = s->keys + position * s->kv_stride, *v = s->values + position * s->kv_stride;
+    CHECK_LAUNCH((n_tokens + tokens - 1) / tokens + 1, s->n_kv_heads * ((group + heads - 1) / heads), 128,
+        (n_rows + 256) * (dim + 8) * 2, out, q, k, v, p.state, p.state + p.values_at, p.positions, p.slots, p.state_stride,
+        s->n_context, n_tokens);
+}
+
+static void check_attention(void)
+{
+    const int n_tokens = check_param("n_tokens"), q_stride = check_param("q_stride"), out_stride = check_param("out_stride");
+    const Sequence s = read_sequence(check_param("position"), n_tokens);
+    const int columns = s.n_heads * s.head_dim;
+    const uint16_t *q = check_random_act(n_tokens, columns, q_stride, s.act);
+    uint16_t *out = check_buffer(2 * (size_t)n_tokens * (size_t)out_stride);
+    double *want = check_doubles((size_t)n_tokens * (size_t)columns);
+    double *score = check_doubles((size_t)(s.position + n_tokens));
+    for (int t = 0; t < n_tokens; t++)
+        for (int head = 0; head < s.n_heads; head++)
+            attend(&s, s.position + t, head, q + t * q_stride + head * s.head_dim, score,
+                want + t * columns + head * s.head_dim);
+    launch(&s, s.position, n_tokens, q, out);
+    check_rows_act("out", out, want, n_tokens, columns, out_stride, s.act, tolerance(s.act));
+
+    /* In two calls: the second sees the first one's keys in the ring. */
+    const int cut = n_tokens / 3;
+    uint16_t *rest = check_buffer(2 * (size_t)(n_tokens - cut) * (size_t)out_stride);
+    launch(&s, s.position + cut, n_tokens - cut, q + cut * q_stride, rest);
+    for (int t = cut; t < n_tokens; t++)
+        check_bytes("the token after a cut", rest + (t - cut) * out_stride, out + t * out_stride, 2 * (size_t)columns);
+}
+
+GPU_CHECKS({ "attention", check_attention })
