@@ -22,6 +22,7 @@ enum {
     STACK_LEN = 256 * 1024, SIGNAL_STACK_LEN = 64 * 1024, PAGE = 4096,
     MAX_WARPS = EMULATE_MAX_THREADS / 32, N_BARRIERS = 16,
     SHARED_SPACE = (EMULATE_MAX_SHARED + PAGE - 1) / PAGE * PAGE,
+    SCRAMBLE = 7919,                /* a prime: the order of blocks is its multiples modulo their number */
     POISON = 0xFF,                  /* NaN in every float type, -1 in the integers */
 };
 
@@ -428,9 +429,12 @@ static void *run_blocks(void *of)
     emulate_self.n_threads = launch->n_threads;
     emulate_self.n_blocks_x = launch->grid_x;
     emulate_self.n_blocks_y = launch->grid_y;
+    const int stride = n_blocks % SCRAMBLE ? SCRAMBLE : 1;     /* no block may count on an earlier one */
     int i;
-    while ((i = __atomic_fetch_add(&run->next, 1, __ATOMIC_RELAXED)) < n_blocks)
-        run_block(i % launch->grid_x, i / launch->grid_x, (uint64_t)(i + 1) * 0x9E3779B97F4A7C15u);
+    while ((i = __atomic_fetch_add(&run->next, 1, __ATOMIC_RELAXED)) < n_blocks) {
+        const int b = (int)((int64_t)i * stride % n_blocks);
+        run_block(b % launch->grid_x, b / launch->grid_x, (uint64_t)(b + 1) * 0x9E3779B97F4A7C15u);
+    }
     block = NULL;
     sigaltstack(&before, NULL);
     give_block(own);

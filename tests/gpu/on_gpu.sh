@@ -9,8 +9,8 @@ set -eu
 build=$1
 out=$2
 sm=${3:-90}
-[ $# -le 3 ] && set -- - - - || :
-shift 3
+shift 2
+[ $# = 0 ] || shift
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
 [ $# -gt 0 ] || set -- $(cd "$here" && for path in *.cases; do echo "${path%.cases}"; done)
