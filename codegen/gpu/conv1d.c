@@ -1,0 +1,145 @@
+/* Causal depthwise convolution over time with bias and SiLU; a token's input may be the sum of its pairs.
+ *
+ * Grid: ceil(n_channels / 512) × ceil(n_tokens / 16), or × n_tokens with sequences; 64 threads, each 8 channels of a
+ * run of tokens. The state is the last d_conv - 1 inputs, oldest first, in float32. Only the first run reads it, and
+ * it writes the new one, so no block waits for another; with many taps it does all tokens.
+ */
+PARAM(n_channels, c) PARAM(d_conv, k) PARAM(in_stride, is) PARAM(in_pairs, ip) PARAM(out_stride, os) PARAM(silu, si)
+PARAM(act, a) PARAM(sequences, sq)
+
+enum { CONV1D_RUN = 16, CONV1D_STEP = 4, CONV1D_TAPS = 8 };    /* tokens a run, at a time; taps that registers hold */
+
+/* Eight channels of the inputs of tokens t to t + STEP - 1; zeros beyond n_tokens. */
+DEVICE void conv1d_inputs(float x[][8], const act_t *in, int channel, int t, int n_tokens, int top_k)
+{
+    const int n = in_pairs ? top_k : 1;
+    const act_t *const from = in + (int64_t)t * n * in_stride + channel;
+    UNROLL
+    for (int i = 0; i < CONV1D_STEP; i++)
+        UNROLL
+        for (int j = 0; j < 8; j++)
+            x[i][j] = 0;
+    for (int s = 0; s < n; s++) {
+        u32x4 row[CONV1D_STEP];
+        UNROLL
+        for (int i = 0; i < CONV1D_STEP; i++)
+            row[i] = t + i < n_tokens ? load16(from + (int64_t)(i * n + s) * in_stride) : (u32x4){ 0, 0, 0, 0 };
+        UNROLL
+        for (int i = 0; i < CONV1D_STEP; i++)
+            UNROLL
+            for (int j = 0; j < 4; j++) {
+                x[i][2 * j] += act_lo(row[i][j], act);
+                x[i][2 * j + 1] += act_hi(row[i][j], act);
+            }
+    }
+}
+
+/* One channel's input at a time that may lie before this call: then it is in the state. */
+DEVICE float conv1d_input(const act_t *in, const float *state, int channel, int time, int top_k)
+{
+    if (time < 0)
+        return state[(int64_t)(time + d_conv - 1) * n_channels + channel];
+    const int n = in_pairs ? top_k : 1;
+    float x = 0;
+    for (int s = 0; s < n; s++)
+        x += act_float(in[((int64_t)time * n + s) * in_stride + channel], act);
+    return x;
+}
+
+DEVICE float conv1d_activation(float x)
+{
+    return silu ? x * reciprocal_fast(1 + exp2_fast(x * -1.44269504f)) : x;
+}
+
+DEVICE void conv1d_store(act_t *to, const float y[8], int n)
+{
+    if (n >= 8) {
+        store16(to, (u32x4){ act_pack(y[0], y[1], act), act_pack(y[2], y[3], act), act_pack(y[4], y[5], act),
+                             act_pack(y[6], y[7], act) });
+        return;
+    }
+    UNROLL
+    for (int i = 0; i < 8; i++)
+        if (i < n)
+            to[i] = float_act(y[i], act);
+}
+
+/* Tokens begin to end of eight channels, n of them real; a window of inputs in registers. */
+DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const float *bias, const float *state,
+    int channel, int n, int begin, int end, int top_k)
+{
+    float x[CONV1D_TAPS - 1 + CONV1D_STEP][8], w[CONV1D_TAPS][8], b[8];
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+        b[i] = i < n ? bias[channel + i] : 0;
+        UNROLL
+        for (int j = 0; j < d_conv; j++)
+            w[j][i] = i < n ? weight[(int64_t)(channel + i) * d_conv + j] : 0;
+        UNROLL
+        for (int j = 0; j < d_conv - 1; j++)
+            x[j][i] = i < n ? conv1d_input(in, state, channel + i, begin + j - (d_conv - 1), top_k) : 0;
+    }
+    for (int t = begin; t < end; t += CONV1D_STEP) {
+        conv1d_inputs(x + d_conv - 1, in, channel, t, end, top_k);
+        UNROLL
+        for (int i = 0; i < CONV1D_STEP; i++) {
+            float y[8];
+            UNROLL
+            for (int c = 0; c < 8; c++) {
+                y[c] = b[c];
+                UNROLL
+                for (int j = 0; j < d_conv; j++)
+                    y[c] = fma_f(x[i + j][c], w[j][c], y[c]);
+                y[c] = conv1d_activation(y[c]);
+            }
+            if (t + i < end)
+                conv1d_store(out + (int64_t)(t + i) * out_stride + channel, y, n);
+        }
+        UNROLL
+        for (int j = 0; j < d_conv - 1; j++)
+            UNROLL
+            for (int c = 0; c < 8; c++)
+                x[j][c] = x[j + CONV1D_STEP][c];
+    }
+}
+
+/* The same for any number of taps, every input read as often as it is used. */
+DEVICE void conv1d_long(act_t *out, const act_t *in, const float *weight, const float *bias, const float *state,
+    int channel, int n, int end, int top_k)
+{
+    for (int t = 0; t < end; t++)
+        for (int c = channel; c < channel + n; c++) {
+            float y = bias[c];
+            for (int j = 0; j < d_conv; j++)
+                y = fma_f(conv1d_input(in, state, c, t + j - (d_conv - 1), top_k), weight[(int64_t)c * d_conv + j], y);
+            out[(int64_t)t * out_stride + c] = float_act(conv1d_activation(y), act);
+        }
+}
+
+KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_tokens, or pairs][in_stride] */,
+    const float *restrict weight /* [n_channels][d_conv] */, const float *restrict bias /* [n_channels] */,
+    float *state /* [d_conv - 1][n_channels] */, const int32_t *slots, int64_t state_stride, int32_t n_tokens,
+    int32_t top_k)
+{
+    const int channel = (block_x() * n_threads() + thread_x()) * 8;
+    const int n = min_i(n_channels - channel, 8);
+    dependency_wait();
+    dependency_launch();
+    if (n <= 0)
+        return;
+    const int sequence = sequences ? block_y() : 0, first = sequences ? 0 : block_y() * CONV1D_RUN;
+    state = (float *)((char *)state + slots[sequence] * state_stride);
+    if (sequences) {
+        in += (int64_t)sequence * (in_pairs ? top_k : 1) * in_stride;
+        out += (int64_t)sequence * out_stride;
+        n_tokens = 1;
+    }
+    if (d_conv <= CONV1D_TAPS)
+        conv1d_run(out, in, weight, bias, state, channel, n, first, min_i(first + CONV1D_RUN, n_tokens), top_k);
+    else if (first == 0)
+        conv1d_long(out, in, weight, bias, state, channel, n, n_tokens, top_k);
+    if (first == 0)                               /* upwards: what is still needed lies above */
+        for (int j = 0; j < d_conv - 1; j++)
+            for (int c = channel; c < channel + n; c++)
+                state[(int64_t)j * n_channels + c] = conv1d_input(in, state, c, n_tokens + j - (d_conv - 1), top_k);
+}
