@@ -240,6 +240,13 @@ DEVICE void add_release(uint32_t *global, uint32_t value)
 {
     __asm__ volatile("red.release.gpu.global.add.u32 [%0], %1;" :: "l"(global), "r"(value) : "memory");
 }
+/* Returns what was there before. Who comes last sees what the others wrote before they came. */
+DEVICE uint32_t add_acquire_release(uint32_t *global, uint32_t value)
+{
+    uint32_t old;
+    __asm__ volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(global), "r"(value) : "memory");
+    return old;
+}
 DEVICE uint32_t load_acquire(const uint32_t *global)
 {
     uint32_t value;

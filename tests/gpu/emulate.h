@@ -143,6 +143,10 @@ DEVICE void add_release(uint32_t *counter, uint32_t value)
 {
     __atomic_fetch_add(counter, value, __ATOMIC_RELEASE);
 }
+DEVICE uint32_t add_acquire_release(uint32_t *counter, uint32_t value)
+{
+    return __atomic_fetch_add(counter, value, __ATOMIC_ACQ_REL);
+}
 DEVICE uint32_t load_acquire(const uint32_t *counter)
 {
     emulate_yield();
