@@ -205,10 +205,10 @@ int moss_model_open_sized(moss_model *model, const char *weights_path, int verif
 {
     if (!model)
         return moss_error_set(error, MOSS_ERROR_ARGUMENT, "model is NULL");
+    memset(model, 0, moss_model_len());
     if (n_states < 1 || moss_state_len(n_context) == 0)
         return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_states is %d and n_context %" PRId64
                               ", expected at least 1 and 0", n_states, n_context);
-    memset(model, 0, moss_model_len());
     int status = moss_model_check_program(error);
     if (status == MOSS_OK)
         status = moss_weights_open(&model->weights, weights_path, error);
