@@ -1,7 +1,7 @@
 /* gpu_cases: the instances that a file of cases or a text of PTX names, as C, as PTX, as a list.
  *
  * Input: a file of lines "template param=value … | key=value …" ('#' starts a comment), or a text with
- * ".entry NAME(", whose names are read back by the templates' grammar. Invariant: an instance that
+ * ".entry NAME(", whose names are read back by the templates' grammar; a line may be such a name too. Invariant: an instance that
  * comes twice is rendered once. Exit code: 0 ok, 1 the file is wrong, 2 usage, 3 the environment.
  */
 #include "../../codegen/ptx.h"
@@ -73,7 +73,7 @@ static const char *instance_name(Arena *arena, const Template *template, const d
     return copy;
 }
 
-/* "template param=value … | key=value …" */
+/* "template param=value … | key=value …", or an instance's name */
 static void add_line(Cases *of, int line, const char *text)
 {
     char *words = arena_strdup(of->arena, text), *save = NULL, *bar = strchr(words, '|');
@@ -85,7 +85,9 @@ static void add_line(Cases *of, int line, const char *text)
     if (!name)
         return;
     Case *new = add(of);
-    *new = (Case){ .line = line, .settings = settings, .n_threads = 256 };
+    *new = (Case){ .line = line, .name = name, .settings = settings, .n_threads = 256 };
+    if ((new->template = template_parse_name_gpu(of->arena, name, new->values)))
+        return;
     if (!(new->template = template_find_gpu(of->arena, name)))
         refuse(of, line, "there is no template", name);
     TemplateBinding bindings[MAX_WORDS];

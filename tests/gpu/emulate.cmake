@@ -18,6 +18,7 @@ endif()
 set(gpu_host_kernels ${CMAKE_COMMAND} -E env GPU_CASES=$<TARGET_FILE:gpu_cases> EMULATOR=$<TARGET_FILE:gpu_emulator>
   CC=${CMAKE_C_COMPILER} ${gpu_sanitize} sh ${CMAKE_CURRENT_SOURCE_DIR}/gpu/host_kernels.sh)
 file(GLOB case_files CONFIGURE_DEPENDS gpu/*.cases)
+file(GLOB dialect_files CONFIGURE_DEPENDS gpu/emulate*.h ${PROJECT_SOURCE_DIR}/codegen/gpu/*.h)
 foreach(path IN LISTS case_files)
   get_filename_component(name ${path} NAME_WE)
   if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/gpu/check_${name}.c)
@@ -26,10 +27,23 @@ foreach(path IN LISTS case_files)
   add_custom_command(OUTPUT ${gpu_kernels}/${name}.so ${gpu_kernels}/${name}.list
     COMMAND gpu_cases list ${path} > ${gpu_kernels}/${name}.list
     COMMAND ${gpu_host_kernels} ${path} ${gpu_kernels}/${name}.so
-    DEPENDS ${path} gpu_cases gpu_emulator gpu/host_kernels.sh gpu/emulate.h ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h
+    DEPENDS ${path} gpu_cases gpu_emulator gpu/host_kernels.sh ${dialect_files}
     COMMENT "Rendering GPU kernels of ${name}.cases" VERBATIM)
   add_executable(test_gpu_${name} gpu/check_${name}.c gpu/check.c gpu/check_host.c gpu/check_cuda.c
     ${gpu_kernels}/${name}.so)
   target_link_libraries(test_gpu_${name} PRIVATE ${CMAKE_DL_LIBS} m)
   test_command(gpu/${name} test_gpu_${name} ${gpu_kernels})
 endforeach()
+
+# The stand-in driver, in a folder of its own: for LD_LIBRARY_PATH.
+file(GLOB fake_cuda_files CONFIGURE_DEPENDS gpu/fake_cuda*.c)
+add_library(fake_cuda SHARED ${fake_cuda_files})
+target_include_directories(fake_cuda PRIVATE ${PROJECT_SOURCE_DIR}/codegen/gpu)
+target_link_libraries(fake_cuda PRIVATE Threads::Threads ${CMAKE_DL_LIBS} m)
+set_target_properties(fake_cuda PROPERTIES PREFIX "" OUTPUT_NAME libcuda.so.1 SUFFIX ""
+  LIBRARY_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR}/fake_cuda)
+add_executable(test_fake_cuda gpu/test_fake_cuda.c ${gpu_kernels}/embed.so)
+target_compile_definitions(test_fake_cuda PRIVATE FAKE_CUDA="$<TARGET_FILE:fake_cuda>" GPU_KERNELS="${gpu_kernels}")
+target_link_libraries(test_fake_cuda PRIVATE PkgConfig::CUNIT Threads::Threads ${CMAKE_DL_LIBS})
+add_dependencies(test_fake_cuda fake_cuda)
+test_command(gpu/fake_cuda test_fake_cuda)

@@ -6,7 +6,8 @@
  * different places, misaligned 16-byte accesses, copies to outside of shared memory, bad addresses.
  * Shared memory holds NaNs before every block; half of the async copies happen when they are issued,
  * half when they are waited for; which of the ready threads goes first changes all the time, always
- * in the same way, and blocks are not in order. Not seen here: weak memory order, bank conflicts, approximate functions, speed.
+ * in the same way, and blocks are not in order. Not seen here: weak memory order, bank conflicts,
+ * approximate functions, speed.
  *
  * host_kernels.sh makes a shared library of kernels and the emulator; INSTANCE_call is a KernelCall.
  * How to add a kernel and its check: check.h.

@@ -1,0 +1,273 @@
+/* The stand-in driver's modules: entries of a PTX text, found again as host renderings, and launches.
+ *
+ * The text is not compiled; its directives are read, so that a launch beyond .maxntid, an entry
+ * without a rendering, or one with other parameters than the rendering's is refused.
+ */
+#include "fake_cuda.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct FakeModule FakeModule;
+typedef struct FakeFunction {
+    struct FakeFunction *next;
+    char *name;
+    KernelCall *call;
+    const int *arg_lens;           /* 0 at the end */
+    int max_threads, shared_most;  /* .maxntid, 0: none; what cuFuncSetAttribute allowed */
+} FakeFunction;
+
+struct FakeModule { FakeFunction *functions; };
+
+enum {
+    LOG_TEXT = 5, LOG_LEN = 6,                        /* options of the load: errors of the compiler */
+    SHARED_MOST = 8,                                  /* of a function */
+    COOPERATIVE = 2, PROGRAMMATIC = 6,                /* attributes of a launch */
+    SHARED_WITHOUT_ASKING = 48 << 10,
+};
+
+static void *kernels;                                 /* the library */
+static EmulateFunction *emulate;
+
+/* ---- modules ---- */
+
+static const char *open_kernels(void)
+{
+    const char *path = getenv("MOSS_FAKE_CUDA_KERNELS");
+    if (kernels)
+        return NULL;
+    if (!path)
+        return "MOSS_FAKE_CUDA_KERNELS names no library of host renderings";
+    if (!(kernels = dlopen(path, RTLD_NOW | RTLD_LOCAL)))
+        return dlerror();
+    emulate = (EmulateFunction *)dlsym(kernels, "emulate_launch");
+    return emulate ? NULL : dlerror();
+}
+
+/* Parameters of the entry whose list starts at p, to `end`. */
+static int count_params(const char *p, const char *end)
+{
+    int n = 0;
+    while ((p = strstr(p, ".param ")) && p < end)
+        p++, n++;
+    return n;
+}
+
+/* Reads the entry at p, "NAME(", into *function; a text that says what is wrong, or NULL. */
+static const char *read_entry(const char *p, FakeFunction *function)
+{
+    static char problem[700];
+    char symbol[600];
+    const size_t len = strcspn(p, "( \t\n");
+    const char *list_end = strchr(p, ')'), *body = strchr(p, '{'), *bound = strstr(p, ".maxntid ");
+    if (!list_end || !body)
+        return "an entry without a body";
+    function->name = strndup(p, len);
+    snprintf(symbol, sizeof symbol, "%s_call", function->name);
+    function->call = (KernelCall *)dlsym(kernels, symbol);
+    snprintf(symbol, sizeof symbol, "%s_arg_lens", function->name);
+    function->arg_lens = dlsym(kernels, symbol);
+    snprintf(problem, sizeof problem, "no host rendering of %s", function->name);
+    if (!function->call || !function->arg_lens)
+        return problem;
+    function->max_threads = bound && bound < body ? atoi(bound + strlen(".maxntid ")) : 0;
+    int n_args = 0;
+    while (function->arg_lens[n_args])
+        n_args++;
+    snprintf(problem, sizeof problem, "%s: the PTX has other parameters than the host rendering", function->name);
+    return n_args > FAKE_MAX_ARGS || count_params(p, list_end) != n_args ? problem : NULL;
+}
+
+static void free_module(FakeModule *module)
+{
+    for (FakeFunction *f = module->functions, *next; f; f = next) {
+        next = f->next;
+        free(f->name);
+        free(f);
+    }
+    free(module);
+}
+
+static const char *read_module(const char *text, FakeModule *module)
+{
+    if (fake_fault("ptx"))
+        return "ptxas application ptx input, line 1; fatal : a fault that was asked for";
+    if (strncmp(text, ".version", 8) != 0 && !strstr(text, "\n.version"))
+        return "ptxas application ptx input, line 1; fatal : Missing .version directive";
+    const char *problem = open_kernels();
+    for (const char *p = text; !problem && (p = strstr(p, ".entry ")); ) {
+        p += strlen(".entry ");
+        FakeFunction *function = calloc(1, sizeof *function);
+        function->next = module->functions;
+        function->shared_most = SHARED_WITHOUT_ASKING;
+        module->functions = function;
+        problem = read_entry(p, function);
+    }
+    return problem;
+}
+
+static void write_log(const char *problem, unsigned n_options, const int *options, void **values)
+{
+    char *log = NULL;
+    size_t len = 0;
+    for (unsigned i = 0; i < n_options; i++) {
+        if (options[i] == LOG_TEXT)
+            log = values[i];
+        if (options[i] == LOG_LEN)
+            len = (size_t)(uintptr_t)values[i];
+    }
+    if (log && len)
+        snprintf(log, len, "%s\n", problem);
+}
+
+CUDA_API cuModuleLoadDataEx(FakeModule **module, const void *text, unsigned n_options, int *options, void **values)
+{
+    int result = fake_enter();
+    if (!result) {
+        FakeModule *new = calloc(1, sizeof *new);
+        const char *problem = read_module(text, new);
+        if (problem) {
+            write_log(problem, n_options, options, values);
+            free_module(new);
+            result = FAKE_INVALID_PTX;
+        } else {
+            *module = new;
+            fake_n_objects++;
+        }
+    }
+    fake_leave();
+    return result;
+}
+
+CUDA_API cuModuleUnload(FakeModule *module)
+{
+    int result = fake_enter();
+    if (!result)
+        result = fake_wait_all();
+    free_module(module);
+    fake_n_objects--;
+    fake_leave();
+    return result;
+}
+
+CUDA_API cuModuleGetFunction(FakeFunction **function, FakeModule *module, const char *name)
+{
+    int result = fake_enter();
+    if (!result) {
+        FakeFunction *f = module->functions;
+        while (f && strcmp(f->name, name) != 0)
+            f = f->next;
+        *function = f;
+        result = f ? FAKE_OK : fake_misuse(FAKE_NOT_FOUND, "the module has no %s", name);
+    }
+    fake_leave();
+    return result;
+}
+
+CUDA_API cuFuncSetAttribute(FakeFunction *function, int attribute, int value)
+{
+    int result = fake_enter();
+    const int most = fake_setting("MOSS_FAKE_CUDA_SM", 90) >= 90 ? 227 << 10 : 163 << 10;
+    if (!result && attribute == SHARED_MOST && value >= 0 && value <= most)
+        function->shared_most = value > SHARED_WITHOUT_ASKING ? value : SHARED_WITHOUT_ASKING;
+    else if (!result)
+        result = fake_misuse(FAKE_INVALID_VALUE, "%s: attribute %d = %d", function->name, attribute, value);
+    fake_leave();
+    return result;
+}
+
+/* ---- launches ---- */
+
+typedef struct { int32_t id, pad; union { int32_t on; char bytes[64]; } value; } FakeAttribute;
+typedef struct {
+    uint32_t grid[3], block[3], shared_len;
+    FakeStream *stream;
+    const FakeAttribute *attributes;
+    uint32_t n_attributes;
+} FakeConfig;
+
+/* Blocks that fit on the device at once. */
+static uint64_t resident_blocks(const FakeConfig *config)
+{
+    const uint64_t shared = 228 << 10, of_block = config->shared_len + 1024u;
+    const uint64_t by_shared = shared / of_block, by_threads = 2048 / config->block[0];
+    const uint64_t each = by_shared < by_threads ? by_shared : by_threads;
+    return (each < 32 ? each : 32) * (uint64_t)fake_setting("MOSS_FAKE_CUDA_PROCESSORS", 5);
+}
+
+static int check_config(const FakeConfig *config, const FakeFunction *function, bool cooperative)
+{
+    const uint32_t *grid = config->grid, threads = config->block[0];
+    if (grid[0] == 0 || grid[0] > 0x7FFFFFFF || grid[1] == 0 || grid[1] > 65535 || grid[2] != 1)
+        return fake_misuse(FAKE_INVALID_VALUE, "%s: a grid of %u x %u x %u", function->name, grid[0], grid[1], grid[2]);
+    if (threads == 0 || threads % 32 || threads > EMULATE_MAX_THREADS || config->block[1] != 1 || config->block[2] != 1)
+        return fake_misuse(FAKE_INVALID_VALUE, "%s: %u threads", function->name, threads);
+    if (function->max_threads && threads > (uint32_t)function->max_threads)
+        return fake_misuse(FAKE_INVALID_VALUE, "%s: %u threads, its .maxntid is %d", function->name, threads,
+                           function->max_threads);
+    if (config->shared_len > (uint32_t)function->shared_most)
+        return fake_misuse(FAKE_INVALID_VALUE, "%s: %u bytes of shared memory, %d are allowed", function->name,
+                           config->shared_len, function->shared_most);
+    if (cooperative && (uint64_t)grid[0] * grid[1] > resident_blocks(config))
+        return fake_misuse(FAKE_TOO_LARGE, "%s: %u blocks at once", function->name, grid[0] * grid[1]);
+    return FAKE_OK;
+}
+
+static int queue_launch(const FakeConfig *config, FakeFunction *function, void **args, bool cooperative)
+{
+    FakeLaunch *launch = calloc(1, sizeof *launch);
+    launch->emulate = emulate;
+    launch->launch = (EmulateLaunch){ function->name, function->call, (int)config->grid[0], (int)config->grid[1],
+                                      (int)config->block[0], (int)config->shared_len, cooperative };
+    for (; function->arg_lens[launch->n_args]; launch->n_args++) {
+        const size_t len = (size_t)function->arg_lens[launch->n_args];
+        void *copy = aligned_alloc(64, (len + 63) / 64 * 64);
+        memcpy(copy, args[launch->n_args], len);
+        launch->args[launch->n_args] = copy;
+        launch->arg_lens[launch->n_args] = len;
+    }
+    return fake_queue_launch(config->stream, launch);
+}
+
+static int launch_kernel(const FakeConfig *config, FakeFunction *function, void **args, bool cooperative)
+{
+    int result = fake_enter();
+    if (!result)
+        result = check_config(config, function, cooperative);
+    if (!result)
+        result = queue_launch(config, function, args, cooperative);
+    fake_leave();
+    return result;
+}
+
+CUDA_API cuLaunchKernelEx(const FakeConfig *config, FakeFunction *function, void **args, void **extra)
+{
+    bool cooperative = false;
+    for (uint32_t i = 0; i < config->n_attributes; i++) {
+        const FakeAttribute *attribute = &config->attributes[i];
+        if (attribute->id == COOPERATIVE)
+            cooperative = attribute->value.on;
+        else if (attribute->id != PROGRAMMATIC)
+            return fake_misuse(FAKE_INVALID_VALUE, "%s: launch attribute %d", function->name, attribute->id);
+    }
+    if (extra)
+        return fake_misuse(FAKE_INVALID_VALUE, "%s: extra arguments", function->name);
+    return launch_kernel(config, function, args, cooperative);
+}
+
+CUDA_API cuLaunchKernel(FakeFunction *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned n_x,
+                        unsigned n_y, unsigned n_z, unsigned shared_len, FakeStream *stream, void **args, void **extra)
+{
+    const FakeConfig config = { { grid_x, grid_y, grid_z }, { n_x, n_y, n_z }, shared_len, stream, NULL, 0 };
+    return cuLaunchKernelEx(&config, function, args, extra);
+}
+
+CUDA_API cuLaunchCooperativeKernel(FakeFunction *function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                                   unsigned n_x, unsigned n_y, unsigned n_z, unsigned shared_len, FakeStream *stream,
+                                   void **args)
+{
+    const FakeConfig config = { { grid_x, grid_y, grid_z }, { n_x, n_y, n_z }, shared_len, stream, NULL, 0 };
+    return launch_kernel(&config, function, args, true);
+}
