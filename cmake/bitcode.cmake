@@ -17,6 +17,7 @@ set(gpu_bitcode_files)
 if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
   set(MOSSC_LLVM ${LLVM_19_LIBRARY})
   set(dialect ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h)
+  file(GLOB gpu_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.h)
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/bitcode)
   foreach(path IN LISTS gpu_template_files)
     get_filename_component(name ${path} NAME_WE)
@@ -32,7 +33,7 @@ if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
         -ffp-contract=fast -fno-strict-aliasing -fconvergent-functions -Wall -Wextra -Werror -Wno-pass-failed
         -O2 -Xclang -disable-llvm-passes -emit-llvm -include ${dialect} -c ${path} -o ${out}.raw
       COMMAND ${OPT_19} "-passes=always-inline,function(sroa,early-cse,simplifycfg,instcombine<no-verify-fixpoint>),globaldce" ${out}.raw -o ${out}
-      DEPENDS ${path} ${dialect} ${PROJECT_SOURCE_DIR}/codegen/gpu/decode.h COMMENT "Compiling GPU kernel ${name}" VERBATIM)
+      DEPENDS ${path} ${gpu_headers} COMMENT "Compiling GPU kernel ${name}" VERBATIM)
     list(APPEND gpu_bitcode_files ${out})
   endforeach()
 else()

@@ -129,6 +129,21 @@ static void annotate(LLVMContextRef context, LLVMModuleRef module, LLVMValueRef 
     LLVMAddNamedMetadataOperand(module, "nvvm.annotations", LLVMMetadataAsValue(context, node));
 }
 
+/* Structures by value stay where the launch put them: the bulk tensor copy takes their address. */
+static void annotate_structures(LLVMContextRef context, LLVMModuleRef module, LLVMValueRef function)
+{
+    const unsigned byval = LLVMGetEnumAttributeKindForName("byval", strlen("byval"));
+    for (unsigned i = 1; i <= LLVMCountParams(function); i++) {
+        if (!LLVMGetEnumAttributeAtIndex(function, (LLVMAttributeIndex)i, byval))
+            continue;
+        LLVMMetadataRef index = LLVMValueAsMetadata(LLVMConstInt(LLVMInt32TypeInContext(context), i, 0));
+        LLVMMetadataRef key = LLVMMDStringInContext2(context, "grid_constant", strlen("grid_constant"));
+        LLVMMetadataRef row[] = { LLVMValueAsMetadata(function), key, LLVMMDNodeInContext2(context, &index, 1) };
+        LLVMMetadataRef node = LLVMMDNodeInContext2(context, row, sizeof row / sizeof *row);
+        LLVMAddNamedMetadataOperand(module, "nvvm.annotations", LLVMMetadataAsValue(context, node));
+    }
+}
+
 static void prepare(const PtxKernel *kernel, LLVMContextRef context, LLVMModuleRef module)
 {
     LLVMValueRef function = LLVMGetNamedFunction(module, kernel->template->name);
@@ -140,6 +155,7 @@ static void prepare(const PtxKernel *kernel, LLVMContextRef context, LLVMModuleR
         LLVMRemoveStringAttributeAtIndex(function, (LLVMAttributeIndex)LLVMAttributeFunctionIndex, notes[i],
             (unsigned)strlen(notes[i]));
     promise_return(context, function);
+    annotate_structures(context, module, function);
     annotate(context, module, function, "maxntidx", kernel->n_threads);
     if (kernel->min_blocks > 0)
         annotate(context, module, function, "minctasm", kernel->min_blocks);

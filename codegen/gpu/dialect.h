@@ -257,5 +257,7 @@ DEVICE uint32_t load_acquire(const uint32_t *global)
 #endif
 
 #include "decode.h"
+#include "gemm.h"
+#include "hopper.h"
 
 #endif

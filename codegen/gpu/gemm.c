@@ -15,19 +15,16 @@ PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is
 PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
 PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the token's experts */
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
-PARAM(tile_rows, tr)     /* a multiple of 64, at most the threads, which divide 8 tile_rows and 8 (q8: 4) tile_columns */
+PARAM(tile_rows, tr)     /* a multiple of 64, at most the threads; they divide 8 tile_rows and 8 (q8: 4) tile_columns */
 PARAM(tile_columns, tc)  /* a multiple of warp_columns */
 PARAM(warp_columns, wc)  /* 16, 32, 48, 64; with q8 and epilogue 1: 32, 64 */
 PARAM(stages, st)        /* 3 to 8 */
 
 enum {
     PIECE = 64,          /* k of a stage */
-    TILE_GROUP = 16,     /* tile rows that run down the columns together */
     MAX_COPIES = 16,     /* 16-byte copies of a thread for one stage of one factor */
     MAX_COLUMNS = 8,     /* 8-column tiles of a warp */
 };
-
-typedef struct { int expert, first, n_rows, column; } GemmTile;   /* rows: positions first … in slots */
 
 /* Where chunk `chunk` (16 bytes) of a row lies: rows of 128 bytes, chunks such that 8 rows at one chunk meet no bank
  * twice. With q8, 4 rows at two neighbouring chunks. */
@@ -38,59 +35,17 @@ DEVICE int gemm_swizzle(int row, int chunk)
 /* The same for rows of 64 bytes, those of q8 weights. */
 DEVICE int gemm_swizzle_s8(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) << 4); }
 
-/* ends [n_experts + 1]: tile rows before each expert; begins: its first position in slots. */
-DEVICE void gemm_list_tiles(int *ends, int *begins, const int32_t *offsets, int n_tokens)
+/* gate * the expert's bias to two times 16 rows; the arrays are of this thread's four rows. */
+DEVICE void gemm_add_four(float sums[][MAX_COLUMNS][4], const int expert_of[4], const float gate[4], const float *bias,
+    int column)
 {
-    int n_tiles = 0;
-    for (int e = 0; e < n_experts; e++) {
-        const int begin = n_experts == 1 ? 0 : offsets[e], end = n_experts == 1 ? n_tokens : offsets[e + 1];
-        ends[e] = n_tiles;
-        begins[e] = begin;
-        n_tiles += (end - begin + tile_rows - 1) / tile_rows;
-        if (e == n_experts - 1)
-            begins[n_experts] = end;
-    }
-    ends[n_experts] = n_tiles;
-}
-
-DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *begins)
-{
-    const int n_columns = (n_out + tile_columns - 1) / tile_columns;
-    const int group = tile / (TILE_GROUP * n_columns), in_group = tile - group * TILE_GROUP * n_columns;
-    const int group_rows = min_i(ends[n_experts] - group * TILE_GROUP, TILE_GROUP);
-    const int row = group * TILE_GROUP + in_group % group_rows;
-    int e = 0, end = n_experts;
-    while (end - e > 1) {                 /* ends[e] <= row < ends[end] */
-        const int middle = (e + end) / 2;
-        if (ends[middle] <= row)
-            e = middle;
-        else
-            end = middle;
-    }
-    GemmTile found;
-    found.expert = e;
-    found.first = begins[e] + (row - ends[e]) * tile_rows;
-    found.n_rows = min_i(begins[e + 1] - found.first, tile_rows);
-    found.column = in_group / group_rows * tile_columns;
-    return found;
-}
-
-DEVICE float gemm_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(-1.44269504f * x)); }
-
-/* max(x, 0) + log(1 + exp(-|x|)), the logarithm by its series where 1 + would round the small term away */
-DEVICE float gemm_softplus(float x)
-{
-    const float small = exp2_fast(-1.44269504f * (x < 0 ? -x : x));
-    const float series = small * (1.0f - small * (0.5f - small * (1.0f / 3 - small * (0.25f - small * 0.2f))));
-    const float log = small < 0.03125f ? series : 0.69314718f * log2_fast(1.0f + small);
-    return (x > 0 ? x : 0) + log;
-}
-
-/* Two neighbouring columns of one row of scales or biases, `column` even. */
-DEVICE void gemm_load_pair(float pair[2], const float *row, int64_t at, int column)
-{
-    pair[0] = column < n_out ? row[at + column] : 0;
-    pair[1] = column + 1 < n_out ? row[at + column + 1] : 0;
+    UNROLL for (int n = 0; n < warp_columns / 8; n++)
+        UNROLL for (int r = 0; r < 4; r++) {
+            float add[2];
+            gemm_load_pair(add, bias, (int64_t)expert_of[r] * n_out, column + n * 8, n_out);
+            UNROLL for (int i = 0; i < 2; i++)
+                sums[r / 2][n][r % 2 * 2 + i] = fma_f(gate[r], add[i], sums[r / 2][n][r % 2 * 2 + i]);
+        }
 }
 
 /* A warp's sums [4][MAX_COLUMNS][4]: scales of q8, then biases. rows: its 64 rows of out, of them n_rows real. */
@@ -102,66 +57,39 @@ DEVICE void gemm_add_bias(float sums[][MAX_COLUMNS][4], const int32_t *rows, int
         UNROLL for (int n = 0; n < warp_columns / 8; n++) {
             float scale[2] = { 1, 1 }, add[2] = { 0, 0 };
             if (weight_dtype == 3)
-                gemm_load_pair(scale, scales, (int64_t)expert * n_out, column + n * 8);
+                gemm_load_pair(scale, scales, (int64_t)expert * n_out, column + n * 8, n_out);
             if (has_bias == 1)
-                gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8);
+                gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out);
             UNROLL for (int m = 0; m < 4; m++)
                 UNROLL for (int i = 0; i < 4; i++)
                     sums[m][n][i] = fma_f(sums[m][n][i], scale[i & 1], add[i & 1]);
         }
-    if (has_bias == 2)
-        UNROLL for (int r = 0; r < 8; r++)
-            for (int s = 0; s < top_k && r * 8 + lane() / 4 < n_rows; s++) {
-                const int64_t pair = (int64_t)rows[r * 8 + lane() / 4] * top_k + s;
-                const int64_t from = (int64_t)experts[pair] * n_out;
-                const float gate = gates[pair];
-                UNROLL for (int n = 0; n < warp_columns / 8; n++) {
-                    float add[2];
-                    gemm_load_pair(add, bias, from, column + n * 8);
-                    UNROLL for (int i = 0; i < 2; i++)
-                        sums[r / 2][n][r % 2 * 2 + i] = fma_f(gate, add[i], sums[r / 2][n][r % 2 * 2 + i]);
-                }
-            }
-}
-
-DEVICE void gemm_finish(float value[2], float gate)
-{
-    if (epilogue == 1)
-        value[0] = gemm_silu(value[0]) * value[1];
-    UNROLL for (int i = 0; i < 2; i++) {
-        if (epilogue == 2)
-            value[i] = gemm_softplus(value[i]);
-        if (gated)
-            value[i] *= gate;
+    for (int i = 0; has_bias == 2 && i < 2 * top_k; i++) {
+        int expert_of[4];                 /* of half of this thread's rows: registers are short */
+        float gate[4];
+        UNROLL for (int r = 0; r < 4; r++) {
+            const int row = rows[min_i(i % 2 * 32 + r * 8 + lane() / 4, n_rows - 1)];
+            const int64_t pair = (int64_t)row * top_k + i / 2;
+            expert_of[r] = experts[pair];
+            gate[r] = gates[pair];
+        }
+        if (i % 2 == 0)
+            gemm_add_four(sums, expert_of, gate, bias, column);
+        else
+            gemm_add_four(sums + 2, expert_of, gate, bias, column);
     }
 }
 
-/* Two neighbouring columns (with silu one) of a float32 row. */
-DEVICE void gemm_store_f32(float *row, int column, const float value[2])
-{
-    const int n_values = epilogue == 1 ? 1 : 2, n_columns = epilogue == 1 ? n_out / 2 : n_out;
-    UNROLL for (int i = 0; i < n_values; i++)
-        if (column + i < n_columns)
-            row[column + i] = out_kind == 2 ? row[column + i] + value[i] : value[i];
-}
-
 /* 16 rows of act from staging (swizzled rows of 128 bytes) to their places, a warp. */
-DEVICE void gemm_store_act(act_t *out, const char *staging, const int32_t *pairs, int n_rows, int column)
+DEVICE void gemm_write_act(act_t *out, const char *staging, const int32_t *rows, int n_rows, int column)
 {
     const int n_columns = epilogue == 1 ? n_out / 2 : n_out;
     const int n_chunks = warp_columns / (epilogue == 1 ? 16 : 8);
     UNROLL for (int i = 0; i < (16 * n_chunks + 31) / 32; i++) {
         const int row = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
-        if (row >= min_i(n_rows, 16) || column + chunk * 8 >= n_columns)
-            continue;
-        const char *from = staging + row * 128 + ((chunk ^ (row & 7)) << 4);
-        act_t *to = out + (int64_t)pairs[row] * out_stride + column + chunk * 8;
-        if (n_columns % 8 == 0 || column + chunk * 8 + 8 <= n_columns)
-            store16(to, load16(from));
-        else
-            UNROLL for (int j = 0; j < 7; j++)
-                if (column + chunk * 8 + j < n_columns)
-                    to[j] = ((const act_t *)from)[j];
+        if (row < min_i(n_rows, 16))
+            gemm_store_act(out + (int64_t)rows[row] * out_stride, column + chunk * 8,
+                staging + row * 128 + ((chunk ^ (row & 7)) << 4), n_columns);
     }
 }
 
@@ -180,7 +108,7 @@ DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *begins,
 {
     const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
     const int64_t row_len = (n_in + PIECE - 1) / PIECE * PIECE * weight_len;
-    const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins);
+    const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins, n_experts, n_out, tile_rows, tile_columns);
     UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++) {
         const int at = tile.first + min_i((thread_x() >> 3) + i * (n_block / 8), tile.n_rows - 1);
         const int pair = n_experts == 1 ? at : slots[at];
@@ -276,11 +204,12 @@ DEVICE void gemm_write(void *out, float sums[][MAX_COLUMNS][4], char *staging, c
             UNROLL for (int n = 0; n < warp_columns / 8; n++) {
                 float *const value = sums[m][n] + half * 2;
                 const int to = (half * 8 + row) * 128 + quad * 4;
-                gemm_finish(value, gate);
+                gemm_finish(value, gate, epilogue, gated);
                 if (out_kind != 0) {
                     const int first = column + n * 8 + quad * 2;
                     if (at < n_rows)
-                        gemm_store_f32(f32_row, epilogue == 1 ? first / 2 : first, value);
+                        gemm_store_f32(f32_row, epilogue == 1 ? first / 2 : first, value, epilogue == 1 ? 1 : 2,
+                            epilogue == 1 ? n_out / 2 : n_out, out_kind == 2);
                 } else if (epilogue == 1) {
                     *(act_t *)(staging + to - quad * 2 + ((n / 2 ^ row) << 4) + (n & 1) * 8) = float_act(value[0], act);
                 } else {
@@ -290,7 +219,7 @@ DEVICE void gemm_write(void *out, float sums[][MAX_COLUMNS][4], char *staging, c
         }
         if (out_kind == 0) {
             warp_sync();
-            gemm_store_act(out, staging, rows + m * 16, n_rows - m * 16, epilogue == 1 ? column / 2 : column);
+            gemm_write_act(out, staging, rows + m * 16, n_rows - m * 16, epilogue == 1 ? column / 2 : column);
             warp_sync();
         }
     }
@@ -315,7 +244,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
 
     dependency_wait();
     if (thread_x() == 0)
-        gemm_list_tiles(ends, begins, offsets, n_tokens);
+        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, tile_rows);
     barrier();
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
     if (block_x() >= n_tiles)
@@ -348,7 +277,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
         if (fetches && fetch.k == 0)
             gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
         if (is_last) {
-            tile = gemm_find_tile(tile_at, ends, begins);
+            tile = gemm_find_tile(tile_at, ends, begins, n_experts, n_out, tile_rows, tile_columns);
             if (thread_x() < tile.n_rows)
                 out_row = n_experts == 1 ? tile.first + thread_x() : slots[tile.first + thread_x()];
         }

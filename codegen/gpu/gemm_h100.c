@@ -1,0 +1,227 @@
+/* Matrix product of many rows with the experts that chose them (or one dense matrix), for Hopper: gemm with wgmma.
+ *
+ * Grid: any number of blocks x; each takes every n_blocks_x-th tile of 128 x tile_columns outputs. Threads: 384. Shared
+ * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 1).
+ * weights: a tensor map of [E n_out][k], boxes of tile_columns rows and 64 columns, 128-byte swizzle.
+ * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
+ * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
+ * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it). Everything else
+ * is as in gemm.
+ */
+PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
+PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
+PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there */
+PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
+PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the token's experts */
+PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
+PARAM(tile_columns, tc)  /* 96, 128, 256 */
+PARAM(stages, st)        /* 3 to 8 */
+PARAM(late, la)
+
+enum {
+    TILE_ROWS = 128,
+    PIECE = 64,            /* k of a stage */
+    A_LEN = TILE_ROWS * PIECE * 2,
+    COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece */
+    SLICE = 64,            /* columns that a warp writes at once */
+};
+
+/* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
+DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
+
+/* Warps 0 to 3: every piece of every tile, in order. */
+DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const TensorMap *weights,
+    const int32_t *slots, const int *ends, const int *begins, int n_tiles, int top_k)
+{
+    const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
+    const int row = thread_x() >> 3, chunk = thread_x() & 7;
+    int stage = 0, parity = 1, last = -1;
+    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
+        const GemmTile tile = gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns);
+        int rows[COPIES];
+        UNROLL for (int i = 0; i < COPIES; i++) {
+            const int at = tile.first + min_i(row + i * 16, tile.n_rows - 1);
+            const int pair = n_experts == 1 ? at : slots[at];
+            rows[i] = n_experts == 1 || in_pairs ? pair : pair / top_k;
+        }
+        for (int k = 0; k < n_pieces; k++) {
+            mbarrier_wait(empty + stage * 8, parity);
+            char *const to = ring + stage * stage_len;
+            if (thread_x() == 0) {
+                mbarrier_expect(full + stage * 8, tile_columns * 128);
+                tensor_copy(to + A_LEN, weights, k * PIECE, tile.expert * n_out + tile.column, full + stage * 8);
+            }
+            const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
+            const char *const from = in + (k * PIECE + chunk * 8) * 2;
+            char *const a_to = to + gemm_h100_place(row, chunk);
+            UNROLL for (int i = 0; i < COPIES; i++)
+                copy_async16(a_to + i * 16 * 128, from + (int64_t)rows[i] * (in_stride * 2), n_bytes);
+            if (late) {
+                mbarrier_arrive_copied(full + stage * 8);
+            } else {
+                copy_commit();
+                copy_wait(1);
+                proxy_fence();
+                if (last >= 0)
+                    mbarrier_arrive(full + last * 8);
+                last = stage;
+            }
+            parity ^= stage == stages - 1;
+            stage = stage == stages - 1 ? 0 : stage + 1;
+        }
+    }
+    if (!late) {
+        copy_wait(0);
+        proxy_fence();
+        if (last >= 0)
+            mbarrier_arrive(full + last * 8);
+    }
+}
+
+/* Biases to a thread's sums: rows to_row[0], to_row[1] of out. */
+DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int column, const float *bias,
+    const int32_t *experts, const float *gates, int top_k)
+{
+    if (has_bias == 1)
+        UNROLL for (int n = 0; n < tile_columns / 8; n++) {
+            float add[2];
+            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out);
+            UNROLL for (int i = 0; i < 4; i++)
+                sums[n * 4 + i] += add[i & 1];
+        }
+    for (int s = 0; has_bias == 2 && s < top_k; s++) {
+        int64_t from[2];
+        float gate_of[2];
+        UNROLL for (int half = 0; half < 2; half++) {
+            const int64_t pair = (int64_t)to_row[half] * top_k + s;
+            from[half] = (int64_t)experts[pair] * n_out;
+            gate_of[half] = gates[pair];
+        }
+        UNROLL for (int n = 0; n < tile_columns / 8; n++)
+            UNROLL for (int half = 0; half < 2; half++) {
+                float add[2];
+                gemm_load_pair(add, bias, from[half], column + n * 8, n_out);
+                UNROLL for (int i = 0; i < 2; i++)
+                    sums[n * 4 + half * 2 + i] = fma_f(gate_of[half], add[i], sums[n * 4 + half * 2 + i]);
+            }
+    }
+}
+
+/* A warp's 16 rows (of them n_rows real) of tile_columns to out; row, gate: of lane l, those of row l & 15. */
+DEVICE void gemm_h100_write(void *out, float *sums, char *staging, int row, float gate, int n_rows, int column)
+{
+    const int g = lane() / 4, q = lane() & 3, n_columns = epilogue == 1 ? n_out / 2 : n_out;
+    const int n_chunks = SLICE / (epilogue == 1 ? 16 : 8);               /* of a slice's row */
+    const float gate_of[2] = { shuffle_f(gate, g), shuffle_f(gate, g + 8) };
+    const int row_of[2] = { shuffle_i(row, g), shuffle_i(row, g + 8) };
+    UNROLL for (int slice = 0; slice < (tile_columns + SLICE - 1) / SLICE; slice++) {
+        UNROLL for (int half = 0; half < 2; half++)
+            UNROLL for (int m = 0; m < SLICE / 8; m++) {
+                const int n = slice * (SLICE / 8) + m;
+                if (n >= tile_columns / 8)
+                    continue;
+                float value[2] = { sums[n * 4 + half * 2], sums[n * 4 + half * 2 + 1] };
+                gemm_finish(value, gate_of[half], epilogue, gated);
+                const int first = column + n * 8 + q * 2;
+                char *const to = staging + (half * 8 + g) * 128;
+                if (out_kind != 0) {
+                    float *const f32_row = (float *)out + (int64_t)row_of[half] * out_stride;
+                    if (g + half * 8 < n_rows)
+                        gemm_store_f32(f32_row, epilogue == 1 ? first / 2 : first, value, epilogue == 1 ? 1 : 2,
+                            n_columns, out_kind == 2);
+                } else if (epilogue == 1) {
+                    *(act_t *)(to + ((m / 2 ^ g) << 4) + (m & 1) * 8 + q * 2) = float_act(value[0], act);
+                } else {
+                    *(uint32_t *)(to + ((m ^ g) << 4) + q * 4) = act_pack(value[0], value[1], act);
+                }
+            }
+        if (out_kind != 0)
+            continue;
+        warp_sync();
+        UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
+            const int r = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
+            act_t *const to = (act_t *)out + (int64_t)shuffle_i(row, r) * out_stride;
+            const int first = epilogue == 1 ? column / 2 + slice * (SLICE / 2) : column + slice * SLICE;
+            const bool is_own = slice * SLICE + chunk * (epilogue == 1 ? 16 : 8) < tile_columns;
+            if (r < n_rows && is_own)
+                gemm_store_act(to, first + chunk * 8, staging + r * 128 + ((chunk ^ (r & 7)) << 4), n_columns);
+        }
+        warp_sync();
+    }
+}
+
+/* Warps 4 to 11: 64 rows of each tile a warpgroup. */
+DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *staging, const float *bias,
+    const int32_t *slots, const int32_t *experts, const float *gates, const int *ends, const int *begins, int n_tiles,
+    int top_k)
+{
+    const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
+    const int group_row = (warp() / 4 - 1) * 64, warp_row = (warp() - 4) * 16;
+    const uint64_t a = wgmma_matrix(ring + group_row * 128), b = wgmma_matrix(ring + A_LEN);
+    int stage = 0, parity = 0;
+    float sums[128];
+    UNROLL for (int i = 0; i < tile_columns / 2; i++)
+        sums[i] = 0;
+    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
+        const GemmTile tile = gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns);
+        const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
+        const int row = n_experts == 1 ? at : slots[at];
+        const float gate = gated ? gates[row] : 1;
+        int before = -1;
+        for (int k = 0; k < n_pieces; k++) {
+            mbarrier_wait(full + stage * 8, parity);
+            if (late)
+                proxy_fence();
+            const uint64_t ahead = (uint64_t)(stage * (stage_len >> 4));
+            wgmma_begin();
+            wgmma_piece(sums, tile_columns, a + ahead, b + ahead, k > 0, act);
+            wgmma_commit();
+            wgmma_wait_before();
+            if (before >= 0 && thread_x() % 128 == 0)
+                mbarrier_arrive(empty + before * 8);
+            before = stage;
+            parity ^= stage == stages - 1;
+            stage = stage == stages - 1 ? 0 : stage + 1;
+        }
+        wgmma_wait(sums, tile_columns);
+        if (thread_x() % 128 == 0)
+            mbarrier_arrive(empty + before * 8);
+        if (warp_row >= tile.n_rows)
+            continue;
+        const int to_row[2] = { shuffle_i(row, lane() / 4), shuffle_i(row, lane() / 4 + 8) };
+        gemm_h100_add_bias(sums, to_row, tile.expert, tile.column + (lane() & 3) * 2, bias, experts, gates, top_k);
+        gemm_h100_write(out, sums, staging, row, gate, tile.n_rows - warp_row, tile.column);
+    }
+}
+
+KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, TensorMap weights, const float *restrict scales,
+    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict offsets,
+    const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
+{
+    const int stage_len = A_LEN + tile_columns * 128;
+    char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
+    char *const staging = ring + stages * stage_len + (warp() - 4) * 2048;
+    char *const full = ring + stages * stage_len + 8 * 2048, *const empty = full + stages * 8;
+    int *const ends = (int *)(empty + stages * 8), *const begins = ends + n_experts + 1;
+    (void)scales;
+
+    if (thread_x() == 0) {
+        for (int i = 0; i < stages; i++) {
+            mbarrier_init(full + i * 8, 128 + 1);
+            mbarrier_init(empty + i * 8, 2);
+        }
+        mbarrier_init_done();
+    }
+    dependency_wait();
+    if (thread_x() == 0)
+        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
+    barrier();
+    const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
+    if (warp() < 4) {
+        registers_give();
+        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, begins, n_tiles, top_k);
+    } else {
+        registers_take();
+        gemm_h100_multiply(out, ring, full, empty, staging, bias, slots, experts, gates, ends, begins, n_tiles, top_k);
+    }
+}
