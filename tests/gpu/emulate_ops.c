@@ -164,6 +164,38 @@ void mma_16x8x16(float c[4], const uint32_t a[4], const uint32_t b[2], int act)
     emulate_meet_warp("mma_16x8x16", &operand, run_mma);
 }
 
+typedef struct { float *d; const float *a, *b, *c; } MmaTf32;
+
+static double without_low_bits(float x) { return (double)bits_float(float_bits(x) & ~UINT32_C(0x1FFF)); }
+
+static void run_mma_tf32(void *operands[32])
+{
+    double a[16][8], b[8][8];            /* b transposed */
+    for (int l = 0; l < 32; l++) {
+        const MmaTf32 *m = operands[l];
+        for (int half = 0; half < 2; half++) {
+            for (int i = 0; i < 2; i++)
+                a[l / 4 + 8 * i][l % 4 + 4 * half] = without_low_bits(m->a[half * 2 + i]);
+            b[l / 4][l % 4 + 4 * half] = without_low_bits(m->b[half]);
+        }
+    }
+    for (int l = 0; l < 32; l++) {
+        const MmaTf32 *m = operands[l];
+        for (int i = 0; i < 4; i++) {
+            double sum = (double)m->c[i];
+            for (int k = 0; k < 8; k++)
+                sum += a[l / 4 + i / 2 * 8][k] * b[l % 4 * 2 + i % 2][k];
+            m->d[i] = (float)sum;
+        }
+    }
+}
+
+void mma_16x8x8(float d[4], const float a[4], const float b[2], const float c[4])
+{
+    MmaTf32 operand = { d, a, b, c };
+    emulate_meet_warp("mma_16x8x8", &operand, run_mma_tf32);
+}
+
 typedef struct { int32_t *c; const uint32_t *a, *b; } MmaS8;
 
 static void run_mma_s8(void *operands[32])
