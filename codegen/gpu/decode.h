@@ -48,6 +48,19 @@ DEVICE void decode_sum_parts(float *sums /* shared [n_sums] */, const float *par
     }
 }
 
+/* Of the warp's pairs the one with the largest value, of equal ones the lowest place; places below 0 do not count. */
+DEVICE void decode_pick(float *value, int *place)
+{
+    UNROLL for (int mask = 16; mask > 0; mask /= 2) {
+        const float other = shuffle_xor_f(*value, mask);
+        const int there = shuffle_xor_i(*place, mask);
+        if (there >= 0 && (*place < 0 || other > *value || (other == *value && there < *place))) {
+            *value = other;
+            *place = there;
+        }
+    }
+}
+
 /* ---- routing ---- */
 
 typedef struct {
@@ -62,51 +75,52 @@ DEVICE float decode_rms(const DecodeRoute *route, int row, int n_sums, const int
     return rsqrt_fast(route->sums[row * n_sums + n_sums - 1] * (1.0f / (float)n_in) + eps);
 }
 
-/* The experts of one row from its logits: fills gates and chosen, returns chosen. */
-DEVICE uint32_t decode_choose_row(DecodeRoute *route, int row, float logit, const int n_experts, const int renormalize,
-    int top_k)
-{
-    float best = -3.0e38f;
-    int rank = 0;
-    UNROLL for (int e = 0; e < n_experts; e++) {
-        const float other = shuffle_f(logit, e);
-        rank += other > logit || (other == logit && e < lane());
-        best = max_f(best, other);
-    }
-    const int is = lane() < n_experts && rank < top_k;
-    const float p = lane() < n_experts ? exp2_fast((logit - best) * 1.44269504f) : 0.0f;
-    const float sum = decode_warp_sum(is || !renormalize ? p : 0.0f);
-    const uint32_t chosen = ballot(is);
-    if (lane() < n_experts)
-        route->gates[lane() * DECODE_ROWS + row] = is ? p * reciprocal_fast(sum) : 0.0f;
-    if (lane() == 0)
-        route->chosen[row] = chosen;
-    return chosen;
-}
-
-/* The top_k experts of all rows from route->sums [n_rows][n_sums]: logits first; normed: times decode_rms. Returns
- * those that some row chose. The whole block comes; gates of a single row are ready at once, else after a barrier
- * that is in here. */
-DEVICE uint32_t decode_choose(DecodeRoute *route, int n_rows, const int n_sums, const int n_experts,
-    const int renormalize, const int normed, const int n_in, float eps, int top_k)
+/* The top_k experts of every row by route->sums [n_rows][n_sums], logits first: equal ones to the lower index, any
+ * order among NaNs. Fills route->chosen and returns what some row chose. The whole block comes; sums are ready. */
+DEVICE uint32_t decode_select(DecodeRoute *route, int n_rows, const int n_sums, const int n_experts, int top_k)
 {
     const int n_warps = n_threads() / 32;
     uint32_t active = 0;
     for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
-        float logit = lane() < n_experts ? route->sums[row * n_sums + lane()] : 0.0f;
-        if (normed)
-            logit *= decode_rms(route, row, n_sums, n_in, eps);
-        active = decode_choose_row(route, row, logit, n_experts, renormalize, top_k);
+        const float *logits = route->sums + row * n_sums;
+        int key = (int)float_bits(logits[min_i(lane(), n_experts - 1)]), rank = 0;
+        key ^= key >> 31 & 0x7fffffff;           /* integers in the order of the floats */
+        UNROLL for (int e = 0; e < n_experts; e++) {
+            int other = (int)float_bits(logits[e]);
+            other ^= other >> 31 & 0x7fffffff;
+            rank += other > key || (other == key && e < lane());
+        }
+        active = ballot(lane() < n_experts && rank < top_k);
+        if (lane() == 0)
+            route->chosen[row] = active;
     }
-    if (n_rows == 1) {                           /* every warp has chosen for itself */
-        warp_sync();
+    if (n_rows == 1)                             /* every warp has chosen for itself */
         return active;
-    }
     barrier();
     active = lane() < n_rows ? route->chosen[lane()] : 0;
     UNROLL for (int mask = 8; mask > 0; mask /= 2)
         active |= (uint32_t)shuffle_xor_i((int)active, mask);
     return (uint32_t)shuffle_i((int)active, 0);
+}
+
+/* Gates of what decode_select chose; normed: logits are times decode_rms. A barrier after it is the caller's. */
+DEVICE void decode_gates(DecodeRoute *route, int n_rows, const int n_sums, const int n_experts, const int renormalize,
+    const int normed, const int n_in, float eps)
+{
+    warp_sync();                                 /* chosen is there, also without decode_select's barrier */
+    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+        const int exists = lane() < n_experts, is = exists && route->chosen[row] >> lane() & 1;
+        float logit = exists ? route->sums[row * n_sums + lane()] : -3.0e38f;
+        if (normed)
+            logit *= decode_rms(route, row, n_sums, n_in, eps);
+        float best = logit;
+        UNROLL for (int mask = 16; mask > 0; mask /= 2)
+            best = max_f(best, shuffle_xor_f(best, mask));
+        const float p = exists ? exp2_fast((logit - best) * 1.44269504f) : 0.0f;
+        const float sum = decode_warp_sum(is || !renormalize ? p : 0.0f);
+        if (exists)
+            route->gates[lane() * DECODE_ROWS + row] = is ? p * reciprocal_fast(sum) : 0.0f;
+    }
 }
 
 /* The n-th lowest bit of a mask that has it. */
@@ -132,42 +146,65 @@ typedef struct {
     uint8_t *ring;              /* shared: [ring][group] slots */
 } DecodeWeights;
 
-/* The step that is copied next: tiles, in them experts, in them groups of chunks. */
-typedef struct { int tile, group, slot; uint32_t experts; } DecodeCursor;
+/* What the compiler knows of a product. */
+typedef struct {
+    int n_in;                   /* columns of the input */
+    int weight_dtype, act;
+    int n_slices, group, n_groups, ring;   /* slices of columns; chunks a step; steps a tile and slice; steps in flight */
+    int experts_outer;          /* all tiles of an expert before the next one's; else all experts of a tile */
+    int gated, by_pair;         /* times the gates; the input differs from expert to expert */
+    int early;                  /* the input is far (global): fetched before the wait for the weights */
+} DecodeShape;
+
+/* The step that is copied next, and the place in the ring that is used up next. */
+typedef struct { int tile, group, slot, used; uint32_t experts; } DecodeCursor;
 
 DEVICE DecodeCursor decode_begin(const DecodeWeights *w)
 {
-    return (DecodeCursor){ w->tile_begin, 0, 0, w->experts };
+    return (DecodeCursor){ w->tile_begin, 0, 0, 0, w->experts };
+}
+
+DEVICE void decode_next_step(const DecodeWeights *w, DecodeCursor *at, const DecodeShape shape)
+{
+    at->slot = at->slot + 1 == shape.ring ? 0 : at->slot + 1;
+    if (++at->group < shape.n_groups)
+        return;
+    at->group = 0;
+    if (shape.experts_outer) {
+        at->tile += w->tile_step;
+        if (at->tile >= w->tile_end) {
+            at->tile = w->tile_begin;
+            at->experts &= at->experts - 1;
+        }
+        return;
+    }
+    at->experts &= at->experts - 1;
+    if (!at->experts) {
+        at->experts = w->experts;
+        at->tile += w->tile_step;
+    }
 }
 
 /* Starts the copies of the step at the cursor; an empty group when there is none left. */
-DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const int group, const int n_groups, const int ring)
+DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const DecodeShape shape)
 {
     if (at->tile < w->tile_end && at->experts) {
         const int part = at->tile / w->tiles_per_part, tile = at->tile - part * w->tiles_per_part;
         const uint8_t *from = w->row + tile * w->tile_stride + part * w->part_stride
-            + __builtin_ctz(at->experts) * w->expert_stride + at->group * group * DECODE_CHUNK;
-        uint8_t *to = w->ring + at->slot * group * DECODE_SLOT + lane() * 16;
-        const int n_left = tile < w->n_valid ? w->n_chunks - at->group * group : 0;
-        UNROLL for (int j = 0; j < group; j++)
+            + __builtin_ctz(at->experts) * w->expert_stride + at->group * shape.group * DECODE_CHUNK;
+        uint8_t *to = w->ring + at->slot * shape.group * DECODE_SLOT + lane() * 16;
+        const int n_left = tile < w->n_valid ? w->n_chunks - at->group * shape.group : 0;
+        UNROLL for (int j = 0; j < shape.group; j++)
             copy_async16(to + j * DECODE_SLOT, from + j * DECODE_CHUNK, j < n_left ? 16 : 0);
-        at->slot = at->slot + 1 == ring ? 0 : at->slot + 1;
-        if (++at->group == n_groups) {
-            at->group = 0;
-            at->experts &= at->experts - 1;
-            if (!at->experts) {
-                at->experts = w->experts;
-                at->tile += w->tile_step;
-            }
-        }
+        decode_next_step(w, at, shape);
     }
     copy_commit();
 }
 
-DEVICE void decode_fill_ring(const DecodeWeights *w, DecodeCursor *at, const int group, const int n_groups, const int ring)
+DEVICE void decode_fill_ring(const DecodeWeights *w, DecodeCursor *at, const DecodeShape shape)
 {
-    UNROLL for (int i = 0; i < ring; i++)
-        decode_copy_step(w, at, group, n_groups, ring);
+    for (int i = 0; i < shape.ring; i++)
+        decode_copy_step(w, at, shape);
 }
 
 /* acc += 16 rows · one chunk of a tile. lo, hi: the lane's elements of rows g and g + 8: 1 vector, 2 with q8. */
@@ -200,18 +237,11 @@ DEVICE u32x4 decode_load8(const act_t *row, int k, const int n_in)
     return value;
 }
 
-/* The lane's elements of the chunks [first, first + group) of rows g and g + 8; null rows are zero. k0: the lane's
- * column in the slice's first chunk; n_chunks: of the slice. */
-DEVICE void decode_load_rows(u32x4 *lo, u32x4 *hi, const act_t *row_lo, const act_t *row_hi, int k0, int first,
-    int n_chunks, const int n_in, const int group, const int weight_dtype)
+/* The lane's elements of one chunk of a row, 1 vector or (q8) 2, from column k on; a null row is zero. */
+DEVICE void decode_load_chunk(u32x4 *to, const act_t *row, int k, const int n_in, const int weight_dtype)
 {
-    const int per = weight_dtype == 3 ? 2 : 1;      /* vectors a chunk */
-    UNROLL for (int j = 0; j < group; j++)
-        UNROLL for (int i = 0; i < per; i++) {
-            const int k = k0 + (first + j) * 32 * per + 8 * i, is = first + j < n_chunks;
-            lo[j * per + i] = is && row_lo ? decode_load8(row_lo, k, n_in) : (u32x4){ 0, 0, 0, 0 };
-            hi[j * per + i] = is && row_hi ? decode_load8(row_hi, k, n_in) : (u32x4){ 0, 0, 0, 0 };
-        }
+    UNROLL for (int i = 0; i < (weight_dtype == 3 ? 2 : 1); i++)
+        to[i] = row ? decode_load8(row, k + 8 * i, n_in) : (u32x4){ 0, 0, 0, 0 };
 }
 
 /* How a block's warps share k columns: warp w has slice w % n_slices of whole chunks. */
@@ -281,50 +311,51 @@ DEVICE const act_t *decode_input_row(const DecodeInput *in, const DecodeRoute *r
     return chosen & bit ? in->x + (row * top_k + count_ones(chosen & (bit - 1))) * in->stride : NULL;
 }
 
-/* Everything the compiler knows of a product. */
-typedef struct {
-    int n_in;                   /* columns that the input has */
-    int weight_dtype, act;
-    int n_slices, group, n_groups, ring;
-    int gated, by_pair;
-} DecodeShape;
+DEVICE void decode_load_group(u32x4 *to, const act_t *row, int k, int n_chunks, const DecodeShape shape)
+{
+    const int per = shape.weight_dtype == 3 ? 2 : 1;
+    UNROLL for (int j = 0; j < shape.group; j++)
+        decode_load_chunk(to + j * per, j < n_chunks ? row : NULL, k + j * 32 * per, shape.n_in, shape.weight_dtype);
+}
 
-/* parts = the products of all of w's tiles, summed over experts (gated: times the gates). scales: shared, q8:
- * [expert][n_scales], the scale of column c of tile i at 8 i + c. The cursor's copies of the first steps are under way. */
-DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *at, const DecodeInput *in,
+/* parts = the products of all of w's tiles with these experts, summed over them. scales: shared, q8, or null: [expert]
+ * [n_scales], that of row c of tile i at 8 i + c. The copies of the first steps are under way. */
+DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *at, uint32_t experts, const DecodeInput *in,
     const DecodeRoute *route, const float *scales, int n_scales, int n_rows, int top_k, const DecodeShape shape)
 {
     const int g = lane() / 4, t = lane() % 4, slice = warp() % shape.n_slices;
-    const int keep = shape.n_groups == 1 && !shape.by_pair;     /* the input stays in registers */
-    u32x4 lo[2 * DECODE_MAX_GROUP], hi[2 * DECODE_MAX_GROUP];
-    int slot = 0;
+    const int per = shape.weight_dtype == 3 ? 2 : 1, columns = 32 * per;
+    const int keep = shape.early && shape.n_groups == 1 && !shape.by_pair;     /* the input stays in registers */
+    u32x4 ahead[2 * DECODE_MAX_GROUP];                                         /* of row g */
     if (keep)
-        decode_load_rows(lo, hi, decode_input_row(in, route, g, n_rows, 0, 0, top_k),
-            decode_input_row(in, route, g + 8, n_rows, 0, 0, top_k), in->k0, 0, w->n_chunks, shape.n_in, shape.group,
-            shape.weight_dtype);
+        decode_load_group(ahead, decode_input_row(in, route, g, n_rows, 0, 0, top_k), in->k0, w->n_chunks, shape);
     for (int tile = w->tile_begin; tile < w->tile_end; tile += w->tile_step) {
         float total[4] = { 0, 0, 0, 0 };
-        for (uint32_t experts = w->experts; experts; experts &= experts - 1) {
-            const int expert = __builtin_ctz(experts);
+        for (uint32_t left = experts; left; left &= left - 1) {
+            const int expert = __builtin_ctz(left);
             const act_t *row_lo = decode_input_row(in, route, g, n_rows, expert, shape.by_pair, top_k);
             const act_t *row_hi = decode_input_row(in, route, g + 8, n_rows, expert, shape.by_pair, top_k);
             float even[4] = { 0, 0, 0, 0 }, odd[4] = { 0, 0, 0, 0 };
             for (int i = 0; i < shape.n_groups; i++) {
-                if (!keep)
-                    decode_load_rows(lo, hi, row_lo, row_hi, in->k0, i * shape.group, w->n_chunks, shape.n_in,
-                        shape.group, shape.weight_dtype);
-                const uint8_t *from = w->ring + slot * shape.group * DECODE_SLOT + lane() * 16;
-                const int per = shape.weight_dtype == 3 ? 2 : 1;
+                const int k = in->k0 + i * shape.group * columns, n_left = w->n_chunks - i * shape.group;
+                if (shape.early && !keep)
+                    decode_load_group(ahead, row_lo, k, n_left, shape);
+                const uint8_t *from = w->ring + at->used * shape.group * DECODE_SLOT + lane() * 16;
                 copy_wait(shape.ring - 1);
-                UNROLL for (int j = 0; j < shape.group; j++)
-                    decode_mma(j % 2 ? odd : even, load16(from + j * DECODE_SLOT), lo + j * per, hi + j * per,
+                UNROLL for (int j = 0; j < shape.group; j++) {
+                    u32x4 lo[2], hi[2];
+                    if (!shape.early)
+                        decode_load_chunk(lo, j < n_left ? row_lo : NULL, k + j * columns, shape.n_in, shape.weight_dtype);
+                    decode_load_chunk(hi, j < n_left ? row_hi : NULL, k + j * columns, shape.n_in, shape.weight_dtype);
+                    decode_mma(j % 2 ? odd : even, load16(from + j * DECODE_SLOT), shape.early ? ahead + j * per : lo, hi,
                         shape.weight_dtype, shape.act);
-                decode_copy_step(w, at, shape.group, shape.n_groups, shape.ring);
-                slot = slot + 1 == shape.ring ? 0 : slot + 1;
+                }
+                decode_copy_step(w, at, shape);
+                at->used = at->used + 1 == shape.ring ? 0 : at->used + 1;
             }
             UNROLL for (int i = 0; i < 4; i++) {
                 float sum = even[i] + odd[i];
-                if (shape.weight_dtype == 3)
+                if (scales)
                     sum *= scales[expert * n_scales + 8 * tile + 2 * t + i % 2];
                 if (shape.gated)
                     sum *= route->gates[expert * DECODE_ROWS + g + i / 2 * 8];
@@ -337,8 +368,8 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
 
 /* ---- normalised input ---- */
 
-/* What a thread fetches ahead of columns 2 p, 2 p + 1, p its number: the norm's weights, and four rows of x. */
-enum { DECODE_AHEAD = 4 };
+/* What a thread fetches ahead of columns 2 p, 2 p + 1, p its number: the norm's weights, and two rows of x. */
+enum { DECODE_AHEAD = 2 };
 typedef struct { float weight[2], x[DECODE_AHEAD][2]; } DecodeColumns;
 
 DEVICE void decode_fetch_norm(DecodeColumns *columns, const float *weight, const int n_in)
@@ -372,6 +403,39 @@ DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int strid
                 pair[i] = 2 * p + i < n_in ? x[(int64_t)row * n_in + 2 * p + i] * scale * weight[2 * p + i] : 0.0f;
             ((uint32_t *)(to + row * stride))[p] = act_pack(pair[0], pair[1], act);
         }
+}
+
+/* Parts of the positions that decode_attention really makes, of at most `splits`: fewer with more rows. */
+DEVICE int decode_splits(const int splits, int n_rows)
+{
+    return max_i(splits / (n_rows <= 2 ? 1 : n_rows <= 4 ? 2 : 4), 1);
+}
+
+/* ---- what the next layer's norm and router need of 8 new columns of x ---- */
+
+/* Item i of n_next + 1 times 8: the router's columns, then the norm's weights. */
+DEVICE float decode_leave_item(int i, const float *router, const float *norm, const int n_next, const int n_out, int column0)
+{
+    const int column = column0 + i % 8;
+    if (column >= n_out)
+        return 0.0f;
+    return i < 8 * n_next ? router[(int64_t)(i / 8) * n_out + column] : norm[column];
+}
+
+/* By a warp: lane c (and c + 8, …) has x, the row's new column c, 0 where there is none. */
+DEVICE void decode_leave(float *parts /* [row][n_next + 1][blocks] */, const float *items, float x, int row, const int n_next)
+{
+    float square = x * x, sum = 0;
+    UNROLL for (int mask = 4; mask > 0; mask /= 2)
+        square += shuffle_xor_f(square, mask);
+    const float weighted = n_next ? x * items[8 * n_next + lane() % 8] : 0.0f;
+    UNROLL for (int c = 0; c < 8; c++) {
+        const float from = shuffle_f(weighted, c);
+        if (lane() < n_next)
+            sum += from * items[8 * lane() + c];
+    }
+    if (lane() <= n_next)
+        parts[((int64_t)row * (n_next + 1) + lane()) * n_blocks_x() + block_x()] = lane() < n_next ? sum : square;
 }
 
 #endif

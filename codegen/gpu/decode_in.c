@@ -86,12 +86,11 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
         8 * row_len, (int64_t)n_channels * row_len, (int64_t)2 * n_channels * row_len, tiles,
         (n_channels - c0 - g + 7) / 8, slice.n, warp() / n_slices, 2 * tiles, n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
-    const int n_groups = decode_n_groups(n_chunks, n_slices, group);
-    DecodeCursor at;
-    if (n_experts == 1) {
-        at = decode_begin(&w);
-        decode_fill_ring(&w, &at, group, n_groups, ring);
-    }
+    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
+        .gated = n_experts > 1 };
+    DecodeCursor at = decode_begin(&w);
+    if (n_experts == 1)
+        decode_fill_ring(&w, &at, shape);
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
     float ahead[2];
@@ -105,7 +104,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     decode_sum_parts(route->sums, parts, n_rows * n_sums, n_parts);
     barrier();
     if (n_experts > 1) {
-        w.experts = decode_choose(route, n_rows, n_sums, n_experts, renormalize, 1, n_in, eps, top_k);
+        w.experts = decode_select(route, n_rows, n_sums, n_experts, top_k);
         at = decode_begin(&w);
     }
     if (weight_dtype == 3)
@@ -114,8 +113,10 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
             if (w.experts >> e & 1)
                 scale_at[i] = channel < n_channels ? scales[((int64_t)e * 2 + half) * n_channels + channel] : 0.0f;
         }
-    if (n_experts > 1)
-        decode_fill_ring(&w, &at, group, n_groups, ring);
+    if (n_experts > 1) {
+        decode_fill_ring(&w, &at, shape);
+        decode_gates(route, n_rows, n_sums, n_experts, renormalize, 1, n_in, eps);
+    }
     UNROLL for (int i = 0; i < 2; i++)
         if (thread_x() + i * n_threads() < n_items)
             items[thread_x() + i * n_threads()] = ahead[i];
@@ -125,8 +126,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     barrier();
 
     const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32) + t * (weight_dtype == 3 ? 16 : 8) };
-    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, n_groups, ring, n_experts > 1, 0 };
-    decode_multiply(sums, &w, &at, &in, route, scale_at, 2 * n_own, n_rows, top_k, shape);
+    decode_multiply(sums, &w, &at, w.experts, &in, route, weight_dtype == 3 ? scale_at : NULL, 2 * n_own, n_rows, top_k, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_warps)
         decode_in_finish(xc, z, logits, sums, items, own + row * n_own, state + slots[row] * state_stride, row);
