@@ -222,7 +222,7 @@ static bool link_objects(Build *b, const char *output)
     if (b->embed)
         tool_add(&command, file(b, "weights.o"));
     if (is_kind(b, "exe") || is_kind(b, "lib"))
-        tool_add_words(b->c->arena, &command, "-pthread -lm");
+        tool_add_words(b->c->arena, &command, is_gpu(b) ? "-pthread -lm -ldl" : "-pthread -lm");
     return toolchain_run(b->c->arena, b->c->diags, &command, 1);
 }
 

@@ -24,7 +24,8 @@ typedef struct {
     moss_session session;
     moss_bench_list prompts, gens, batches;
     int32_t *tokens, n_tokens;   /* [n_tokens]: the longest test's */
-    int32_t *batch_tokens;       /* [largest batch] */
+    int32_t *batch_tokens;       /* [1 + MOSS_SESSION_STEPS, largest batch] */
+    moss_sampler *samplers;      /* [largest batch], greedy */
     double *rates;        /* [n_repeats], tokens a second */
     int32_t n_repeats, n_rows;
 } moss_bench;
@@ -77,12 +78,40 @@ static int moss_bench_prompt(moss_bench *bench, int32_t sequence, int32_t n_prom
 }
 
 /* One token of every sequence, each at another place of the same tokens. */
-static int moss_bench_step(moss_bench *bench, int32_t step, int32_t n_batch)
+static void moss_bench_place(moss_bench *bench, int32_t step, int32_t n_batch)
 {
     enum { APART = 97 };
     for (int32_t b = 0; b < n_batch; b++)
         bench->batch_tokens[b] = bench->tokens[(step + (int64_t)APART * b) % bench->n_tokens];
-    return moss_session_eval_batch(&bench->session, bench->batch_tokens, n_batch);
+}
+
+/* CPUs get given tokens: what a model of random weights says repeats itself, and would stay in cache. */
+static int moss_bench_feed(moss_bench *bench, const moss_bench_test *test)
+{
+    int code = MOSS_EXIT_OK;
+    for (int32_t t = 0; t < test->n_gen && code == MOSS_EXIT_OK; t++) {
+        moss_bench_place(bench, t, test->n_batch);
+        code = moss_session_eval_batch(&bench->session, bench->batch_tokens, test->n_batch);
+        if (code == MOSS_EXIT_OK)
+            code = moss_bench_interrupted(bench);
+    }
+    return code;
+}
+
+/* A GPU generates, some steps at a time, as it does for a user. */
+static int moss_bench_generate(moss_bench *bench, const moss_bench_test *test)
+{
+    int code = MOSS_EXIT_OK;
+    int32_t *const next = bench->batch_tokens, *const rows = next + test->n_batch;
+    moss_bench_place(bench, 0, test->n_batch);
+    for (int32_t done = 0, n; done < test->n_gen && code == MOSS_EXIT_OK; done += n) {
+        n = test->n_gen - done < MOSS_SESSION_STEPS ? test->n_gen - done : MOSS_SESSION_STEPS;
+        code = moss_session_generate(&bench->session, bench->samplers, test->n_batch, next, rows, n);
+        memcpy(next, rows + (size_t)(n - 1) * (size_t)test->n_batch, (size_t)test->n_batch * sizeof *next);
+        if (code == MOSS_EXIT_OK)
+            code = moss_bench_interrupted(bench);
+    }
+    return code;
 }
 
 /* All sequences through the test once, from empty states. */
@@ -94,11 +123,8 @@ static int moss_bench_pass(moss_bench *bench, const moss_bench_test *test, doubl
     const double begin = moss_seconds();
     for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
         code = moss_bench_prompt(bench, b, test->n_prompt);
-    for (int32_t t = 0; t < test->n_gen && code == MOSS_EXIT_OK; t++) {
-        code = moss_bench_step(bench, t, test->n_batch);
-        if (code == MOSS_EXIT_OK)
-            code = moss_bench_interrupted(bench);
-    }
+    if (code == MOSS_EXIT_OK && test->n_gen)
+        code = moss_program_data.gpu ? moss_bench_generate(bench, test) : moss_bench_feed(bench, test);
     *seconds = moss_seconds() - begin;
     return code;
 }
@@ -156,6 +182,8 @@ static void moss_bench_print_json(const moss_bench *bench, const char *name,
     const moss_program *program = &moss_program_data;
     printf("%s\n  {\"model\": ", bench->n_rows ? "," : "[");
     moss_cli_json_string(stdout, program->name);
+    printf(", \"device\": ");
+    moss_cli_json_string(stdout, moss_model_device(bench->session.model));
     printf(", \"quant\": \"%s\", \"target\": \"%s\", \"threads\": %d, \"experts_per_token\": %d, "
            "\"batch\": %d, \"test\": \"%s\", \"n_prompt\": %d, \"n_gen\": %d, \"repetitions\": %d, "
            "\"mean_ts\": %.3f, \"sd_ts\": %.3f, \"median_ts\": %.3f, \"min_ts\": %.3f, "
@@ -223,6 +251,17 @@ static int moss_bench_all(moss_bench *bench)
     return code == MOSS_EXIT_OK ? moss_cli_flush(bench->args) : code;
 }
 
+/* What a GPU holds; tables have no column for it. */
+static void moss_bench_tell_device(const moss_bench *bench, int32_t n_batch)
+{
+    const moss_program *program = &moss_program_data;
+    const uint64_t states = (uint64_t)n_batch * moss_gpu_state_stride(program, bench->session.n_context);
+    const uint64_t scratch = moss_gpu_plan(program).end;
+    fprintf(stderr, "%s: %.2f MB of its memory: weights %.2f, states %.2f, scratch %.2f\n",
+            moss_model_device(bench->session.model), (double)(program->weights_len + states + scratch) / 1e6,
+            (double)program->weights_len / 1e6, (double)states / 1e6, (double)scratch / 1e6);
+}
+
 static int moss_bench_open(moss_bench *bench)
 {
     const int32_t prompt = moss_bench_largest(&bench->prompts);
@@ -231,14 +270,18 @@ static int moss_bench_open(moss_bench *bench)
     bench->n_repeats = (int32_t)bench->args->values[MOSS_OPT_REPEAT].number;
     bench->tokens = malloc((size_t)longest * sizeof *bench->tokens);
     bench->rates = calloc((size_t)bench->n_repeats, sizeof *bench->rates);
-    bench->batch_tokens = calloc((size_t)moss_bench_largest(&bench->batches), sizeof *bench->batch_tokens);
-    if (!bench->tokens || !bench->rates || !bench->batch_tokens)
+    const int32_t n_batch = moss_bench_largest(&bench->batches);
+    bench->batch_tokens = calloc((1 + MOSS_SESSION_STEPS) * (size_t)n_batch, sizeof *bench->batch_tokens);
+    bench->samplers = calloc((size_t)n_batch, sizeof *bench->samplers);     /* of temperature 0 */
+    if (!bench->tokens || !bench->rates || !bench->batch_tokens || !bench->samplers)
         return moss_cli_fail(bench->args, MOSS_EXIT_SYSTEM, "cannot get memory for %d tokens",
                              longest);
     moss_bench_make_tokens(bench->tokens, longest);
     bench->n_tokens = longest;
-    const int32_t n_batch = moss_bench_largest(&bench->batches);
-    return moss_session_open(&bench->session, bench->args, n_batch, longest, n_batch);
+    const int code = moss_session_open(&bench->session, bench->args, n_batch, longest, n_batch);
+    if (code == MOSS_EXIT_OK && moss_program_data.gpu)
+        moss_bench_tell_device(bench, n_batch);
+    return code;
 }
 
 int moss_bench_main(const moss_args *args)
@@ -256,6 +299,7 @@ int moss_bench_main(const moss_args *args)
     moss_session_close(&bench.session);
     free(bench.tokens);
     free(bench.batch_tokens);
+    free(bench.samplers);
     free(bench.rates);
     return code;
 }

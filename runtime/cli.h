@@ -23,9 +23,10 @@ typedef struct {
     moss_model *model;
     moss_context *context;
     uint8_t *states;             /* n_states blocks of state_len bytes */
+    moss_state **list;           /* [n_states], each of them */
     size_t state_len, context_len;
     float *logits;               /* [n_rows, vocab_size] */
-    float *scratch;              /* [2 * vocab_size], the sampler's */
+    float *scratch;              /* [n_states + 2, vocab_size], of moss_sample and moss_generate */
     int64_t n_context;
     int32_t n_threads, mode, chunk;
     moss_error error;
@@ -46,10 +47,17 @@ int moss_session_reset(moss_session *session, int32_t i);   /* an empty state */
 int moss_session_eval(moss_session *session, int32_t state, const int32_t *tokens, int32_t n,
                       int32_t n_logits);                    /* at most one piece of `chunk` */
 int32_t moss_chunk_len(const moss_args *args);              /* tokens a piece */
-uint64_t moss_scratch_len(int32_t n_threads);
+uint64_t moss_scratch_len(int32_t n_threads);               /* of the device, if there is one */
 
-/* One token for each of the first n states; logits are overwritten. */
+/* One token for each of the first n states; logits [n, vocab_size]. */
 int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n);
+
+/* As moss_generate, of the first n states. A GPU is asked for MOSS_SESSION_STEPS at a time, so that text
+ * still flows and Ctrl-C is heard; CPUs lose nothing by one at a time. */
+enum { MOSS_SESSION_STEPS = 16 };
+int32_t moss_session_steps(void);
+int moss_session_generate(moss_session *session, moss_sampler *samplers, int32_t n, const int32_t *next,
+                          int32_t *tokens, int32_t n_steps);
 
 /* tokens.c: the ids are malloc'd. */
 int moss_tokens_read(moss_tokens *tokens, const moss_args *args, moss_option text, moss_option file,

@@ -30,6 +30,15 @@ static void moss_info_print_state(const moss_program *program)
         printf("%-20s constant: sequences are endless\n", "");
 }
 
+static void moss_info_print_gpu(const moss_program *program)
+{
+    const moss_gpu_program *gpu = program->gpu;
+    moss_info_print_len("scratch, device", moss_gpu_plan(program).end);
+    moss_info_print_len("PTX", gpu->ptx_len);
+    printf("%-20s %d, in lists of %d (prompt), %d (token) and %d (choice)\n", "kernels", gpu->n_kernels,
+           gpu->prefill.end - gpu->prefill.begin, gpu->decode.end - gpu->decode.begin, gpu->feed.end - gpu->feed.begin);
+}
+
 static void moss_info_print(const moss_program *program)
 {
     const int32_t n_threads = moss_default_threads();
@@ -44,7 +53,10 @@ static void moss_info_print(const moss_program *program)
     moss_info_print_modes(program);
     moss_info_print_len("weights", program->weights_len);
     moss_info_print_state(program);
-    moss_info_print_len(scratch, moss_scratch_len(n_threads));
+    if (program->gpu)
+        moss_info_print_gpu(program);
+    else
+        moss_info_print_len(scratch, moss_scratch_len(n_threads));
 }
 
 int moss_info_main(const moss_args *args)

@@ -149,7 +149,8 @@ int moss_cli_fail(const moss_args *args, int code, const char *format, ...)
 
 int moss_cli_fail_status(const moss_args *args, const moss_error *error)
 {
-    const bool system = error->status == MOSS_ERROR_SYSTEM || error->status == MOSS_ERROR_CPU;
+    const bool system = error->status == MOSS_ERROR_SYSTEM || error->status == MOSS_ERROR_CPU
+        || error->status == MOSS_ERROR_DEVICE;
     return moss_cli_fail(args, system ? MOSS_EXIT_SYSTEM : MOSS_EXIT_INPUT, "%s", error->message);
 }
 

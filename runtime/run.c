@@ -21,6 +21,7 @@ typedef struct {
     uint64_t seed;
     int64_t n_wanted;            /* tokens to generate, -1 endless */
     int64_t n_prompt, n_generated;   /* done so far */
+    double started, load_seconds, first_seconds;    /* the start; from it to the weights, to the first token */
     double prompt_seconds, generate_seconds;
     int last_byte;               /* written to stdout, -1 none */
 } moss_generation;
@@ -112,30 +113,46 @@ static void moss_run_emit(moss_generation *run, int32_t token)
     }
 }
 
-static bool moss_run_has_room(const moss_generation *run)
+static int moss_run_emit_all(moss_generation *run, const int32_t *tokens, int32_t n)
 {
-    const int64_t seen = moss_state_position(moss_session_state(&run->session, 0));
-    return !moss_program_data.full_attention || seen < run->session.n_context;
+    if (run->n_generated == 0)
+        run->first_seconds = moss_seconds() - run->started;
+    for (int32_t i = 0; i < n; i++, run->n_generated++)
+        moss_run_emit(run, tokens[i]);
+    return moss_cli_flush(run->args);
 }
 
+/* Tokens to ask for next: no more than are wanted and there is room for. */
+static int32_t moss_run_steps(const moss_generation *run)
+{
+    const int64_t seen = moss_state_position(moss_session_state(&run->session, 0));
+    const int64_t room = moss_program_data.full_attention ? run->session.n_context - seen : INT64_MAX;
+    const int64_t left = run->n_wanted < 0 ? INT64_MAX : run->n_wanted - run->n_generated;
+    const int64_t most = left < room ? left : room, steps = moss_session_steps();
+    return (int32_t)(most < steps ? most : steps);
+}
+
+/* The first token comes from the prompt's logits; the last one is not processed. */
 static int moss_run_generate(moss_generation *run)
 {
     const double begin = moss_seconds();
+    int32_t tokens[MOSS_SESSION_STEPS], n = 1;
     int code = MOSS_EXIT_OK;
-    while (code == MOSS_EXIT_OK && run->n_generated != run->n_wanted && !moss_interrupted()) {
-        const int32_t token = moss_sample(&run->sampler, run->last, run->session.scratch);
-        moss_run_emit(run, token);
-        run->n_generated++;
-        code = moss_cli_flush(run->args);
-        if (code != MOSS_EXIT_OK || run->n_generated == run->n_wanted)
+    if (run->n_wanted == 0 || moss_interrupted())
+        return code;
+    tokens[0] = moss_sample(&run->sampler, run->last, run->session.scratch);
+    while (code == MOSS_EXIT_OK) {
+        code = moss_run_emit_all(run, tokens, n);
+        if (code != MOSS_EXIT_OK || run->n_generated == run->n_wanted || moss_interrupted())
             break;
-        if (!moss_run_has_room(run)) {
+        const int32_t next = tokens[n - 1];
+        n = moss_run_steps(run);
+        if (n == 0) {
             fprintf(stderr, "\n%s: note: the context of %jd tokens is full; -c sets it\n",
                     run->args->program, (intmax_t)run->session.n_context);
             break;
         }
-        code = moss_session_eval(&run->session, 0, &token, 1, 1);
-        run->last = run->session.logits;
+        code = moss_session_generate(&run->session, &run->sampler, 1, &next, tokens, n);
     }
     run->generate_seconds = moss_seconds() - begin;
     return code;
@@ -156,23 +173,43 @@ static void moss_run_summarise_rate(const char *what, int64_t n, double seconds)
             seconds > 0 ? (double)n / seconds : 0);
 }
 
+static void moss_run_summarise_load(const moss_generation *run)
+{
+    fprintf(stderr, "load:      %.3f s", run->load_seconds);
+    if (run->n_generated)
+        fprintf(stderr, ", first token after %.3f s", run->first_seconds);
+    fputc('\n', stderr);
+}
+
+/* What does the work: a device, or threads. */
+static void moss_run_summarise_settings(const moss_generation *run)
+{
+    const moss_session *session = &run->session;
+    fprintf(stderr, "settings:  ");
+    if (moss_program_data.gpu)
+        fprintf(stderr, "%s", moss_model_device(session->model));
+    else
+        fprintf(stderr, "%d threads", session->n_threads);
+    fprintf(stderr, ", %d experts a token, chunk %d, seed %ju\n", moss_mode_top_k(session->mode), session->chunk,
+            (uintmax_t)run->seed);
+}
+
 static void moss_run_summarise(const moss_generation *run)
 {
     const double mb = 1e6;
     const moss_session *session = &run->session;
+    const uint64_t scratch = moss_program_data.gpu ? moss_scratch_len(session->n_threads) : session->context_len;
     fputc('\n', stderr);
+    moss_run_summarise_load(run);
     moss_run_summarise_rate("prompt:", run->n_prompt, run->prompt_seconds);
     moss_run_summarise_rate("generated:", run->n_generated, run->generate_seconds);
     fprintf(stderr,
             "memory:    weights %.2f MB, state %.2f MB, scratch %.2f MB, peak RSS %.2f MB\n",
             (double)moss_program_data.weights_len / mb, (double)session->state_len / mb,
-            (double)session->context_len / mb, (double)moss_peak_rss() / mb);
-    fprintf(stderr, "settings:  %d threads, %d experts a token, chunk %d, seed %ju\n",
-            session->n_threads, moss_mode_top_k(session->mode), session->chunk,
-            (uintmax_t)run->seed);
+            (double)scratch / mb, (double)moss_peak_rss() / mb);
+    moss_run_summarise_settings(run);
 }
 
-/* The last token generated is not processed, so it needs no logits row of its own. */
 static int moss_run_session(moss_generation *run)
 {
     const bool all = run->args->values[MOSS_OPT_LOGITS].given;
@@ -181,6 +218,7 @@ static int moss_run_session(moss_generation *run)
     int code = moss_session_open(&run->session, run->args, 1, moss_run_context(run), n_rows);
     if (code != MOSS_EXIT_OK)
         return code;
+    run->load_seconds = moss_seconds() - run->started;
     code = moss_run_prompt(run);
     if (code == MOSS_EXIT_OK && run->n_prompt == run->prompt.n)
         code = moss_run_generate(run);
@@ -194,7 +232,9 @@ static int moss_run_session(moss_generation *run)
 
 int moss_run_main(const moss_args *args)
 {
-    moss_generation run = { .args = args, .n_wanted = moss_run_wanted(args), .last_byte = -1 };
+    moss_generation run = {
+        .args = args, .n_wanted = moss_run_wanted(args), .started = moss_seconds(), .last_byte = -1,
+    };
     int code = moss_tokens_read(&run.prompt, args, MOSS_OPT_PROMPT, MOSS_OPT_FILE, "\n");
     if (code == MOSS_EXIT_OK)
         code = moss_run_make_sampler(&run);

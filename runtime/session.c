@@ -33,6 +33,8 @@ int32_t moss_chunk_len(const moss_args *args)
 
 uint64_t moss_scratch_len(int32_t n_threads)
 {
+    if (moss_program_data.gpu)
+        return moss_gpu_plan(&moss_program_data).end;
     return moss_program_data.shared_len + (uint64_t)n_threads * moss_program_data.private_len;
 }
 
@@ -64,7 +66,7 @@ static int moss_session_find_threads(moss_session *session, int32_t *cpus, bool 
     const int32_t n_cpus = list->given ? moss_args_ints(list->text, cpus, 1024) : 0;
     *bind = list->given;
     session->n_threads = threads->given ? (int32_t)threads->number
-                       : list->given    ? n_cpus : moss_default_threads();
+                       : list->given    ? n_cpus : moss_program_data.gpu ? 1 : moss_default_threads();
     if (list->given && n_cpus != session->n_threads)
         return moss_cli_fail(session->args, MOSS_EXIT_USAGE,
             "--cpus: found %d processors, expected one for each of %d threads", n_cpus,
@@ -87,8 +89,9 @@ static int moss_session_map(moss_session *session, int32_t n_states, int32_t n_r
     const uint64_t model = moss_layout_add(&layout, moss_model_len());
     const uint64_t context = moss_layout_add(&layout, session->context_len);
     const uint64_t states = moss_layout_add(&layout, states_len);
+    const uint64_t list = moss_layout_add(&layout, (uint64_t)n_states * sizeof *session->list);
     const uint64_t logits = moss_layout_add(&layout, (uint64_t)n_rows * vocab_len);
-    const uint64_t scratch = moss_layout_add(&layout, 2 * vocab_len);
+    const uint64_t scratch = moss_layout_add(&layout, ((uint64_t)n_states + 2) * vocab_len);
     uint8_t *block = mmap(NULL, layout.end, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
                           -1, 0);
     if (block == MAP_FAILED)
@@ -99,6 +102,7 @@ static int moss_session_map(moss_session *session, int32_t n_states, int32_t n_r
     session->model = (void *)(block + model);
     session->context = (void *)(block + context);
     session->states = block + states;
+    session->list = (void *)(block + list);
     session->logits = (void *)(block + logits);
     session->scratch = (void *)(block + scratch);
     return MOSS_EXIT_OK;
@@ -108,7 +112,8 @@ static int moss_session_init(moss_session *session, const int32_t *cpus, int32_t
 {
     const moss_value *weights = &session->args->values[MOSS_OPT_MODEL];
     const int verify = !session->args->values[MOSS_OPT_NO_VERIFY].given;
-    int status = moss_model_open(session->model, weights->text, verify, &session->error);
+    int status = moss_model_open_sized(session->model, weights->text, verify, n_states, session->n_context,
+                                       &session->error);
     if (status != MOSS_OK)
         return moss_cli_fail_status(session->args, &session->error);
     status = moss_context_init(session->context, session->model, session->n_threads, cpus,
@@ -116,6 +121,7 @@ static int moss_session_init(moss_session *session, const int32_t *cpus, int32_t
     if (status != MOSS_OK)
         return moss_cli_fail_status(session->args, &session->error);
     for (int32_t i = 0; i < n_states; i++) {
+        session->list[i] = moss_session_state(session, i);
         int code = moss_session_reset(session, i);
         if (code != MOSS_EXIT_OK)
             return code;
@@ -169,16 +175,21 @@ int moss_session_reset(moss_session *session, int32_t i)
 
 int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n)
 {
-    enum { MOST = 64 };
-    moss_state *states[MOST];
-    int status = MOSS_OK;
-    for (int32_t done = 0, part; done < n && status == MOSS_OK; done += part) {
-        part = n - done < MOST ? n - done : MOST;
-        for (int32_t i = 0; i < part; i++)
-            states[i] = moss_session_state(session, done + i);
-        status = moss_eval_batch(session->context, states, part, session->mode, tokens + done, session->logits,
+    int status = moss_eval_batch(session->context, session->list, n, session->mode, tokens, session->logits,
                                  &session->error);
-    }
+    return status == MOSS_OK ? MOSS_EXIT_OK : moss_cli_fail_status(session->args, &session->error);
+}
+
+int32_t moss_session_steps(void)
+{
+    return moss_program_data.gpu ? MOSS_SESSION_STEPS : 1;
+}
+
+int moss_session_generate(moss_session *session, moss_sampler *samplers, int32_t n, const int32_t *next,
+                          int32_t *tokens, int32_t n_steps)
+{
+    int status = moss_generate(session->context, session->list, n, session->mode, samplers, next, tokens, n_steps,
+                               session->scratch, &session->error);
     return status == MOSS_OK ? MOSS_EXIT_OK : moss_cli_fail_status(session->args, &session->error);
 }
 
