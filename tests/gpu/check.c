@@ -79,22 +79,28 @@ void *check_buffer(size_t len)
     if (begin == MAP_FAILED || mprotect(begin + mapped, PAGE, PROT_NONE) != 0)
         DIE("out of memory");
     CheckBuffer *buffer = &buffers[n_buffers++];
-    *buffer = (CheckBuffer){ begin, begin + mapped, begin + mapped - whole, len, false, 0 };
+    *buffer = (CheckBuffer){ begin, begin + mapped, begin + mapped - whole, len, false, false, 0 };
     memset(begin, SLACK, mapped);
     memset(buffer->data, NAN_BYTE, len);
     return buffer->data;
 }
 
-void check_freeze(const void *p)
+static CheckBuffer *find_buffer(const void *p)
 {
     for (int b = 0; b < n_buffers; b++)
-        if (buffers[b].data == p) {
-            buffers[b].frozen = true;
-            mprotect(buffers[b].begin, (size_t)(buffers[b].end - buffers[b].begin), PROT_READ);
-            return;
-        }
+        if (buffers[b].data == p)
+            return &buffers[b];
     DIE("%p is no buffer", p);
 }
+
+void check_freeze(const void *p)
+{
+    CheckBuffer *buffer = find_buffer(p);
+    buffer->frozen = true;
+    mprotect(buffer->begin, (size_t)(buffer->end - buffer->begin), PROT_READ);
+}
+
+void check_early(const void *p) { find_buffer(p)->early = true; }
 
 static bool is_slack(const char *p, const char *end)
 {
@@ -232,6 +238,7 @@ CheckWeights check_random_weights(int n_experts, int n_out, int n_in, int weight
         }
     }
     check_freeze(data);
+    check_early(data);
     return of;
 }
 
@@ -246,7 +253,7 @@ static void launch(const CheckGrid *grid, int n_args, const CheckArg *args)
         lens[i] = args[i].len;
     }
     const char *wrong = on_gpu ? check_run_cuda(instance, grid, n_args, values, lens, buffers, n_buffers)
-                               : check_run_host(instance, grid, n_args, values, lens);
+                               : check_run_host(instance, grid, n_args, values, lens, buffers, n_buffers);
     if (wrong)
         DIE("%s", wrong);
 }

@@ -47,6 +47,9 @@ const char *check_instance(void);               /* "embed_n40_w1_a1" */
 void *check_buffer(size_t len);
 /* From now on a write to the buffer that starts at p fails. */
 void check_freeze(const void *p);
+/* The kernel may read this buffer before dependency_wait, because the launch before never writes it. All others are
+ * no memory until then, but for check_random_weights'. */
+void check_early(const void *p);
 
 /* ---- random input: in (-1, 1); what lies between cols and stride is NaN; frozen ---- */
 
@@ -56,7 +59,7 @@ int check_random_below(int n);
 float *check_random_f32(int rows, int cols, int stride);
 uint16_t *check_random_act(int rows, int cols, int stride, int act);
 
-/* A matrix of layout `device`, [n_experts][n_out][k]: k = n_in rounded up to 64, zeros beyond n_in. */
+/* A matrix of layout `device`, [n_experts][n_out][k]: k = n_in rounded up to 64, zeros beyond n_in; early. */
 typedef struct {
     void *weights;          /* weight_dtype: 1 bf16, 2 f16, 3 int8 */
     float *scales;          /* q8: [n_experts][n_out], 256-aligned behind the weights; else NULL */

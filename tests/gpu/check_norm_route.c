@@ -50,6 +50,7 @@ static void check_norm_route(void)
     for (int i = 0; i < n_experts * n_in; i++)             /* expert 1 is expert 0 again */
         router[i] = ties && i / n_in == 1 ? router[i - n_in] : 4 / sqrtf((float)n_in) * check_random();
     check_freeze(router);
+    check_early(router);
     const uint16_t *x_act = from_act ? check_random_act(n_tokens, n_in, in_stride, act) : NULL;
     float *x = from_act ? NULL : check_buffer(4 * (size_t)n_tokens * (size_t)in_stride);
     uint16_t *out = normalise ? check_buffer(2 * (size_t)n_rows * (size_t)out_stride) : NULL;

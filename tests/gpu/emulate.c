@@ -18,11 +18,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+enum { TO_CALLER = -1 };
 enum {
     STACK_LEN = 256 * 1024, SIGNAL_STACK_LEN = 64 * 1024, PAGE = 4096,
     MAX_WARPS = EMULATE_MAX_THREADS / 32, N_BARRIERS = 16,
     SHARED_SPACE = (EMULATE_MAX_SHARED + PAGE - 1) / PAGE * PAGE,
     SCRAMBLE = 7919,                /* a prime: the order of blocks is its multiples modulo their number */
+    N_EARLY = 32,                   /* blocks of a launch that begin early */
+    PATIENCE = 20000,              /* fruitless looks at a memory location, then it is of no use early */
     POISON = 0xFF,                  /* NaN in every float type, -1 in the integers */
 };
 
@@ -55,6 +58,9 @@ typedef struct Block {
     Barrier barriers[N_BARRIERS];
     Fiber fibers[EMULATE_MAX_THREADS];
     void *caller;                   /* stack pointer of the OS thread */
+    bool is_early;                  /* runs to dependency_wait only */
+    int n_yields;                   /* since a meeting ended */
+    EmulateSelf self;               /* while it pauses */
     char *stacks, *shared_space, *signal_stack;
     int n_guarded;                  /* stacks whose lowest page is no memory */
 } Block;
@@ -86,7 +92,7 @@ static void on_bad_access(int signal_number, siginfo_t *info, void *context)
         const ptrdiff_t at = (char *)info->si_addr - block->stacks;
         if (at >= 0 && at / STACK_LEN < EMULATE_MAX_THREADS)
             emulate_fail("the stack of %d bytes overflows", STACK_LEN);
-        emulate_fail("no memory at %p", info->si_addr);
+        emulate_fail("no memory at %p%s", info->si_addr, block->is_early ? ", or not before dependency_wait (check_early)" : "");
     }
     signal(signal_number, SIG_DFL);
     raise(signal_number);
@@ -152,7 +158,18 @@ static unsigned draw(void)
 static void set_ready(int warp, uint32_t lanes)
 {
     block->ready[warp] |= lanes;
+    block->n_yields = 0;
     block->forward = draw() & 1;
+}
+
+static const char at_dependency[] = "dependency_wait";
+
+static bool waits_for_dependency(void)
+{
+    for (int t = 0; t < block->n_threads; t++)
+        if (block->fibers[t].waits == at_dependency)
+            return true;
+    return false;
 }
 
 static void fail_waiting(void)
@@ -172,7 +189,7 @@ static void fail_waiting(void)
 
 static int pick(uint32_t lanes) { return block->forward ? __builtin_ctz(lanes) : 31 - __builtin_clz(lanes); }
 
-/* Some ready thread, of this warp if there is one. */
+/* Some ready thread, of this warp if there is one; TO_CALLER when an early block can do no more. */
 static int pick_ready(void)
 {
     const int own = emulate_self.thread / 32;
@@ -183,16 +200,20 @@ static int pick_ready(void)
         if (block->ready[w])
             return w * 32 + pick(block->ready[w]);
     }
-    fail_waiting();
-    return -1;
+    if (!block->is_early || !waits_for_dependency())
+        fail_waiting();
+    return TO_CALLER;
 }
 
 static void switch_to(int next)
 {
     const int from = emulate_self.thread;
-    emulate_self.thread = next;
-    if (next != from)
+    if (next == TO_CALLER) {
+        emulate_switch(&block->fibers[from].stack_pointer, block->caller);
+    } else if (next != from) {
+        emulate_self.thread = next;
         emulate_switch(&block->fibers[from].stack_pointer, block->fibers[next].stack_pointer);
+    }
 }
 
 static void wait_for(const char *what)
@@ -205,6 +226,10 @@ static void wait_for(const char *what)
 
 void emulate_yield(void)
 {
+    if (block->is_early && ++block->n_yields > PATIENCE && waits_for_dependency()) {
+        switch_to(TO_CALLER);
+        return;
+    }
     for (int i = 1; i < block->n_threads; i++) {
         const int t = (emulate_self.thread + i) % block->n_threads;
         if (block->ready[t / 32] >> t % 32 & 1) {
@@ -213,6 +238,18 @@ void emulate_yield(void)
         }
     }
     sched_yield();
+}
+
+void dependency_wait(void)
+{
+    if (block->is_early)
+        wait_for(at_dependency);
+}
+
+void dependency_launch(void)
+{
+    if (block->is_early)
+        emulate_fail("dependency_launch before dependency_wait: the launch after this may outrun the one before");
 }
 
 /* ---- meetings ---- */
@@ -334,14 +371,15 @@ static uint64_t *stack_top(int thread)
     return (uint64_t *)(block->stacks + (size_t)(thread + 1) * STACK_LEN - (size_t)(thread % 32) * 128);
 }
 
-static void run_block(int x, int y, uint64_t seed)
+/* The block b of its launch, ready to run. */
+static void start_block(int b)
 {
-    const int shared_space = (block->launch->shared_len + 127) / 128 * 128;
-    emulate_self.block_x = x;
-    emulate_self.block_y = y;
-    emulate_self.shared = block->shared_space + SHARED_SPACE - shared_space;
+    const EmulateLaunch *launch = block->launch;
+    const int shared_space = (launch->shared_len + 127) / 128 * 128;
+    emulate_self = (EmulateSelf){ 0, b % launch->grid_x, b / launch->grid_x, launch->grid_x, launch->grid_y,
+                                  launch->n_threads, block->shared_space + SHARED_SPACE - shared_space };
     memset(emulate_self.shared, POISON, (size_t)shared_space);
-    block->random = seed;
+    block->random = (uint64_t)(b + 1) * 0x9E3779B97F4A7C15u;
     block->n_live = block->n_threads;
     memset(block->ready, 0, sizeof block->ready);
     memset(block->meetings, 0, sizeof block->meetings);
@@ -354,9 +392,24 @@ static void run_block(int x, int y, uint64_t seed)
     }
     for (int w = 0; w < block->n_warps; w++)
         set_ready(w, UINT32_MAX);
-    emulate_self.thread = 0;
+}
+
+/* Runs ready threads until all have ended or, early, until they wait for the launch before. */
+static void run_block(void)
+{
     emulate_self.thread = pick_ready();
     emulate_switch(&block->caller, block->fibers[emulate_self.thread].stack_pointer);
+}
+
+/* What waited for the launch before may go on. */
+static void wake_block(void)
+{
+    block->is_early = false;
+    for (int t = 0; t < block->n_threads; t++)
+        if (block->fibers[t].waits == at_dependency) {
+            block->fibers[t].waits = NULL;
+            set_ready(t / 32, 1u << t % 32);
+        }
 }
 
 /* ---- blocks on OS threads ---- */
@@ -405,38 +458,62 @@ static void guard_stacks(Block *of, int n)
             return;
 }
 
-typedef struct {
+static _Thread_local stack_t stack_before;      /* for signals */
+
+/* This OS thread runs blocks of the launch in `own` from here on. */
+static void enter(Block *own)
+{
+    const stack_t for_signals = { .ss_sp = own->signal_stack, .ss_size = SIGNAL_STACK_LEN };
+    sigaltstack(&for_signals, &stack_before);
+    block = own;
+}
+
+static void leave(void)
+{
+    sigaltstack(&stack_before, NULL);
+    block = NULL;
+}
+
+static Block *block_for(const EmulateLaunch *launch, void *const *args)
+{
+    Block *own = take_block();
+    own->launch = launch;
+    own->args = args;
+    own->n_threads = launch->n_threads;
+    own->n_warps = launch->n_threads / 32;
+    own->is_early = false;
+    guard_stacks(own, own->n_threads);
+    return own;
+}
+
+/* The i-th block to run: no block may count on an earlier one. */
+static int block_index(int i, int n_blocks)
+{
+    return n_blocks % SCRAMBLE ? (int)((int64_t)i * SCRAMBLE % n_blocks) : i;
+}
+
+static int count_blocks(const EmulateLaunch *launch) { return launch->grid_x * launch->grid_y; }
+
+struct EmulateEarly {
     const EmulateLaunch *launch;
     void *const *args;
-    int next;                        /* block to run */
-} Run;
+    int next;                        /* block to run, as block_index counts */
+    int n_early;
+    Block *early[N_EARLY];           /* those that wait */
+};
 
 static void *run_blocks(void *of)
 {
-    Run *run = of;
-    const EmulateLaunch *launch = run->launch;
-    const int n_blocks = launch->grid_x * launch->grid_y;
-    Block *own = take_block();
-    own->launch = launch;
-    own->args = run->args;
-    own->n_threads = launch->n_threads;
-    own->n_warps = launch->n_threads / 32;
-    guard_stacks(own, own->n_threads);
-    const stack_t for_signals = { .ss_sp = own->signal_stack, .ss_size = SIGNAL_STACK_LEN };
-    stack_t before;
-    sigaltstack(&for_signals, &before);
-    block = own;
-    emulate_self.n_threads = launch->n_threads;
-    emulate_self.n_blocks_x = launch->grid_x;
-    emulate_self.n_blocks_y = launch->grid_y;
-    const int stride = n_blocks % SCRAMBLE ? SCRAMBLE : 1;     /* no block may count on an earlier one */
+    EmulateEarly *run = of;
+    const int n_blocks = count_blocks(run->launch);
+    Block *own = block_for(run->launch, run->args);
+    enter(own);
     int i;
     while ((i = __atomic_fetch_add(&run->next, 1, __ATOMIC_RELAXED)) < n_blocks) {
-        const int b = (int)((int64_t)i * stride % n_blocks);
-        run_block(b % launch->grid_x, b / launch->grid_x, (uint64_t)(b + 1) * 0x9E3779B97F4A7C15u);
+        start_block(block_index(i, n_blocks));
+        run_block();
     }
-    block = NULL;
-    sigaltstack(&before, NULL);
+    leave();
     give_block(own);
     return NULL;
 }
@@ -448,29 +525,77 @@ static void catch_bad_accesses(void)
     sigaction(SIGBUS, &action, NULL);
 }
 
-void emulate_launch(const EmulateLaunch *launch, void *const *args)
+static void check_launch(const EmulateLaunch *launch)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     if (launch->grid_x < 1 || launch->grid_y < 1 || launch->grid_y > 65535)
         emulate_fail("%s: a grid of %d x %d", launch->name, launch->grid_x, launch->grid_y);
     if (launch->n_threads < 32 || launch->n_threads > EMULATE_MAX_THREADS || launch->n_threads % 32)
         emulate_fail("%s: %d threads", launch->name, launch->n_threads);
     if (launch->shared_len < 0 || launch->shared_len > EMULATE_MAX_SHARED)
         emulate_fail("%s: %d bytes of shared memory", launch->name, launch->shared_len);
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, catch_bad_accesses);
+}
 
-    const int n_blocks = launch->grid_x * launch->grid_y;
+/* The blocks that have not begun, on OS threads of which this is one. */
+static void run_rest(EmulateEarly *run)
+{
+    const int n_blocks = count_blocks(run->launch) - run->next;
     const long n_cores = sysconf(_SC_NPROCESSORS_ONLN);
-    const int n_workers = launch->all_resident || n_blocks < n_cores ? n_blocks : (int)n_cores;
-    Run run = { launch, args, 0 };
-    pthread_t *workers = calloc((size_t)n_workers, sizeof *workers);
-    int n_started = 1;                       /* the caller is the first */
-    while (workers && n_started < n_workers && pthread_create(&workers[n_started], NULL, run_blocks, &run) == 0)
+    const int n_workers = run->launch->all_resident || n_blocks < n_cores ? n_blocks : (int)n_cores;
+    pthread_t *workers = calloc((size_t)n_workers + 1, sizeof *workers);
+    int n_started = 1;
+    while (workers && n_started < n_workers && pthread_create(&workers[n_started], NULL, run_blocks, run) == 0)
         n_started++;
-    if (!workers || (launch->all_resident && n_started < n_workers))
-        emulate_fail("%s: no %d OS threads", launch->name, n_workers);
-    run_blocks(&run);
+    if (!workers || (run->launch->all_resident && n_started < n_workers))
+        emulate_fail("%s: no %d OS threads", run->launch->name, n_workers);
+    run_blocks(run);
     for (int w = 1; w < n_started; w++)
         pthread_join(workers[w], NULL);
     free(workers);
+}
+
+void emulate_launch(const EmulateLaunch *launch, void *const *args)
+{
+    EmulateEarly run = { .launch = launch, .args = args };
+    check_launch(launch);
+    run_rest(&run);
+}
+
+EmulateEarly *emulate_early(const EmulateLaunch *launch, void *const *args)
+{
+    check_launch(launch);
+    EmulateEarly *run = calloc(1, sizeof *run);
+    if (!run)
+        emulate_fail("out of memory");
+    *run = (EmulateEarly){ .launch = launch, .args = args };
+    const int n_blocks = count_blocks(launch);
+    for (; run->next < n_blocks && run->next < N_EARLY && !launch->all_resident; run->next++) {
+        Block *own = block_for(launch, args);
+        own->is_early = true;
+        enter(own);
+        start_block(block_index(run->next, n_blocks));
+        run_block();
+        own->self = emulate_self;
+        if (own->n_live > 0)
+            run->early[run->n_early++] = own;
+        else
+            give_block(own);
+        leave();
+    }
+    return run;
+}
+
+void emulate_rest(EmulateEarly *run)
+{
+    for (int i = 0; i < run->n_early; i++) {
+        enter(run->early[i]);
+        emulate_self = block->self;
+        wake_block();
+        run_block();
+        leave();
+        give_block(run->early[i]);
+    }
+    run_rest(run);
+    free(run);
 }

@@ -153,8 +153,8 @@ DEVICE uint32_t load_acquire(const uint32_t *counter)
     return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
 }
 
-DEVICE void dependency_wait(void) { }
-DEVICE void dependency_launch(void) { }
+void dependency_wait(void);
+void dependency_launch(void);
 
 /* ---- arithmetic ---- */
 

@@ -30,4 +30,13 @@ typedef struct {
 typedef void EmulateFunction(const EmulateLaunch *launch, void *const *args);
 __attribute__((visibility("default"))) EmulateFunction emulate_launch;
 
+/* The same in two steps, as programmatic dependent launch may take them: first what some of the blocks do before
+ * dependency_wait, when the launch before this one still runs; then all the rest. Both by one OS thread;
+ * launch and args stay as they are in between. */
+typedef struct EmulateEarly EmulateEarly;
+typedef EmulateEarly *EmulateEarlyFunction(const EmulateLaunch *launch, void *const *args);
+typedef void EmulateRestFunction(EmulateEarly *early);
+__attribute__((visibility("default"))) EmulateEarlyFunction emulate_early;
+__attribute__((visibility("default"))) EmulateRestFunction emulate_rest;
+
 #endif

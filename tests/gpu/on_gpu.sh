@@ -13,8 +13,9 @@ shift 2
 [ $# = 0 ] || shift
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$out"
-[ $# -gt 0 ] || set -- $(cd "$here" && for path in *.cases; do echo "${path%.cases}"; done)
-for name; do
+[ $# -gt 0 ] || set -- "$here"/*.cases
+for path; do
+    name=$(basename "$path" .cases)
     [ -x "$build/tests/test_gpu_$name" ] || { echo "on_gpu.sh: test_gpu_$name is not built: left out" >&2; continue; }
     cp "$build/tests/test_gpu_$name" "$out"
     cp "$build/tests/gpu_kernels/$name.list" "$out"

@@ -229,6 +229,37 @@ static void all_blocks(void)
     CU_ASSERT_EQUAL(counter, 20);
 }
 
+/* Early, data[1 + block] gets data[0] as it was, afterwards what it is then is added. */
+static void dependent_call(void *const *args)
+{
+    float *kept = shared();
+    if (thread_x() == 40)
+        kept[0] = DATA(float)[0];
+    barrier();
+    if (warp() == 0)
+        dependency_wait();
+    barrier();
+    dependency_launch();
+    if (thread_x() == 0)
+        DATA(float)[1 + block_x()] = kept[0] * 1000 + DATA(float)[0];
+}
+
+static void dependent(void)
+{
+    float got[1 + 50] = { 1 }, *data = got;
+    void *const args[] = { &data };
+    const EmulateLaunch launch = { "kernel", dependent_call, 50, 1, 64, 4, 0 };
+    EmulateEarly *early = emulate_early(&launch, args);
+    got[0] = 2;
+    emulate_rest(early);
+    int n_early = 0;
+    for (int b = 0; b < 50; b++) {
+        CU_ASSERT_TRUE(got[1 + b] == 1002 || got[1 + b] == 2002);
+        n_early += got[1 + b] == 1002;
+    }
+    CU_ASSERT_EQUAL(n_early, 32);
+}
+
 static void conversions(void)
 {
     for (uint32_t h = 0; h < 65536; h++) {
@@ -258,13 +289,15 @@ static void conversions(void)
 static void must_die(KernelCall *call, int n_threads, int shared_len, const char *words)
 {
     static _Alignas(16) char data[8192];
-    char text[1024];
+    char text[1024], *argument = data;
+    void *const args[] = { &argument };
+    const EmulateLaunch early = { "kernel", call, 1, 1, n_threads, shared_len, 0 };
     int ends[2];
     CU_ASSERT_EQUAL_FATAL(pipe(ends), 0);
     const pid_t child = fork();
     if (child == 0) {
         dup2(ends[1], 2);
-        launch(call, 1, n_threads, shared_len, data);
+        emulate_rest(emulate_early(&early, args));
         _exit(0);
     }
     close(ends[1]);
@@ -353,6 +386,23 @@ static void late_read_call(void *const *args)
 
 static void wrong_lane_call(void *const *args) { DATA(int)[0] = shuffle_i(1, 32); }
 
+static void launch_first_call(void *const *args)
+{
+    (void)args;
+    dependency_launch();
+    dependency_wait();
+}
+
+/* Warp 1 waits for the launch before, and warp 0 for nobody. */
+static void lonely_call(void *const *args)
+{
+    (void)args;
+    if (warp() == 1)
+        dependency_wait();
+    else
+        barrier();
+}
+
 static void deep(int n, volatile char *above)
 {
     volatile char here[4096];
@@ -382,6 +432,8 @@ static void mistakes(void)
     must_die(missing_barrier_call, 128, 512, "not there yet");
     must_die(late_read_call, 128, 512, "too late");
     must_die(wrong_lane_call, 32, 0, "from lane 32");
+    must_die(launch_first_call, 32, 0, "dependency_launch before dependency_wait");
+    must_die(lonely_call, 64, 0, "from 0 at barrier, and 32 of 64 have ended");
     must_die(overflow_call, 32, 0, "overflows");
     must_die(sum_call, 48, 0, "48 threads");
 }
@@ -389,6 +441,7 @@ static void mistakes(void)
 static const UnitTest tests[] = {
     { "sum of a block", sum }, { "lanes", lanes }, { "poison", poison }, { "product", product },
     { "transposed", transposed }, { "int8 product", product_s8 }, { "copies", copies },
-    { "all blocks at once", all_blocks }, { "conversions", conversions }, { "mistakes", mistakes },
+    { "all blocks at once", all_blocks }, { "dependent launches", dependent },
+    { "conversions", conversions }, { "mistakes", mistakes },
 };
 UNIT_MAIN("emulate", tests)
