@@ -92,7 +92,8 @@ static void on_bad_access(int signal_number, siginfo_t *info, void *context)
         const ptrdiff_t at = (char *)info->si_addr - block->stacks;
         if (at >= 0 && at / STACK_LEN < EMULATE_MAX_THREADS)
             emulate_fail("the stack of %d bytes overflows", STACK_LEN);
-        emulate_fail("no memory at %p%s", info->si_addr, block->is_early ? ", or not before dependency_wait (check_early)" : "");
+        emulate_fail("no memory at %p%s", info->si_addr,
+                     block->is_early ? ", or not before dependency_wait (check_early)" : "");
     }
     signal(signal_number, SIG_DFL);
     raise(signal_number);

@@ -50,10 +50,11 @@ size_t fake_memory_free(void);
 /* ---- fake_cuda_stream.c: with the lock held ---- */
 
 typedef struct {
-    const char *name;           /* of the kernel */
-    EmulateFunction *emulate;
-    KernelCall *call;
+    EmulateEarlyFunction *run_early;
+    EmulateRestFunction *run_rest;
     EmulateLaunch launch;
+    EmulateEarly *early;        /* it has begun, before the launch before it */
+    bool is_dependent;          /* may begin before that ends */
     int n_args;
     size_t arg_lens[FAKE_MAX_ARGS];
     void *args[FAKE_MAX_ARGS];  /* copies of their values */

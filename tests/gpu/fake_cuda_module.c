@@ -29,7 +29,8 @@ enum {
 };
 
 static void *kernels;                                 /* the library */
-static EmulateFunction *emulate;
+static EmulateEarlyFunction *run_early;
+static EmulateRestFunction *run_rest;
 
 /* ---- modules ---- */
 
@@ -42,8 +43,9 @@ static const char *open_kernels(void)
         return "MOSS_FAKE_CUDA_KERNELS names no library of host renderings";
     if (!(kernels = dlopen(path, RTLD_NOW | RTLD_LOCAL)))
         return dlerror();
-    emulate = (EmulateFunction *)dlsym(kernels, "emulate_launch");
-    return emulate ? NULL : dlerror();
+    run_early = (EmulateEarlyFunction *)dlsym(kernels, "emulate_early");
+    run_rest = (EmulateRestFunction *)dlsym(kernels, "emulate_rest");
+    return run_early && run_rest ? NULL : dlerror();
 }
 
 /* Parameters of the entry whose list starts at p, to `end`. */
@@ -215,10 +217,12 @@ static int check_config(const FakeConfig *config, const FakeFunction *function, 
     return FAKE_OK;
 }
 
-static int queue_launch(const FakeConfig *config, FakeFunction *function, void **args, bool cooperative)
+static int queue_launch(const FakeConfig *config, FakeFunction *function, void **args, bool cooperative, bool dependent)
 {
     FakeLaunch *launch = calloc(1, sizeof *launch);
-    launch->emulate = emulate;
+    launch->run_early = run_early;
+    launch->run_rest = run_rest;
+    launch->is_dependent = dependent;
     launch->launch = (EmulateLaunch){ function->name, function->call, (int)config->grid[0], (int)config->grid[1],
                                       (int)config->block[0], (int)config->shared_len, cooperative };
     for (; function->arg_lens[launch->n_args]; launch->n_args++) {
@@ -231,30 +235,33 @@ static int queue_launch(const FakeConfig *config, FakeFunction *function, void *
     return fake_queue_launch(config->stream, launch);
 }
 
-static int launch_kernel(const FakeConfig *config, FakeFunction *function, void **args, bool cooperative)
+static int launch_kernel(const FakeConfig *config, FakeFunction *function, void **args, bool cooperative,
+                         bool dependent)
 {
     int result = fake_enter();
     if (!result)
         result = check_config(config, function, cooperative);
     if (!result)
-        result = queue_launch(config, function, args, cooperative);
+        result = queue_launch(config, function, args, cooperative, dependent);
     fake_leave();
     return result;
 }
 
 CUDA_API cuLaunchKernelEx(const FakeConfig *config, FakeFunction *function, void **args, void **extra)
 {
-    bool cooperative = false;
+    bool cooperative = false, dependent = false;
     for (uint32_t i = 0; i < config->n_attributes; i++) {
         const FakeAttribute *attribute = &config->attributes[i];
         if (attribute->id == COOPERATIVE)
             cooperative = attribute->value.on;
-        else if (attribute->id != PROGRAMMATIC)
+        else if (attribute->id == PROGRAMMATIC)
+            dependent = attribute->value.on;
+        else
             return fake_misuse(FAKE_INVALID_VALUE, "%s: launch attribute %d", function->name, attribute->id);
     }
     if (extra)
         return fake_misuse(FAKE_INVALID_VALUE, "%s: extra arguments", function->name);
-    return launch_kernel(config, function, args, cooperative);
+    return launch_kernel(config, function, args, cooperative, dependent);
 }
 
 CUDA_API cuLaunchKernel(FakeFunction *function, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned n_x,
@@ -269,5 +276,5 @@ CUDA_API cuLaunchCooperativeKernel(FakeFunction *function, unsigned grid_x, unsi
                                    void **args)
 {
     const FakeConfig config = { { grid_x, grid_y, grid_z }, { n_x, n_y, n_z }, shared_len, stream, NULL, 0 };
-    return launch_kernel(&config, function, args, true);
+    return launch_kernel(&config, function, args, true, false);
 }

@@ -128,14 +128,31 @@ static void reach_event(FakeEvent *event)
         free(event);
 }
 
-static void run(const Work *work)
+static void begin_launch(FakeLaunch *launch)
+{
+    if (!launch->early && !fake_is_lost())
+        launch->early = launch->run_early(&launch->launch, launch->args);
+}
+
+/* A launch that may begin before this one ends does so: what it reads too early, it reads as it was. */
+static void run_launch(const Work *work, bool may_begin_next)
+{
+    const Work *next = work->next;
+    if (++n_launches == fake_fault("lost"))
+        fake_lose_device();
+    begin_launch(work->launch);
+    if (may_begin_next && next && next->kind == WORK_LAUNCH && next->launch->is_dependent)
+        begin_launch(next->launch);
+    if (work->launch->early)
+        work->launch->run_rest(work->launch->early);
+    work->launch->early = NULL;
+}
+
+static void run(const Work *work, bool may_begin_next)
 {
     switch (work->kind) {
     case WORK_LAUNCH:
-        if (++n_launches == fake_fault("lost"))
-            fake_lose_device();
-        if (!fake_is_lost())
-            work->launch->emulate(&work->launch->launch, work->launch->args);
+        run_launch(work, may_begin_next);
         return;
     case WORK_COPY:
         if (!fake_is_lost())
@@ -151,7 +168,7 @@ static void run(const Work *work)
     }
 }
 
-/* Runs work until there is none, or `until` is done. */
+/* Runs work until there is none, or `until` is done. A launch that has begun must end in this OS thread. */
 static int run_until(FakeStream *stream, const FakeEvent *until)
 {
     if (stream->capture)
@@ -159,7 +176,7 @@ static int run_until(FakeStream *stream, const FakeEvent *until)
     while (stream->work.first && (!until || until->n_pending)) {
         Work *work = stream->work.first;
         stream->work.first = work->next;
-        run(work);
+        run(work, !until);
         free_work(work);
     }
     return fake_is_lost() ? FAKE_LAUNCH_FAILED : FAKE_OK;

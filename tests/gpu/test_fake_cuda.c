@@ -28,7 +28,7 @@
     F(cuModuleLoadDataEx, (void **, const void *, unsigned, int *, void **)) F(cuModuleUnload, (void *))               \
     F(cuModuleGetFunction, (void **, void *, const char *)) F(cuFuncSetAttribute, (void *, int, int))                  \
     F(cuLaunchKernel, (void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *, void **,  \
-                       void **))                                                                                      \
+                       void **)) F(cuLaunchKernelEx, (const void *, void *, void **, void **))                       \
     F(cuStreamBeginCapture_v2, (void *, int)) F(cuStreamEndCapture, (void *, void **))                                 \
     F(cuGraphInstantiateWithFlags, (void **, void *, unsigned long long)) F(cuGraphLaunch, (void *, void *))           \
     F(cuGraphDestroy, (void *)) F(cuGraphExecDestroy, (void *)) F(cuGetErrorName, (int, const char **))
@@ -36,9 +36,9 @@
 #define DECLARE(name, args) static int (*name) args;
 FUNCTIONS(DECLARE)
 
-enum { D_MODEL = 40, N_TOKENS = 3, ROW_LEN = 64 };
-static const char ptx[] = ".version 8.0\n.target sm_90a\n.visible .entry embed_n40_w1_a1(\n"
-    ".param .u64 a, .param .u64 b, .param .u64 c, .param .u64 d, .param .u32 e\n)\n.maxntid 128, 1, 1\n{\nret;\n}\n";
+enum { N_BLOCKS = 3, N = 32 * N_BLOCKS };
+static const char ptx[] = ".version 8.0\n.target sm_90a\n.visible .entry add(\n.param .u64 x\n)\n.maxntid 128, 1, 1\n"
+    "{\nret;\n}\n.visible .entry peek(\n.param .u64 seen,\n.param .u64 x\n)\n{\nret;\n}\n";
 
 static void load(void)
 {
@@ -47,7 +47,7 @@ static void load(void)
         _exit(99);
 #define FIND(name, args) *(void **)&name = dlsym(driver, #name);
     FUNCTIONS(FIND)
-    setenv("MOSS_FAKE_CUDA_KERNELS", GPU_KERNELS "/embed.so", 1);
+    setenv("MOSS_FAKE_CUDA_KERNELS", FAKE_KERNELS, 1);
 }
 
 static void start(void)
@@ -81,45 +81,35 @@ static int child_status(void (*run)(void), const char *fault)
 
 /* ---- what works ---- */
 
-static void *module, *function, *stream;
-static uint64_t x, tokens, weights;
+static void *module, *add, *peek, *stream;
+static uint64_t x, seen;
 
-/* The kernel, its memory; weights are 1.0 in bf16. */
 static void prepare(void)
 {
-    static const int32_t some[N_TOKENS] = { 1, 0, 1 };
-    uint16_t rows[2 * ROW_LEN];
-    for (int i = 0; i < 2 * ROW_LEN; i++)
-        rows[i] = i < ROW_LEN ? 0x3F80 : 0x4000;
     start();
     EXPECT(!cuModuleLoadDataEx(&module, ptx, 0, NULL, NULL));
-    EXPECT(!cuModuleGetFunction(&function, module, "embed_n40_w1_a1"));
-    EXPECT(!cuStreamCreate(&stream, 1));
-    EXPECT(!cuMemAlloc_v2(&x, 4 * N_TOKENS * D_MODEL) && !cuMemAlloc_v2(&tokens, sizeof some));
-    EXPECT(!cuMemAlloc_v2(&weights, sizeof rows) && weights % 256 == 0);
-    EXPECT(!cuMemcpyHtoDAsync_v2(tokens, some, sizeof some, stream));
-    EXPECT(!cuMemcpyHtoDAsync_v2(weights, rows, sizeof rows, stream));
+    EXPECT(!cuModuleGetFunction(&add, module, "add") && !cuModuleGetFunction(&peek, module, "peek"));
+    EXPECT(!cuStreamCreate(&stream, 1) && !cuMemAlloc_v2(&x, 4 * N) && !cuMemAlloc_v2(&seen, 8) && x % 256 == 0);
+    EXPECT(!cuMemsetD8Async(x, 0, 4 * N, stream));
 }
 
 static int launch(void)
 {
-    const uint64_t none = 0;
-    const int32_t n_tokens = N_TOKENS;
-    const void *args[] = { &x, &tokens, &weights, &none, &n_tokens };
-    return cuLaunchKernel(function, N_TOKENS, 1, 1, 128, 1, 1, 0, stream, (void **)args, NULL);
+    void *args[] = { &x };
+    return cuLaunchKernel(add, N_BLOCKS, 1, 1, 32, 1, 1, 0, stream, args, NULL);
 }
 
-static void expect_x(void)
+static void expect_x(float want)
 {
-    float got[N_TOKENS * D_MODEL];
+    float got[N];
     EXPECT(!cuMemcpyDtoH_v2(got, x, sizeof got));
-    for (int i = 0; i < N_TOKENS * D_MODEL; i++)
-        EXPECT(got[i] == (i / D_MODEL == 1 ? 1.0f : 2.0f));
+    for (int i = 0; i < N; i++)
+        EXPECT(got[i] == want);
 }
 
 static void release_all(void)
 {
-    EXPECT(!cuMemFree_v2(x) && !cuMemFree_v2(tokens) && !cuMemFree_v2(weights));
+    EXPECT(!cuMemFree_v2(x) && !cuMemFree_v2(seen));
     EXPECT(!cuStreamDestroy_v2(stream) && !cuModuleUnload(module));
     setenv("MOSS_FAKE_CUDA_LEAKS", "1", 1);
     EXPECT(!cuDevicePrimaryCtxRelease_v2(0));
@@ -128,8 +118,26 @@ static void release_all(void)
 static void launches(void)
 {
     prepare();
-    EXPECT(!launch() && !cuStreamSynchronize(stream));
-    expect_x();
+    EXPECT(!launch() && !launch() && !cuStreamSynchronize(stream));
+    expect_x(2);
+    release_all();
+}
+
+/* A dependent launch begins before the one before it, and ends after it. */
+static void dependent_launches(void)
+{
+    struct { int32_t id, pad; int32_t on, unused[15]; } attribute = { 6, 0, 1, { 0 } };
+    struct { uint32_t grid[3], block[3], shared_len; void *stream, *attributes; uint32_t n_attributes; } config
+        = { { 1, 1, 1 }, { 32, 1, 1 }, 0, NULL, &attribute, 1 };
+    void *args[] = { &seen, &x };
+    float got[2];
+    prepare();
+    config.stream = stream;
+    EXPECT(!launch() && !cuLaunchKernelEx(&config, peek, args, NULL) && !cuStreamSynchronize(stream));
+    EXPECT(!cuMemcpyDtoH_v2(got, seen, sizeof got) && got[0] == 0 && got[1] == 1);
+    config.n_attributes = 0;
+    EXPECT(!launch() && !cuLaunchKernelEx(&config, peek, args, NULL) && !cuStreamSynchronize(stream));
+    EXPECT(!cuMemcpyDtoH_v2(got, seen, sizeof got) && got[0] == 2 && got[1] == 2);
     release_all();
 }
 
@@ -141,10 +149,10 @@ static void graphs(void)
     EXPECT(cuStreamSynchronize(stream) == 900);
     EXPECT(!cuStreamEndCapture(stream, &graph) && !cuGraphInstantiateWithFlags(&exec, graph, 0));
     EXPECT(!cuGraphDestroy(graph) && !cuStreamSynchronize(stream));
-    for (int i = 0; i < 2; i++) {
-        EXPECT(!cuMemsetD8Async(x, 0, 4 * N_TOKENS * D_MODEL, stream));
+    expect_x(0);
+    for (int i = 1; i < 3; i++) {
         EXPECT(!cuGraphLaunch(exec, stream) && !cuStreamSynchronize(stream));
-        expect_x();
+        expect_x((float)i);
     }
     EXPECT(!cuGraphExecDestroy(exec));
     release_all();
@@ -193,14 +201,14 @@ static void refusals(void)
     pthread_create(&thread, NULL, without_context, &result);
     pthread_join(thread, NULL);
     EXPECT(result == 201);
-    EXPECT(cuMemcpyDtoHAsync_v2(bytes, tokens, sizeof bytes, stream) == 1);
-    EXPECT(cuMemFree_v2(tokens + 1) == 1);
+    EXPECT(cuMemcpyDtoHAsync_v2(bytes, seen, sizeof bytes, stream) == 1);
+    EXPECT(cuMemFree_v2(seen + 1) == 1);
     EXPECT(cuModuleGetFunction(&other, module, "gemm") == 500);
-    EXPECT(cuFuncSetAttribute(function, 8, 228 << 10) == 1);
-    EXPECT(cuLaunchKernel(function, 1, 1, 1, 256, 1, 1, 0, stream, NULL, NULL) == 1);        /* .maxntid 128 */
-    EXPECT(cuLaunchKernel(function, 0, 1, 1, 128, 1, 1, 0, stream, NULL, NULL) == 1);
-    EXPECT(cuLaunchKernel(function, 1, 1, 1, 128, 1, 1, 64 << 10, stream, NULL, NULL) == 1);
-    EXPECT(!cuFuncSetAttribute(function, 8, 64 << 10));
+    EXPECT(cuFuncSetAttribute(add, 8, 228 << 10) == 1);
+    EXPECT(cuLaunchKernel(add, 1, 1, 1, 256, 1, 1, 0, stream, NULL, NULL) == 1);        /* .maxntid 128 */
+    EXPECT(cuLaunchKernel(add, 0, 1, 1, 128, 1, 1, 0, stream, NULL, NULL) == 1);
+    EXPECT(cuLaunchKernel(add, 1, 1, 1, 128, 1, 1, 64 << 10, stream, NULL, NULL) == 1);
+    EXPECT(!cuFuncSetAttribute(add, 8, 64 << 10));
     EXPECT(cuModuleLoadDataEx(&other, "nonsense", 0, NULL, NULL) == 218);
 }
 
@@ -223,6 +231,7 @@ static void written_behind(void)
 static void order(void)
 {
     CU_ASSERT_EQUAL(child_status(launches, NULL), 0);
+    CU_ASSERT_EQUAL(child_status(dependent_launches, NULL), 0);
     CU_ASSERT_EQUAL(child_status(graphs, NULL), 0);
     CU_ASSERT_EQUAL(child_status(late_copies, NULL), 0);
 }
