@@ -6,6 +6,7 @@
  */
 #include "c_writer.h"
 #include "codegen.h"
+#include "gpu_file.h"
 #include "template.h"
 
 #include <string.h>
@@ -267,8 +268,7 @@ static void write_main(Writer *w)
 
 /* ---- the program table ---- */
 
-/* A C string literal, a line of text a line. */
-static void write_literal(Text *out, const char *text)
+void c_write_literal(Text *out, const char *text)
 {
     text_printf(out, "    \"");
     for (const char *c = text; *c; c++) {
@@ -299,22 +299,22 @@ static double token_bytes(const Plan *plan, int m)
     return plan->decode_cost[m].weight_bytes + plan->decode_cost[m].state_bytes;
 }
 
-static void write_program(const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+void c_write_program(const Plan *plan, uint64_t checksum, bool embedded, bool gpu, Text *out)
 {
     Text manifest = { 0 };
     const Target *target = target_info(plan->target);
     codegen_write_manifest(plan, "moss", &manifest);
     text_printf(out, "static const char manifest[] =\n");
-    write_literal(out, MANIFEST_MARK);
+    c_write_literal(out, MANIFEST_MARK);
     text_printf(out, "\n");
-    write_literal(out, manifest.data);
+    c_write_literal(out, manifest.data);
     text_printf(out, ";\n\n");
     if (embedded)
         text_printf(out, "extern const uint8_t moss_embedded_weights[];\n\n");
     text_printf(out, "const moss_program moss_program_data = {\n    .abi = MOSS_ABI,\n    .name =\n");
-    write_literal(out, plan->graph->name);
+    c_write_literal(out, plan->graph->name);
     text_printf(out, ",\n    .target = \"%s\",\n    .features = \"%s\",\n    .quant = \"%s\",\n", target->name,
-                target->features, plan->quant);
+                gpu ? "" : target->features, plan->quant);
     text_printf(out, "    .manifest = manifest + %d,\n", (int)strlen(MANIFEST_MARK));
     text_printf(out, "    .vocab_size = %lld,\n    .n_modes = %d,\n", (long long)plan->graph->vocab_size,
                 plan->graph->n_modes);
@@ -325,11 +325,13 @@ static void write_program(const Plan *plan, uint64_t checksum, bool embedded, Te
     text_printf(out, "    .embedded_weights = %s,\n", embedded ? "moss_embedded_weights" : "NULL");
     text_printf(out, "    .state_fixed_len = %lld,\n    .state_token_len = %lld,\n", (long long)plan->state_len,
                 (long long)plan->state_token_len);
-    text_printf(out, "    .shared_len = %lld,\n    .private_len = %lld,\n", (long long)plan->shared_len,
+    /* A GPU's scratch is not the host's. */
+    text_printf(out, "    .shared_len = %lld,\n    .private_len = %lld,\n", gpu ? 0 : (long long)plan->shared_len,
                 (long long)plan->private_len);
     write_modes(out, "token_flops", plan, token_flops);
     write_modes(out, "token_bytes", plan, token_bytes);
-    text_printf(out, "    .prefill = model_prefill,\n    .decode = model_decode,\n};\n");
+    text_printf(out, "%s};\n", gpu ? "    .gpu = &gpu_program,\n"
+                                : "    .prefill = model_prefill,\n    .decode = model_decode,\n");
     text_free(&manifest);
 }
 
@@ -358,7 +360,7 @@ void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool
     write_opening(plan, out);
     text_append(out, w.kernels.data, w.kernels.len);
     text_append(out, w.functions.data, w.functions.len);
-    write_program(plan, checksum, embedded, out);
+    c_write_program(plan, checksum, embedded, false, out);
     text_free(&w.kernels);
     text_free(&w.functions);
 }

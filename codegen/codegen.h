@@ -11,6 +11,12 @@
 /* The model's own source: kernels, layers, forward functions, the program table. Needs the kernel
  * headers of bundle.h before it. `embedded`: the weights are linked in. */
 void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+/* The same for a plan with launches: PTX, its tables, the program table. */
+void codegen_write_gpu_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+/* Only the PTX. */
+void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out);
+/* False: mossc was built without LLVM, and neither may be called. */
+bool codegen_gpu_available(void);
 /* manifest.json: what is exported, with argument types and shapes, memory and costs. */
 void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out);
 /* Bytes that stand before the manifest inside every artifact. */

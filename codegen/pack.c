@@ -19,7 +19,7 @@
 typedef struct {
     const WeightSlot *slot;
     int64_t offset;          /* in the data */
-    int tensor;
+    int tensor, pair;        /* pair: the tensor of odd rows, or -1 */
     int64_t out_rows;        /* of the whole tensor */
     int64_t expert;
 } Task;
@@ -40,18 +40,23 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 
 int64_t pack_len(const Plan *plan) { return MOSS_WEIGHTS_HEADER_LEN + plan->weights_len; }
 
-static void read_checked(Packer *p, const Task *t, int64_t begin, int64_t count, float *out)
+static void read_tensor(Packer *p, int tensor, int64_t begin, int64_t count, float *out)
 {
-    p->source->read(p->source->context, t->tensor, begin, count, out);
+    p->source->read(p->source->context, tensor, begin, count, out);
     for (int64_t i = 0; i < count; i++) {
         if (isfinite(out[i]))
             continue;
         pthread_mutex_lock(&p->lock);
-        if (!p->bad->found || t->tensor < p->bad->tensor)
-            *p->bad = (BadValue){ true, t->tensor, begin + i, out[i] };
+        if (!p->bad->found || tensor < p->bad->tensor)
+            *p->bad = (BadValue){ true, tensor, begin + i, out[i] };
         pthread_mutex_unlock(&p->lock);
         return;
     }
+}
+
+static void read_checked(Packer *p, const Task *t, int64_t begin, int64_t count, float *out)
+{
+    read_tensor(p, t->tensor, begin, count, out);
 }
 
 static void store(uint8_t *to, DType dtype, int64_t index, float value)
@@ -117,6 +122,54 @@ static void pack_quantised(Packer *p, const Task *t)
     free(rows);
 }
 
+/* One row for a GPU: [row_stride], and its scale. `row` counts stored rows, of all experts. */
+static void store_device_row(const Packer *p, const Task *t, int64_t row, const float *from, int8_t *q)
+{
+    const WeightSlot *s = t->slot;
+    uint8_t *data = p->data + t->offset;
+    if (!s->scales) {
+        for (int64_t k = 0; k < s->n_in; k++)
+            store(data, s->dtype, row * s->row_stride + k, from[k]);
+        return;
+    }
+    ((float *)(void *)(data + s->scales))[row] = quant_row(s->dtype, from, s->n_in, q);
+    memcpy(data + row * s->row_stride, q, (size_t)s->n_in);
+}
+
+/* [out, in] of one expert -> [stored rows][in padded]; with a pair, rows of both in turn. */
+static void pack_device(Packer *p, const Task *t)
+{
+    const WeightSlot *s = t->slot;
+    int64_t part = s->n_out / s->n_parts, padded = s->stored_rows / s->n_parts;
+    float *row = malloc((size_t)s->n_in * sizeof *row);
+    int8_t *q = malloc((size_t)s->n_in);
+    if (!row || !q)
+        BUG("no memory to pack %s", s->tensor);
+    for (int64_t r = 0; r < s->n_out; r++) {
+        int64_t from = t->pair < 0 ? t->expert * t->out_rows + s->row_begin + r : t->expert * t->out_rows + r / 2;
+        read_tensor(p, t->pair >= 0 && r % 2 ? t->pair : t->tensor, from * s->n_in, s->n_in, row);
+        store_device_row(p, t, t->expert * s->stored_rows + r / part * padded + r % part, row, q);
+    }
+    free(q);
+    free(row);
+}
+
+/* [out, in] of one expert -> its columns of [out][E in padded] */
+static void pack_device_joined(Packer *p, const Task *t)
+{
+    const WeightSlot *s = t->slot;
+    float *rows = malloc((size_t)(s->n_out * s->n_in) * sizeof *rows);
+    if (!rows)
+        BUG("no memory to pack %s", s->tensor);
+    read_checked(p, t, t->expert * s->n_out * s->n_in, s->n_out * s->n_in, rows);
+    for (int64_t r = 0; r < s->n_out; r++)
+        for (int64_t k = 0; k < s->n_in; k++)
+            store(p->data + t->offset, s->dtype, r * s->row_stride + t->expert * s->n_in + k, rows[r * s->n_in + k]);
+    free(rows);
+}
+
+static float decay(float a_log) { return (float)(-exp((double)a_log) * 1.4426950408889634); }
+
 /* Everything else is small: whole, and float32. */
 static void pack_small(Packer *p, const Task *t)
 {
@@ -126,16 +179,18 @@ static void pack_small(Packer *p, const Task *t)
     if (!from)
         BUG("no memory to pack %s", s->tensor);
     read_checked(p, t, t->expert * count, count, from);      /* whole: never a part of the rows */
-    bool decay = strcmp(s->layout, "decay") == 0;
-    if (strcmp(s->layout, "rows") == 0) {
+    bool decays = strcmp(s->layout, "decay") == 0;
+    if (strcmp(s->layout, "device_decay") == 0) {
+        for (int64_t i = 0; i < count; i++)
+            to[i] = decay(from[i]);
+    } else if (strcmp(s->layout, "rows") == 0) {
         memcpy(to, from, (size_t)count * sizeof *to);
     } else if (strcmp(s->layout, "vector") == 0) {
         memcpy(to + t->expert * padded, from, (size_t)count * sizeof *to);
     } else {                                           /* taps, decay: [out, in] -> [in][padded] */
         for (int64_t i = 0; i < s->n_out; i++)
             for (int64_t k = 0; k < s->n_in; k++)
-                to[k * padded + i] = decay ? (float)(-exp((double)from[i * s->n_in + k]) * 1.4426950408889634)
-                                           : from[i * s->n_in + k];
+                to[k * padded + i] = decays ? decay(from[i * s->n_in + k]) : from[i * s->n_in + k];
     }
     free(from);
 }
@@ -151,6 +206,10 @@ static void *work(void *argument)
             pack_quantised(p, t);
         else if (strcmp(t->slot->layout, "panel") == 0)
             pack_panels(p, t);
+        else if (strcmp(t->slot->layout, "device") == 0 || strcmp(t->slot->layout, "device_pairs") == 0)
+            pack_device(p, t);
+        else if (strcmp(t->slot->layout, "device_joined") == 0)
+            pack_device_joined(p, t);
         else
             pack_small(p, t);
         int64_t done = atomic_fetch_add(&p->done, task_len(t)) + task_len(t);
@@ -163,21 +222,28 @@ static void *work(void *argument)
     return NULL;
 }
 
+/* The tensor of a block's slot; `layer` -1: main's. */
+static int find_tensor(const Packer *p, const char *tensor, int layer)
+{
+    Text name = { 0 };
+    if (layer >= 0)
+        text_printf(&name, "layers.%d.", layer);
+    text_printf(&name, "%s", tensor);
+    int found = p->source->find(p->source->context, name.data);
+    if (found < 0)
+        BUG("no tensor %s", name.data);
+    text_free(&name);
+    return found;
+}
+
 /* One task an expert of each slot of a block at `offset`; tensors are those of `layer` (-1: main). */
 static void add_tasks(Packer *p, const BlockPlan *block, int64_t offset, int layer)
 {
     for (int i = 0; i < block->n_weights; i++) {
         const WeightSlot *slot = &block->weights[i];
-        Text name = { 0 };
-        if (layer >= 0)
-            text_printf(&name, "layers.%d.", layer);
-        text_printf(&name, "%s", slot->tensor);
-        int tensor = p->source->find(p->source->context, name.data);
-        if (tensor < 0)
-            BUG("no tensor %s", name.data);
-        text_free(&name);
+        int tensor = find_tensor(p, slot->tensor, layer), pair = slot->pair ? find_tensor(p, slot->pair, layer) : -1;
         for (int64_t e = 0; e < slot->n_experts; e++)
-            p->tasks[p->n_tasks++] = (Task){ slot, offset + slot->offset, tensor,
+            p->tasks[p->n_tasks++] = (Task){ slot, offset + slot->offset, tensor, pair,
                                              p->source->out_rows(p->source->context, tensor), e };
     }
 }

@@ -105,8 +105,11 @@ static bool write_model(Build *b)
                            " */\n#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n", flags);
         bundle_library(&bundle, is_gpu(b), &text);
     }
-    bundle_kernel_headers(&bundle, &text);
-    codegen_write_model(b->c->arena, b->c->plan, b->checksum, b->embed, &text);
+    if (is_gpu(b))
+        bundle_file(&bundle, "program.h", &text);
+    else
+        bundle_kernel_headers(&bundle, &text);
+    (is_gpu(b) ? codegen_write_gpu_model : codegen_write_model)(b->c->arena, b->c->plan, b->checksum, b->embed, &text);
     return write_source(b, "model.c", &text);
 }
 
@@ -284,7 +287,7 @@ static bool check_places(const Build *b)
 {
     const Compilation *c = b->c;
     if (strcmp(c->out, "-") == 0 || !*c->out) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`-o %s`: --emit %s needs a file; only ir, plan and dot go to standard output",
+        diag_report(c->diags, DIAG_USAGE, NULL, "`-o %s`: --emit %s needs a file; only ptx, ir, plan and dot go to standard output",
                     c->out, b->kind);
         return false;
     }

@@ -22,6 +22,7 @@ static double count(const Value *value)
     return n;
 }
 
+static double row_bytes(const Value *value) { return columns(value) * dtype_len(value->type.dtype); }
 static double bytes(const Value *value) { return count(value) * dtype_info(value->type.dtype)->bits / 8; }
 
 /* flops a token and the bytes of the weight operand, read once for all tokens of the call. */
@@ -82,7 +83,7 @@ RULE(EXPERT_LINEAR)
     return cost;
 }
 RULE(EXPERT_LINEAR_COMBINE) { return expert_product(c, 4); }
-RULE(COMBINE) { return pointwise(c, 2 * top_k(c, c->op->operand[0]->def->operand[2])); }
+RULE(COMBINE) { return pointwise(c, 2 * top_k(c, c->op->operand[1])); }
 RULE(CONV1D)
 {
     Cost cost = per_call(c, 2 * count(c->op->operand[1]), bytes(c->op->operand[1]) + bytes(c->op->operand[2]));
@@ -102,6 +103,7 @@ RULE(MUL) { return pointwise(c, 1); }
 RULE(ADD) { return pointwise(c, 1); }
 RULE(QUANTIZE) { return pointwise(c, 3); }
 RULE(SWIGLU) { return pointwise(c, 5); }
+RULE(SWIGLU_PAIRS) { return pointwise(c, 5); }
 RULE(ROPE_TABLE) { return pointwise(c, 1); }
 RULE(ROPE) { return pointwise(c, 3); }
 RULE(ATTENTION)
@@ -109,10 +111,10 @@ RULE(ATTENTION)
     double window = (double)op_int(c->op, ATTR_WINDOW, 0);
     double n = window ? window : (double)c->n_context;
     Cost cost = { 4 * n * columns(c->op->operand[0]), 0, 0 };
-    cost.state_bytes = n * 2 * 4 * columns(c->op->operand[1]) / (double)c->n_tokens;
+    cost.state_bytes = n * 2 * row_bytes(c->op->operand[3]) / (double)c->n_tokens;
     return cost;
 }
-RULE(RING_WRITE) { return (Cost){ 0, 0, 2 * 4 * columns(c->op->operand[0]) }; }
+RULE(RING_WRITE) { return (Cost){ 0, 0, 2 * row_bytes(c->op->operand[2]) }; }
 
 Cost cost_of_block(const Block *block, int mode, int64_t n_tokens, int64_t n_context)
 {

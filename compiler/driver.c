@@ -3,11 +3,13 @@
 
 #include "build.h"
 #include "checks.h"
+#include "gpu_plan.h"
 #include "graph_read.h"
 #include "outfile.h"
 #include "passes/pass.h"
 #include "plan.h"
 #include "planned.h"
+#include "../codegen/codegen.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -67,18 +69,27 @@ static bool open_weights(Compilation *c)
     return c->weights != NULL;
 }
 
+static bool is_gpu(const Compilation *c) { return target_info(c->target)->family == FAMILY_GPU; }
+static PassFamilies pass_family(const Compilation *c) { return is_gpu(c) ? PASS_GPU : PASS_CPU; }
+
 static bool parse_quant(const Compilation *c, DType *quant)
 {
     const char *text = c->options->value[OPTION_QUANT];
-    if (dtype_from_text(text, quant) && *quant != DTYPE_I32)
+    bool known = dtype_from_text(text, quant) && *quant != DTYPE_I32;
+    if (known && !(is_gpu(c) && (*quant == DTYPE_F32 || *quant == DTYPE_Q4)))
         return true;
-    diag_report(c->diags, DIAG_TARGET_QUANT, NULL, "`--quant %s` for target %s: expected f32, bf16, f16, q8 or q4", text,
-                target_info(c->target)->name);
+    diag_report(c->diags, DIAG_TARGET_QUANT, NULL, "`--quant %s` for target %s: expected %s", text,
+                target_info(c->target)->name, is_gpu(c) ? "bf16, f16 or q8" : "f32, bf16, f16, q8 or q4");
     return false;
 }
 
-/* --quant for the matrices, else what the checkpoint says; the rest stays float32. The embedding and the
- * head stay q8 in q4: a few per cent of the bytes and most of the harm (bench/NOTES.md). */
+/* The embedding and the head stay q8 in q4: a few per cent of the bytes and most of the harm (bench/NOTES.md). */
+static DType stored_dtype(const Compilation *c, const TensorSpec *spec, DType quant)
+{
+    return is_gpu(c) ? gpu_dtype(spec, quant) : quant == DTYPE_Q4 && spec->layer < 0 ? DTYPE_Q8 : quant;
+}
+
+/* --quant for the matrices, else what the checkpoint says; the rest stays float32. */
 static bool choose_dtypes(Compilation *c)
 {
     int n;
@@ -90,9 +101,9 @@ static bool choose_dtypes(Compilation *c)
     c->dtypes = arena_array(c->arena, DType, (size_t)n);
     for (int i = 0; i < n; i++) {
         DType own = c->weights ? weights_dtype(c->weights, weights_find(c->weights, specs[i].name)) : quant;
-        c->dtypes[i] = !specs[i].matrix ? DTYPE_F32 : !given ? own : quant == DTYPE_Q4 && specs[i].layer < 0 ? DTYPE_Q8 : quant;
+        c->dtypes[i] = !specs[i].matrix ? DTYPE_F32 : !given ? own : stored_dtype(c, &specs[i], quant);
     }
-    return true;
+    return !is_gpu(c) || gpu_accepts(c->graph, c->dtypes, c->target, c->diags);
 }
 
 static bool lower(Compilation *c)
@@ -100,7 +111,7 @@ static bool lower(Compilation *c)
     Text dump = { 0 };
     const char *after = c->options->value[OPTION_DUMP];
     c->module = build_module(c->arena, c->graph, c->dtypes);
-    bool ok = passes_run(c->module, c->diags, after, &dump);
+    bool ok = passes_run(c->module, pass_family(c), c->diags, after, &dump);
     if (dump.len)
         fputs(dump.data, stdout);
     text_free(&dump);
@@ -109,7 +120,7 @@ static bool lower(Compilation *c)
 
 static bool make_plan(Compilation *c)
 {
-    c->plan = plan_module(c->arena, c->graph, c->module, c->target);
+    c->plan = (is_gpu(c) ? gpu_plan_module : plan_module)(c->arena, c->graph, c->module, c->target);
     return !c->max_rss || plan_fits(c->plan, c->diags, c->max_rss, c->n_context, c->n_threads);
 }
 
@@ -128,13 +139,14 @@ static bool check_dump(const Compilation *c)
     const char *after = c->options->value[OPTION_DUMP];
     bool found = !after || strcmp(after, "build") == 0;
     for (int i = 0; i < n_passes && !found; i++)
-        found = strcmp(after, passes[i].name) == 0;
+        found = (passes[i].families & pass_family(c)) && strcmp(after, passes[i].name) == 0;
     if (found)
         return true;
-    diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass", after);
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass for target %s", after, target_info(c->target)->name);
     diag_note(c->diags, NULL, "build: as built, before the first pass%s", "");
     for (int i = 0; i < n_passes; i++)
-        diag_note(c->diags, NULL, "%s: %s", passes[i].name, passes[i].summary);
+        if (passes[i].families & pass_family(c))
+            diag_note(c->diags, NULL, "%s: %s", passes[i].name, passes[i].summary);
     return false;
 }
 
@@ -198,25 +210,42 @@ static bool write_text(Compilation *c, void (*print)(const Compilation *, Text *
 
 static void print_ir(const Compilation *c, Text *out) { module_print(c->module, out); }
 static void print_plan(const Compilation *c, Text *out) { plan_print(c->plan, out); }
+static void print_ptx(const Compilation *c, Text *out) { codegen_write_ptx(c->arena, c->plan, out); }
 static void print_dot(const Compilation *c, Text *out) { module_print_dot(c->module, out); }
+
+/* PTX is for GPUs, and is there when mossc was built with LLVM. */
+static bool check_ptx(const Compilation *c, const char *emit)
+{
+    bool ptx = strcmp(emit, "ptx") == 0, artifact = artifact_is_kind(emit);
+    if (ptx && !is_gpu(c)) {
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--emit ptx` for target %s: PTX is for a100 and h100", target_info(c->target)->name);
+        return false;
+    }
+    if ((ptx || (artifact && is_gpu(c))) && !codegen_gpu_available()) {
+        diag_report(c->diags, DIAG_TOOLCHAIN, NULL, "target %s needs LLVM 19, and this mossc was built without it: build it "
+                    "again with clang-19, opt-19 and llvm-19-dev there", target_info(c->target)->name);
+        return false;
+    }
+    return true;
+}
 
 bool driver_compile(Compilation *c, const char *emit)
 {
     static const struct { const char *name; void (*print)(const Compilation *, Text *); } texts[] = {
-        { "ir", print_ir }, { "plan", print_plan }, { "dot", print_dot },
+        { "ir", print_ir }, { "plan", print_plan }, { "dot", print_dot }, { "ptx", print_ptx },
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(emit, texts[i].name) == 0)
-            return check_options(c) && (!c->out || driver_check_output(c, c->out)) && plan_model(c, false)
+            return check_options(c) && check_ptx(c, emit) && (!c->out || driver_check_output(c, c->out)) && plan_model(c, false)
                 && write_text(c, texts[i].print);
     if (!artifact_is_kind(emit)) {
         if (!planned_report(c->diags, PLANNED_EMIT, emit))
-            diag_report(c->diags, DIAG_USAGE, NULL, "`--emit %s`: expected exe, lib, obj, static, c, ir, plan or dot", emit);
+            diag_report(c->diags, DIAG_USAGE, NULL, "`--emit %s`: expected exe, lib, obj, static, c, ptx, ir, plan or dot", emit);
         return false;
     }
     if (!c->out) {
         diag_report(c->diags, DIAG_USAGE, NULL, "`-o OUT` is missing: where the artifact goes");
         return false;
     }
-    return check_options(c) && artifact_check(c, emit) && plan_model(c, true) && artifact_write(c, emit);
+    return check_options(c) && check_ptx(c, emit) && artifact_check(c, emit) && plan_model(c, true) && artifact_write(c, emit);
 }

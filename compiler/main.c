@@ -143,7 +143,7 @@ static int help_command(int i)
     text_printf(&text, "usage: mossc %s %s\n%s\n\n", commands[i].name, commands[i].arguments, commands[i].summary);
     options_help(commands[i].command, &text);
     if (commands[i].command == COMMAND_COMPILE)
-        text_printf(&text, "\nWithout -o, --emit ir, plan and dot go to standard output.\n");
+        text_printf(&text, "\nWithout -o, --emit ptx, ir, plan and dot go to standard output.\n");
     if (commands[i].command == COMMAND_RUN)
         text_printf(&text, "\nEvery other option goes to the artifact; ARTIFACT %s --help lists them.\n", commands[i].name);
     return print_and_free(&text);

@@ -5,6 +5,7 @@
  * Invariant: sums saturate at INT64_MAX instead of wrapping, so that a huge context is still refused.
  */
 #include "plan.h"
+#include "slots.h"
 
 #include <string.h>
 
@@ -110,7 +111,7 @@ static int64_t change_of_quant(const Plan *plan, int bits)
         const BlockPlan *block = i < 0 ? plan->main : plan->layers[i].block;
         for (int w = 0; w < block->n_weights; w++) {
             const WeightSlot *slot = &block->weights[w];
-            if (strcmp(slot->layout, "panel") == 0)
+            if (slot_is_matrix(slot))
                 change += slot->len * bits / dtype_info(slot->dtype)->bits - slot->len;
         }
     }

@@ -4,6 +4,7 @@
  * step with the place of all it reads and writes), the layers' offsets, totals. Offsets and lengths are
  * bytes; those of a block's scratch count from where the blocks' part of the scratch begins.
  */
+#include "gpu_plan.h"
 #include "plan.h"
 
 static const char *const space_rows[] = {
@@ -18,8 +19,9 @@ static void print_header(const Plan *plan, Text *out)
     text_printf(out, "plan of %s\n", plan->graph->name);
     text_printf(out, "  target   %s\n  quant    %s\n", target_info(plan->target)->name, plan->quant);
     text_printf(out, "  chunk    %d tokens\n", plan->chunk);
-    text_printf(out, "  tiling   panel %d columns, tile %d rows, last tiles %d rows, attention %d keys by %d tokens\n",
-                t->panel, t->tile_rows, t->tail_rows, t->key_block, t->token_block);
+    if (!plan->launches)
+        text_printf(out, "  tiling   panel %d columns, tile %d rows, last tiles %d rows, attention %d keys by %d tokens\n",
+                    t->panel, t->tile_rows, t->tail_rows, t->key_block, t->token_block);
     text_printf(out, "  blocks   %d and main, for %d layers\n", plan->n_blocks - 1, plan->n_layers);
     text_printf(out, "  hash     %016llx\n", (unsigned long long)plan->hash);
 }
@@ -131,7 +133,7 @@ static void print_schedule(const BlockPlan *block, int phase, Text *out)
         print_step(&s->steps[i], out);
 }
 
-static void print_block(const BlockPlan *block, Text *out)
+static void print_block(const BlockPlan *block, bool scheduled, Text *out)
 {
     text_printf(out, "\nblock @%s: weights %lld, state %lld", block->name, (long long)block->weights_len,
                 (long long)block->state_len);
@@ -140,7 +142,7 @@ static void print_block(const BlockPlan *block, Text *out)
     text_printf(out, "\n");
     print_weights(block, out);
     print_states(block, out);
-    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
+    for (int phase = 0; phase < N_PLAN_PHASES && scheduled; phase++)
         print_schedule(block, phase, out);
 }
 
@@ -173,8 +175,9 @@ static void print_totals(const Plan *plan, Text *out)
     text_printf(out, "  state               %16lld\n", (long long)plan->state_len);
     text_printf(out, "  state a token       %16lld\n", (long long)plan->state_token_len);
     text_printf(out, "  scratch, shared     %16lld\n", (long long)plan->shared_len);
-    text_printf(out, "  scratch, a thread   %16lld\n", (long long)plan->private_len);
-    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
+    if (!plan->launches)
+        text_printf(out, "  scratch, a thread   %16lld\n", (long long)plan->private_len);
+    for (int phase = 0; phase < N_PLAN_PHASES && !plan->launches; phase++)
         text_printf(out, "  blocks' scratch, %-7s shared + %lld, private + %lld\n", phase_rows[phase],
                     (long long)plan->block_shared_offset[phase], (long long)plan->block_private_offset[phase]);
     text_printf(out, "\n  %-17s %18s %18s %18s\n", "a token", "FLOPs", "weight bytes", "state bytes");
@@ -188,7 +191,9 @@ void plan_print(const Plan *plan, Text *out)
 {
     print_header(plan, out);
     for (int i = 0; i < plan->n_blocks; i++)
-        print_block(&plan->blocks[i], out);
+        print_block(&plan->blocks[i], !plan->launches, out);
     print_layers(plan, out);
+    if (plan->launches)
+        gpu_print(plan, out);
     print_totals(plan, out);
 }

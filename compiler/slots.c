@@ -7,6 +7,33 @@
 
 #include <string.h>
 
+bool slot_is_matrix(const WeightSlot *slot)
+{
+    return strcmp(slot->layout, "panel") == 0
+        || (strncmp(slot->layout, "device", 6) == 0 && strcmp(slot->layout, "device_decay") != 0);
+}
+
+/* Rows as a GPU reads them: [E][stored_rows][k], then the scales of q8. See docs/gpu.md, section 2. */
+static void device_slot(WeightSlot *slot, const Op *op)
+{
+    Type t = op->result[0]->type;
+    const Attr *pair = op_attr(op, ATTR_PAIR);
+    bool joined = strcmp(slot->layout, "device_joined") == 0;
+    slot->n_experts = t.rank == 3 ? t.dim[0].n : 1;
+    slot->n_out = t.dim[t.rank - 2].n;
+    slot->n_in = t.dim[t.rank - 1].n;
+    slot->pair = pair ? pair->str : NULL;
+    slot->n_parts = op_int(op, ATTR_PARTS, 1);
+    slot->stored_rows = slot->n_parts == 1 ? slot->n_out : slot->n_parts * round_up(slot->n_out / slot->n_parts, 8);
+    slot->row_stride = round_up(joined ? slot->n_experts * slot->n_in : slot->n_in, 64);
+    int64_t n_rows = joined ? slot->n_out : slot->n_experts * slot->stored_rows;
+    slot->len = n_rows * slot->row_stride * dtype_len(slot->dtype);
+    if (dtype_is_quantised(slot->dtype)) {
+        slot->scales = round_up(slot->len, DEVICE_ALIGN);
+        slot->len = slot->scales + 4 * n_rows;
+    }
+}
+
 static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
 {
     Type t = op->result[0]->type;
@@ -15,7 +42,9 @@ static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
                         .dtype = t.dtype, .row_begin = rows ? rows->ints.at[0] : 0,
                         .n_experts = 1, .n_in = 1, .offset = offset };
     int64_t size = dtype_len(t.dtype);
-    if (strcmp(slot.layout, "vector") == 0) {          /* [n] or [E, n] */
+    if (strncmp(slot.layout, "device", 6) == 0 && slot_is_matrix(&slot)) {
+        device_slot(&slot, op);
+    } else if (strcmp(slot.layout, "vector") == 0) {          /* [n] or [E, n] */
         slot.n_experts = t.rank == 2 ? t.dim[0].n : 1;
         slot.n_out = t.dim[t.rank - 1].n;
         slot.len = slot.n_experts * round_up(slot.n_out, panel) * size;
@@ -27,7 +56,8 @@ static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
     } else {
         slot.n_out = t.dim[0].n;
         slot.n_in = t.rank == 2 ? t.dim[1].n : 1;
-        slot.len = strcmp(slot.layout, "rows") == 0 ? slot.n_out * slot.n_in * size
+        bool whole = strcmp(slot.layout, "rows") == 0 || strcmp(slot.layout, "device_decay") == 0;
+        slot.len = whole ? slot.n_out * slot.n_in * size
                  : round_up(slot.n_out, panel) * slot.n_in * size;      /* taps, decay: transposed */
     }
     return slot;
@@ -54,7 +84,7 @@ void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel)
         i++;
     if (i == plan->n_weights) {
         plan->weights[plan->n_weights++] = slot;
-        plan->weights_len = align_len(slot.offset + slot.len);
+        plan->weights_len = round_up(slot.offset + slot.len, panel ? PLAN_ALIGN : DEVICE_ALIGN);
     }
     op->result[0]->buffer = buffer_new(arena, (Buffer){ .space = SPACE_WEIGHTS, .offset = plan->weights[i].offset,
                                                         .len = plan->weights[i].len });
@@ -64,12 +94,13 @@ void bind_state(Arena *arena, BlockPlan *plan, const Op *op, int panel)
 {
     Type t = op->result[0]->type;
     StateSlot slot = { .name = op_attr(op, ATTR_NAME)->str, .n_rows = t.dim[0].n, .n_cols = t.dim[1].n,
-                       .stride = round_up(t.dim[1].n, panel), .offset = plan->state_len,
+                       .dtype = t.dtype,
+                       .stride = round_up(t.dim[1].n, panel ? panel : 1), .offset = plan->state_len,
                        .token_offset = plan->state_token_len };
     int64_t row_len = slot.stride * dtype_len(t.dtype);
     if (t.dim[0].sym == SYM_C) {
         slot.n_rows = 0;
-        slot.token_len = row_len;
+        slot.token_len = round_up(row_len, panel ? 4 : 16);      /* a GPU reads 16 bytes at once */
     } else {
         slot.len = slot.n_rows * row_len;
     }

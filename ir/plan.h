@@ -9,6 +9,7 @@
 #define MOSSC_IR_PLAN_H
 
 #include "graph.h"
+#include "launch.h"
 #include "module.h"
 #include "target.h"
 
@@ -56,10 +57,16 @@ typedef struct {
     DType dtype;
     int64_t n_experts, n_out, n_in;      /* n_experts 1 and n_in 1 where an axis is not there */
     int64_t offset, len;
+    /* Layouts device...: */
+    const char *pair;          /* device_pairs: the tensor with the odd rows; n_out counts both */
+    int64_t n_parts;           /* of the out rows, each padded to 8 */
+    int64_t stored_rows, row_stride;     /* of an expert; in elements */
+    int64_t scales;            /* q8: where they begin, from offset; else 0 */
 } WeightSlot;
 
 typedef struct {
     const char *name;
+    DType dtype;
     int64_t n_rows, n_cols, stride;      /* n_rows 0: n_context rows */
     int64_t offset, token_offset;
     int64_t len, token_len;
@@ -110,6 +117,7 @@ typedef struct {
     int64_t block_shared_offset[N_PLAN_PHASES], block_private_offset[N_PLAN_PHASES];   /* where blocks' own scratch begins */
     double context_flops;          /* of a decoded token, for each token of context without a window */
     Cost decode_cost[GRAPH_MAX_MODES], prefill_cost[GRAPH_MAX_MODES];
+    const Launches *launches;      /* for GPUs: instead of schedules; else NULL */
     uint64_t hash;                 /* of all that fixes the meaning of packed weights and states */
 } Plan;
 

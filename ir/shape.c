@@ -219,6 +219,17 @@ POINTWISE2(MUL)
 POINTWISE2(ADD)
 POINTWISE2(SWIGLU)
 
+RULE(SWIGLU_PAIRS)
+{
+    Type x = OPERAND(0);
+    if (!want_activation(x, why))
+        return false;
+    if (x.dim[1].n % 2)
+        return fail(why, "gate and up need an even number of columns", x);
+    out[0] = matrix(DTYPE_F32, x.dim[0], dim_of(x.dim[1].n / 2, SYM_ONE));
+    return true;
+}
+
 RULE(SCAN)
 {
     Type dt = OPERAND(0), bc = OPERAND(2), a_log = OPERAND(3), state = OPERAND(5);

@@ -7,6 +7,8 @@
 #include "target.h"
 #include "text.h"
 
+#include <dlfcn.h>
+#include <stdio.h>
 #include <string.h>
 #if defined __x86_64__
 #include <cpuid.h>
@@ -81,7 +83,13 @@ TargetId target_resolve(TargetId id)
     return best;
 }
 
+int target_sm(TargetId id)
+{
+    int sm = 0;
+    return target_info(id)->family == FAMILY_GPU && sscanf(target_info(id)->features, "sm_%d", &sm) == 1 ? sm : 0;
+}
+
 bool target_runs_here(TargetId id)
 {
-    return cpu_runs(target_resolve(id));
+    return target_sm(id) ? dlopen("libcuda.so.1", RTLD_LAZY) != NULL : cpu_runs(target_resolve(id));
 }

@@ -29,7 +29,9 @@ const Target *target_info(TargetId id);
 bool target_from_name(const char *name, TargetId *id);
 /* `host` becomes the best target this machine can run; others stay. */
 TargetId target_resolve(TargetId id);
-/* Can code for `id` run on this machine? */
+/* A GPU target's least compute capability, 80 or 90; 0 for a CPU. */
+int target_sm(TargetId id);
+/* Can code for `id` run on this machine? A GPU's: is its driver installed? */
 bool target_runs_here(TargetId id);
 
 #endif

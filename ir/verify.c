@@ -71,12 +71,14 @@ static bool verify_call(const Verifier *v, const Op *op)
 }
 
 /* Sizes small enough that shape rules cannot overflow; only a state may have no rows (one tap). */
+/* A state is float32, or 16 bits where keys and values are kept in them. */
 static bool type_legal(Type type, bool is_state)
 {
     for (int i = 0; i < type.rank; i++)
         if (type.dim[i].n > INT32_MAX || type.dim[i].n < (is_state && i == 0 ? 0 : 1))
             return false;
-    return is_state ? type.rank == 2 && type.dtype == DTYPE_F32 : type.rank > 0;
+    bool wide = type.dtype == DTYPE_F32 || type.dtype == DTYPE_BF16 || type.dtype == DTYPE_F16;
+    return is_state ? type.rank == 2 && wide : type.rank > 0;
 }
 
 /* What no rule can do without. */

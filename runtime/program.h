@@ -82,7 +82,7 @@ typedef struct {
  * history of self-fed steps; logits. `most` is the longest call, in tokens and in rows of logits. */
 typedef struct { uint64_t call, history, logits, end; int32_t most; } moss_gpu_layout;
 
-static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
+__attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
 {
     const uint64_t align = 255, call_len = MOSS_GPU_MAX_SEQUENCES * (sizeof(int64_t) + sizeof(int32_t));
     moss_gpu_layout layout = { .most = program->chunk };
@@ -96,7 +96,7 @@ static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
 }
 
 /* Bytes from slot to slot on the device. */
-static inline uint64_t moss_gpu_state_stride(const moss_program *program, int64_t n_context)
+__attribute__((unused)) static inline uint64_t moss_gpu_state_stride(const moss_program *program, int64_t n_context)
 {
     return (program->state_fixed_len + (uint64_t)n_context * program->state_token_len + 255) & ~(uint64_t)255;
 }

@@ -15,7 +15,7 @@ KERNEL(embed)(float *x /* [n_tokens][d_model] */, const int32_t *tokens, const v
     if (t >= n_tokens)
         return;
     const int64_t token = tokens[t];
-    float *to = x + t * d_model;
+    float *to = x + t * ((d_model + 7) / 8 * 8);
     if (weight_dtype == 3) {
         const int8_t *from = (const int8_t *)weights + token * row_len;
         const float scale = scales[token];

@@ -5,7 +5,7 @@
 #include <string.h>
 
 const Pass passes[] = {
-#define PASS(id, name, summary) { name, summary, pass_##id },
+#define PASS(id, name, families, summary) { name, summary, PASS_##families, pass_##id },
 #include "pass.def"
 #undef PASS
 };
@@ -17,12 +17,14 @@ static void dump_if(const Module *module, const char *wanted, const char *name, 
         module_print(module, dump);
 }
 
-bool passes_run(Module *module, Diags *diags, const char *dump_after, Text *dump)
+bool passes_run(Module *module, PassFamilies family, Diags *diags, const char *dump_after, Text *dump)
 {
     if (!module_verify(module, diags))
         return false;
     dump_if(module, dump_after, "build", dump);
     for (int i = 0; i < n_passes; i++) {
+        if (!(passes[i].families & family))
+            continue;
         passes[i].run(module);
         if (!module_verify(module, diags)) {
             diag_note(diags, NULL, "after pass %s", passes[i].name);

@@ -8,13 +8,15 @@
 #include "pass.def"
 #undef PASS
 
-typedef struct { const char *name, *summary; void (*run)(Module *); } Pass;
+typedef enum { PASS_CPU = 1, PASS_GPU = 2, PASS_ALL = PASS_CPU | PASS_GPU } PassFamilies;
+typedef struct { const char *name, *summary; PassFamilies families; void (*run)(Module *); } Pass;
 extern const Pass passes[];
 extern const int n_passes;
 
-/* Run them all, verifying after each. `dump_after` is a pass's name, "build" for before the first, or
- * NULL; the module's text at that point is appended to `dump`. False after reporting. */
-bool passes_run(Module *module, Diags *diags, const char *dump_after, Text *dump);
+/* Run all that are for `family` (PASS_CPU or PASS_GPU), verifying after each. `dump_after` is a pass's name,
+ * "build" for before the first, or NULL; the module's text at that point is appended to `dump`. False after
+ * reporting. */
+bool passes_run(Module *module, PassFamilies family, Diags *diags, const char *dump_after, Text *dump);
 /* Run the named pass alone (tests). False if there is none. */
 bool pass_run_one(Module *module, const char *name);
 

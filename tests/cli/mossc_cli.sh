@@ -167,7 +167,7 @@ section_sharing() {
 
 section_texts() {
     local pass
-    for pass in build $(sed -n 's/^PASS([a-z_]*, *"\([a-z-]*\)".*/\1/p' "$top/compiler/passes/pass.def"); do
+    for pass in build $(sed -n 's/^PASS([a-z_]*, *"\([a-z-]*\)", *\(ALL\|CPU\),.*/\1/p' "$top/compiler/passes/pass.def"); do
         expect 0 "mamba0" "$mossc" compile "$tiny" --emit plan -o plan.txt --dump-after "$pass"
     done
     refuse 2 "no such pass" "$mossc" compile "$tiny" --dump-after nope --emit ir -o ir.txt

@@ -116,7 +116,11 @@ done
 for target in $(sed -n 's/^PLANNED(TARGET, *"\([^"]*\)".*/\1/p' "$top/compiler/planned.def"); do
     refuse 2 "target \`$target\` is not there yet" "$mossc" compile "$tiny" -o out --target "$target"
 done
-refuse 2 '`ptx` is not there yet' "$mossc" compile "$tiny" -o out --emit ptx
+refuse 2 'PTX is for a100 and h100' "$mossc" compile "$tiny" -o out --emit ptx
+refuse 1 'expected bf16, f16 or q8' "$mossc" compile "$tiny" -o out --target a100 --quant f32
+refuse 1 'expected bf16, f16 or q8' "$mossc" compile "$tiny" -o out --target h100 --quant q4
+refuse 2 'no such pass for target a100' "$mossc" compile "$tiny" --emit ir --target a100 --dump-after fuse-gates
+refuse 2 'no such pass for target x86-64-v3' "$mossc" compile "$tiny" --emit ir --target x86-64-v3 --dump-after join-gates
 refuse 2 '`--tuning` is not there yet' "$mossc" compile "$tiny" -o out --tuning db
 refuse 2 '`--tuning` is not there yet' "$mossc" run "$tiny" --tuning=db
 

@@ -4,9 +4,10 @@
 static void check_embed(void)
 {
     const int d_model = check_param("d_model"), n_tokens = check_param("n_tokens"), vocab = check_param("vocab");
+    const int stride = (d_model + 7) / 8 * 8;
     const CheckWeights matrix = check_random_weights(1, vocab, d_model, check_param("weight_dtype"));
     int32_t *tokens = check_buffer(sizeof(int32_t) * (size_t)n_tokens);
-    float *x = check_buffer(sizeof(float) * (size_t)n_tokens * (size_t)d_model);
+    float *x = check_buffer(sizeof(float) * (size_t)n_tokens * (size_t)stride);
     double *want = check_doubles((size_t)n_tokens * (size_t)d_model);
     for (int t = 0; t < n_tokens; t++) {
         tokens[t] = t == 0 ? vocab - 1 : check_random_below(vocab);
@@ -15,7 +16,7 @@ static void check_embed(void)
     }
     check_freeze(tokens);
     CHECK_LAUNCH(n_tokens + 2, 1, check_param("threads"), 0, x, tokens, matrix.weights, matrix.scales, n_tokens);
-    check_rows_f32("x", x, want, n_tokens, d_model, d_model, matrix.scales ? 0x1p-23 : 0);
+    check_rows_f32("x", x, want, n_tokens, d_model, stride, matrix.scales ? 0x1p-23 : 0);
 }
 
 GPU_CHECKS({ "embed", check_embed })

@@ -3,6 +3,7 @@
 #define MOSSC_TESTS_MODELS_H
 
 #include "../../compiler/build.h"
+#include "../../compiler/gpu_plan.h"
 #include "../../compiler/graph_read.h"
 #include "../../compiler/passes/pass.h"
 #include "../../compiler/plan.h"
@@ -49,8 +50,9 @@ static inline Graph *models_read_text(Arena *arena, const char *text)
 static inline Plan *models_plan(Arena *arena, const Graph *graph, DType dtype, TargetId target)
 {
     Module *module = models_build(arena, graph, dtype);
-    CU_ASSERT_TRUE_FATAL(passes_run(module, diags_new(arena), NULL, NULL));
-    return plan_module(arena, graph, module, target);
+    bool gpu = target_sm(target) != 0;
+    CU_ASSERT_TRUE_FATAL(passes_run(module, gpu ? PASS_GPU : PASS_CPU, diags_new(arena), NULL, NULL));
+    return (gpu ? gpu_plan_module : plan_module)(arena, graph, module, target);
 }
 
 #endif

@@ -1,0 +1,75 @@
+/* What all lowering for GPUs says: rows in scratch, experts per token, slots of weights. */
+#include "gpu_model.h"
+
+#include "../ir/text.h"
+
+#include <string.h>
+
+TopK gpu_layer_top_k(const Plan *plan, const Layer *layer)
+{
+    const Graph *graph = plan->graph;
+    TopK out = { .fixed = layer->top_k[0], .most = layer->top_k[0] };
+    bool own = false, modes = true;      /* modes: it is what the user calls the mode */
+    for (int m = 0; m < graph->n_modes; m++) {
+        own |= layer->top_k[m] != layer->top_k[0];
+        modes &= layer->top_k[m] == graph->mode_top_k[m];
+        out.most = layer->top_k[m] > out.most ? layer->top_k[m] : out.most;
+    }
+    if (own && !modes)
+        BUG("a layer's experts per token are neither fixed nor the mode's");
+    out.fixed = modes && graph->n_modes > 1 ? 0 : out.fixed;
+    return out;
+}
+
+LaunchExtent gpu_pairs_extent(const GpuModel *g, TopK top_k, int divisor, int extra)
+{
+    if (!top_k.fixed)
+        return gpu_extent(COUNT_PAIRS, divisor, extra);
+    if (top_k.fixed <= divisor)
+        return gpu_extent(COUNT_TOKENS, divisor / (int)top_k.fixed, extra);
+    return gpu_extent(COUNT_ONE, 1, (int)((g->n_rows * top_k.fixed + divisor - 1) / divisor) + extra);
+}
+
+void gpu_top_k(GpuModel *g, TopK top_k)
+{
+    if (top_k.fixed)
+        gpu_int(g->b, top_k.fixed);
+    else
+        gpu_count(g->b, COUNT_TOP_K);
+}
+
+int64_t gpu_most_pairs(const GpuModel *g, TopK top_k) { return g->n_rows * top_k.most; }
+
+void gpu_rows(GpuModel *g, const Rows *rows, LaunchAccess access)
+{
+    gpu_scratch(g->b, rows->buffer, rows->column * rows->element_len, access);
+}
+
+static Rows new_rows(GpuModel *g, const char *name, int64_t n_rows, int64_t n_columns, int element_len)
+{
+    int64_t stride = gpu_stride(n_columns);
+    return (Rows){ .buffer = gpu_buffer(g->b, name, n_rows * stride * element_len), .stride = stride,
+                   .element_len = element_len };
+}
+
+Rows gpu_new_rows(GpuModel *g, const char *name, int64_t n_columns, int element_len)
+{
+    return new_rows(g, name, g->n_rows, n_columns, element_len);
+}
+
+Rows gpu_new_pairs(GpuModel *g, const char *name, int64_t n_columns, int element_len, TopK top_k)
+{
+    Rows rows = new_rows(g, name, gpu_most_pairs(g, top_k), n_columns, element_len);
+    rows.top_k = top_k;
+    return rows;
+}
+
+int gpu_flags(const GpuModel *g) { return g->sm >= 90 ? LAUNCH_DEPENDENT : 0; }
+
+const WeightSlot *gpu_slot(const BlockPlan *block, const Value *weight)
+{
+    for (int i = 0; i < block->n_weights; i++)
+        if (block->weights[i].offset == weight->buffer->offset)
+            return &block->weights[i];
+    BUG("weight %s has no slot", weight->name);
+}

@@ -1,0 +1,80 @@
+/* Planner for GPUs: slots of weights and state, the three lists, the longest chunk that scratch allows.
+ *
+ * Everything is exact at compile time but for rings that grow with the caller's context. A model's lists are flat:
+ * every layer's launches with its own offsets.
+ */
+#include "gpu_plan.h"
+#include "gpu_model.h"
+#include "plan_model.h"
+#include "slots.h"
+
+#include <string.h>
+
+enum { MAX_CHUNK = 8192, MIN_CHUNK = 256, MAX_SEQUENCES = 16, MAX_SCRATCH_LEN = 600 << 20 };
+
+/* Both phases of a block share its slots. */
+static void bind_block(Arena *arena, BlockPlan *block)
+{
+    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
+        for (const Op *op = block->block[phase]->first; op; op = op->next) {
+            if (op->kind == OP_WEIGHT)
+                bind_weight(arena, block, op, 0);
+            else if (op->kind == OP_STATE)
+                bind_state(arena, block, op, 0);
+        }
+}
+
+static int activation_code(const Plan *plan)
+{
+    for (int b = 0; b < plan->n_blocks; b++)
+        for (int i = 0; i < plan->blocks[b].n_weights; i++)
+            if (plan->blocks[b].weights[i].dtype == DTYPE_BF16)
+                return 1;
+    return 2;
+}
+
+/* After decode: the likeliest token of every sequence becomes its next. */
+static void feed(GpuModel *g)
+{
+    gpu_begin(g->b, "argmax", -1);
+    gpu_param(g->b, "vocab_size", (double)g->plan->graph->vocab_size);
+    gpu_special(g->b, ARG_TOKENS);
+    gpu_special(g->b, ARG_HISTORY);
+    gpu_special(g->b, ARG_POSITIONS);
+    gpu_special(g->b, ARG_LOGITS);
+    gpu_end(g->b, gpu_extent(COUNT_SEQUENCES, 1, 0), gpu_fixed(1), 256, 64, gpu_flags(g));
+}
+
+static Launches *make_lists(Arena *arena, const Plan *plan)
+{
+    GpuModel g = { .arena = arena, .plan = plan, .b = gpu_builder_new(arena), .sm = target_sm(plan->target),
+                   .act = activation_code(plan), .n_rows = plan->chunk };
+    gpu_list(g.b, LIST_PREFILL);
+    gpu_lower(&g);
+    g.n_rows = MAX_SEQUENCES;
+    g.sequences = true;
+    gpu_list(g.b, LIST_DECODE);
+    gpu_decode(&g);
+    gpu_list(g.b, LIST_FEED);
+    feed(&g);
+    gpu_place(g.b);
+    Launches *launches = gpu_launches(g.b);
+    launches->act = g.act;
+    return launches;
+}
+
+Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
+{
+    Plan *plan = plan_new(arena, graph, module, target);
+    for (int i = 0; i < plan->n_blocks; i++)
+        bind_block(arena, &plan->blocks[i]);
+    plan_bind_layers(arena, plan);
+    for (plan->chunk = MAX_CHUNK;; plan->chunk /= 2) {
+        plan->launches = make_lists(arena, plan);
+        if (plan->launches->scratch_len <= MAX_SCRATCH_LEN || plan->chunk <= MIN_CHUNK)
+            break;
+    }
+    plan->shared_len = plan->launches->scratch_len;
+    plan_finish(plan);
+    return plan;
+}
