@@ -55,7 +55,16 @@ static moss_gpu_value moss_gpu_argument(const moss_context *context, const moss_
     return (moss_gpu_value){ .pointer = 0 };
 }
 
-static int moss_gpu_launch_kernel(moss_context *context, const moss_gpu_launch *launch, const int32_t *counts)
+/* Only kernels for sm_90 wait by themselves, and graphs of older drivers cannot hold that. */
+static bool moss_gpu_may_depend(const moss_gpu_model *model, const moss_gpu_launch *launch)
+{
+    return (launch->flags & MOSS_GPU_DEPENDENT) && moss_program_data.gpu->sm >= 90
+        && model->driver.version >= MOSS_CU_GRAPH_DEPENDENT_VERSION;
+}
+
+/* follows: another kernel of this call came before. */
+static int moss_gpu_launch_kernel(moss_context *context, const moss_gpu_launch *launch, const int32_t *counts,
+                                  bool follows)
 {
     const moss_gpu_program *gpu = moss_program_data.gpu;
     const moss_gpu_model *model = context->model;
@@ -74,9 +83,7 @@ static int moss_gpu_launch_kernel(moss_context *context, const moss_gpu_launch *
         values[i] = moss_gpu_argument(context, arg, counts);
         arguments[i] = arg->kind == MOSS_GPU_ARG_TENSOR_MAP ? (void *)&context->maps[arg->offset] : (void *)&values[i];
     }
-    /* Only kernels for sm_90 wait by themselves; graphs of older drivers cannot hold the attribute. */
-    if ((launch->flags & MOSS_GPU_DEPENDENT) && gpu->sm >= 90
-        && model->driver.version >= MOSS_CU_GRAPH_DEPENDENT_VERSION)
+    if (follows && moss_gpu_may_depend(model, launch))
         attributes[config.n_attributes++] = (moss_cu_launch_attribute){ .id = MOSS_CU_LAUNCH_DEPENDENT, .value.on = 1 };
     if (launch->flags & MOSS_GPU_COOPERATIVE)
         attributes[config.n_attributes++]
@@ -84,23 +91,26 @@ static int moss_gpu_launch_kernel(moss_context *context, const moss_gpu_launch *
     return model->driver.launch(&config, model->kernels[launch->kernel], arguments, NULL);
 }
 
-static int moss_gpu_launch_list(moss_context *context, moss_gpu_list list, const moss_gpu_call *call)
+static int moss_gpu_launch_list(moss_context *context, moss_gpu_list list, const moss_gpu_call *call, bool follows)
 {
     const moss_gpu_launch *launches = moss_program_data.gpu->launches;
     int32_t counts[MOSS_GPU_N_COUNTS];
     int result = 0;
     moss_gpu_count_call(context, call, counts);
-    for (int32_t i = list.begin; i < list.end && !result; i++)
-        if (call->n_logits || !(launches[i].flags & MOSS_GPU_IF_LOGITS))
-            result = moss_gpu_launch_kernel(context, &launches[i], counts);
+    for (int32_t i = list.begin; i < list.end && !result; i++) {
+        if (!call->n_logits && (launches[i].flags & MOSS_GPU_IF_LOGITS))
+            continue;
+        result = moss_gpu_launch_kernel(context, &launches[i], counts, follows);
+        follows = true;
+    }
     return result;
 }
 
 static int moss_gpu_launch_call(moss_context *context, const moss_gpu_call *call)
 {
     const moss_gpu_program *gpu = moss_program_data.gpu;
-    const int result = moss_gpu_launch_list(context, call->prefill ? gpu->prefill : gpu->decode, call);
-    return result || !call->feeds ? result : moss_gpu_launch_list(context, gpu->feed, call);
+    const int result = moss_gpu_launch_list(context, call->prefill ? gpu->prefill : gpu->decode, call, false);
+    return result || !call->feeds ? result : moss_gpu_launch_list(context, gpu->feed, call, true);
 }
 
 /* ---- graphs ---- */

@@ -41,6 +41,10 @@ build beside -DFAKE_VOCAB=300
 build full -DFAKE_EMBEDDED -DFAKE_FULL_ATTENTION=1
 build alien -DFAKE_EMBEDDED '-DFAKE_FEATURES="warp9"'
 
+${CC:-cc} -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror ${CFLAGS:--O1} -I"$top/runtime" -DFAKE_GPU_START \
+    "$top"/runtime/!(cpu|cpu_model|eval|threads).c "$top/tests/unit/fake_gpu.c" \
+    -Wl,--wrap=dlopen,--wrap=dlsym,--wrap=dlerror -o gpu -lm -lpthread -ldl || exit 3
+
 # --- Help, facts, usage ---
 expect 0 "usage: bytes" ./bytes --help
 expect 0 "--repetitions" ./bytes bench --help
@@ -135,6 +139,32 @@ grep -q "tokens predicted   999, in windows of 64" eval1 || fail "eval: $(cat ev
 expect 0 "tokens predicted   2" ./beside eval --tokens 4,5,6
 expect 1 "expected 2 or more" ./bytes eval --tokens 4
 expect 1 "no tokenizer built in" ./beside eval --text text
+
+# --- A GPU ---
+expect 0 "4, in lists of 3 (prompt), 3 (token) and 1 (choice)" ./gpu info
+expect 0 "settings:  Fake 40, 2 experts" ./gpu --tokens 1,299 -n 50 --temp 0
+grep -q "^load:  .*first token after" stderr || fail "no time to the first token: $(cat stderr)"
+[ "$(wc -w <stdout)" -eq 50 ] || fail "50 ids: $(cat stdout)"
+cp stdout fed
+FAKE_GPU=feed expect 0 "generated: 50 tokens" ./gpu --tokens 1,299 -n 50 --temp 0
+same stdout fed
+expect 0 "generated: 50 tokens" ./gpu --tokens 1,299 -n 50 --seed 3
+cmp -s stdout fed && fail "drawn and greedy texts are one"
+cp stdout drawn
+expect 0 "generated: 50 tokens" ./gpu --tokens 1,299 -n 50 --seed 3 --step
+same stdout drawn
+for how in "" "--step" "--chunk 5"; do
+    # shellcheck disable=SC2086
+    ./gpu --tokens "$ids" --logits "gpu_logits$how" $how >/dev/null 2>&1 || fail "gpu --logits $how"
+    same gpu_logits "gpu_logits$how"
+done
+expect 0 "Fake 40: 9.5" ./gpu bench -p 16 -n 40 -b 1,20 -r 2 -o json
+grep -q '"device": "Fake 40", .*"batch": 20, "test": "tg40"' stdout || fail "gpu bench: $(cat stdout)"
+expect 0 "tokens predicted   39" ./gpu eval --tokens "$(seq -s, 1 40)" -c 15
+FAKE_GPU=driver expect 3 "gpu: error: no GPU driver" ./gpu --tokens 1
+FAKE_GPU=driver expect 0 "kernels" ./gpu info
+FAKE_GPU=memory expect 3 "Fake 40 has 1.05 MB of" ./gpu --tokens 1
+FAKE_GPU=20 expect 3 "CUDA_ERROR_LAUNCH_FAILED (719)" ./gpu --tokens 1 -n 100 --temp 0
 
 # --- Ctrl-C ---
 # A background job of a script ignores SIGINT, so end it the other way.

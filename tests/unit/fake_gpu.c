@@ -1,4 +1,6 @@
-/* The stand-in GPU; see fake_gpu.h. dlopen and dlsym are wrapped by the linker, so that the runtime finds this one. */
+/* The stand-in GPU; see fake_gpu.h. dlopen and dlsym are wrapped by the linker, so that the runtime finds this one.
+ * Built with FAKE_GPU_START it is an artifact of the command-line tests, which say in FAKE_GPU what it lacks:
+ * driver, memory, feed, or after how many launches it breaks. */
 #define moss_program_data fake_declared_const   /* as program.h does; tests change it */
 #include "fake_gpu.h"
 #undef moss_program_data
@@ -34,7 +36,7 @@ static const moss_gpu_arg args[] = {
 };
 
 static const moss_gpu_launch launches[] = {
-    { KERNEL_CLEAR, 0, { { MOSS_GPU_PROCESSORS, 1, 1 }, ONE }, 32, 0, 0, 3 },
+    { KERNEL_CLEAR, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PROCESSORS, 1, 1 }, ONE }, 32, 0, 0, 3 },   /* on nothing */
     { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PAIRS, 3, 0 }, { MOSS_GPU_TOKENS, 4, 1 } }, 64, 60000, 3, 12 },
     { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS | MOSS_GPU_DEPENDENT, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 15, 5 },
     { KERNEL_CLEAR, MOSS_GPU_COOPERATIVE, { ONE, ONE }, 32, 0, 0, 3 },
@@ -84,7 +86,7 @@ static uint64_t fake_fold(uint64_t hash, int64_t seen, int32_t token, int32_t to
 static void fake_logits(uint64_t hash, float *logits)
 {
     for (int32_t v = 0; v < FAKE_VOCAB; v++)
-        logits[v] = (float)(fake_mix(hash + (uint64_t)v) >> 50);      /* few values: there are ties */
+        logits[v] = (float)(fake_mix(hash + (uint64_t)v) >> 54) / 64;     /* few values: there are ties */
 }
 
 void fake_step(uint64_t *hash, int64_t seen, int32_t token, int32_t top_k, float *logits)
@@ -717,3 +719,20 @@ void *__wrap_dlsym(void *library, const char *asked)
 #undef CUDA_SYMBOL
     return NULL;
 }
+
+#ifdef FAKE_GPU_START
+__attribute__((constructor)) static void fake_start(void)
+{
+    const char *lacks = getenv("FAKE_GPU");
+    fake_reset();
+    if (!lacks)
+        return;
+    device.no_library = strcmp(lacks, "driver") == 0;
+    if (strcmp(lacks, "memory") == 0)
+        device.free_len = 1 << 20;
+    if (strcmp(lacks, "feed") == 0)
+        tables.feed.end = tables.feed.begin;
+    if (*lacks >= '0' && *lacks <= '9')
+        device.fails = "cuGraphLaunch", device.fail_code = 719, device.fail_after = atoi(lacks);
+}
+#endif
