@@ -108,7 +108,7 @@ DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *begins,
 {
     const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
     const int64_t row_len = (n_in + PIECE - 1) / PIECE * PIECE * weight_len;
-    const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins, n_experts, n_out, tile_rows, tile_columns);
+    const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins, n_experts, n_out, tile_rows, tile_columns, 16);
     UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++) {
         const int at = tile.first + min_i((thread_x() >> 3) + i * (n_block / 8), tile.n_rows - 1);
         const int pair = n_experts == 1 ? at : slots[at];
@@ -277,7 +277,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
         if (fetches && fetch.k == 0)
             gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
         if (is_last) {
-            tile = gemm_find_tile(tile_at, ends, begins, n_experts, n_out, tile_rows, tile_columns);
+            tile = gemm_find_tile(tile_at, ends, begins, n_experts, n_out, tile_rows, tile_columns, 16);
             if (thread_x() < tile.n_rows)
                 out_row = n_experts == 1 ? tile.first + thread_x() : slots[tile.first + thread_x()];
         }

@@ -2,8 +2,6 @@
 #ifndef MOSSC_CODEGEN_GPU_GEMM_H
 #define MOSSC_CODEGEN_GPU_GEMM_H
 
-enum { GEMM_GROUP = 16 };   /* tile rows that run down the columns together */
-
 typedef struct { int expert, first, n_rows, column; } GemmTile;   /* rows: positions first … in slots */
 
 /* ends [n_experts + 1]: tile rows before each expert; begins: its first position in slots (E = 1: 0, n_tokens). */
@@ -20,13 +18,14 @@ DEVICE void gemm_list_tiles(int *ends, int *begins, const int32_t *offsets, int 
     ends[n_experts] = n_tiles;
 }
 
+/* Groups of n_group tile rows run down all columns. */
 DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *begins, int n_experts, int n_out, int tile_rows,
-    int tile_columns)
+    int tile_columns, int n_group)
 {
     const int n_columns = (n_out + tile_columns - 1) / tile_columns;
-    const int group = tile / (GEMM_GROUP * n_columns), in_group = tile - group * GEMM_GROUP * n_columns;
-    const int group_rows = min_i(ends[n_experts] - group * GEMM_GROUP, GEMM_GROUP);
-    const int row = group * GEMM_GROUP + in_group % group_rows;
+    const int group = tile / (n_group * n_columns), in_group = tile - group * n_group * n_columns;
+    const int group_rows = min_i(ends[n_experts] - group * n_group, n_group);
+    const int row = group * n_group + in_group % group_rows;
     int e = 0, end = n_experts;
     while (end - e > 1) {                 /* ends[e] <= row < ends[end] */
         const int middle = (e + end) / 2;

@@ -2,11 +2,11 @@
  *
  * Grid: any number of blocks x; each takes every n_blocks_x-th tile of 128 x tile_columns outputs. Threads: 384. Shared
  * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 1).
- * weights: a tensor map of [E n_out][k], boxes of tile_columns rows and 64 columns, 128-byte swizzle.
+ * weights: a tensor map of [E n_out][k], boxes of tile_columns / cluster rows and 64 columns, 128-byte swizzle.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
  * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
- * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it). Everything else
- * is as in gemm.
+ * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it; those of all blocks
+ * of a cluster, each of which fetches its share of the weights for all). Everything else is as in gemm.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
@@ -16,7 +16,8 @@ PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the to
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
 PARAM(tile_columns, tc)  /* 96, 128, 256 */
 PARAM(stages, st)        /* 3 to 8 */
-PARAM(late, la)
+PARAM(cluster, cl)       /* blocks that share weights: 1, or 2, which take 256 rows together; divides the grid */
+
 
 enum {
     TILE_ROWS = 128,
@@ -29,18 +30,25 @@ enum {
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
+/* The t-th tile of a cluster. */
+DEVICE GemmTile gemm_h100_tile(int t, const int *ends, const int *begins)
+{
+    return gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS * cluster, tile_columns, 16 / cluster);
+}
+
 /* Warps 0 to 3: every piece of every tile, in order. */
-DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const TensorMap *weights,
+DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
     const int32_t *slots, const int *ends, const int *begins, int n_tiles, int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const int row = thread_x() >> 3, chunk = thread_x() & 7;
-    int stage = 0, parity = 1, last = -1;
-    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
-        const GemmTile tile = gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns);
+    const int row = thread_x() >> 3, chunk = thread_x() & 7, rank = block_x() % cluster;
+    const int share = tile_columns / cluster;            /* rows of weights that this block fetches */
+    int stage = 0, parity = 1;
+    for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
+        const GemmTile tile = gemm_h100_tile(t, ends, begins);
         int rows[COPIES];
         UNROLL for (int i = 0; i < COPIES; i++) {
-            const int at = tile.first + min_i(row + i * 16, tile.n_rows - 1);
+            const int at = tile.first + min_i(rank * TILE_ROWS + row + i * 16, tile.n_rows - 1);
             const int pair = n_experts == 1 ? at : slots[at];
             rows[i] = n_experts == 1 || in_pairs ? pair : pair / top_k;
         }
@@ -48,33 +56,23 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
             mbarrier_wait(empty + stage * 8, parity);
             char *const to = ring + stage * stage_len;
             if (thread_x() == 0) {
+                char *const b_to = to + A_LEN + rank * share * 128;
+                const int b_row = tile.expert * n_out + tile.column + rank * share;
                 mbarrier_expect(full + stage * 8, tile_columns * 128);
-                tensor_copy(to + A_LEN, weights, k * PIECE, tile.expert * n_out + tile.column, full + stage * 8);
+                if (cluster == 1)
+                    tensor_copy(b_to, weights, k * PIECE, b_row, full + stage * 8);
+                else
+                    tensor_copy_to_all(b_to, weights, k * PIECE, b_row, full + stage * 8, (1 << cluster) - 1);
             }
             const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
             char *const a_to = to + gemm_h100_place(row, chunk);
             UNROLL for (int i = 0; i < COPIES; i++)
                 copy_async16(a_to + i * 16 * 128, from + (int64_t)rows[i] * (in_stride * 2), n_bytes);
-            if (late) {
-                mbarrier_arrive_copied(full + stage * 8);
-            } else {
-                copy_commit();
-                copy_wait(1);
-                proxy_fence();
-                if (last >= 0)
-                    mbarrier_arrive(full + last * 8);
-                last = stage;
-            }
+            mbarrier_arrive_copied(full + stage * 8);
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
         }
-    }
-    if (!late) {
-        copy_wait(0);
-        proxy_fence();
-        if (last >= 0)
-            mbarrier_arrive(full + last * 8);
     }
 }
 
@@ -150,42 +148,50 @@ DEVICE void gemm_h100_write(void *out, float *sums, char *staging, int row, floa
     }
 }
 
+/* This warpgroup has read a stage. */
+DEVICE void gemm_h100_release(char *empty)
+{
+    if (thread_x() % 128 != 0)
+        return;
+    mbarrier_arrive(empty);
+    if (cluster == 2)
+        mbarrier_arrive_at(empty, 1 - block_x() % cluster);
+}
+
 /* Warps 4 to 11: 64 rows of each tile a warpgroup. */
 DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *staging, const float *bias,
     const int32_t *slots, const int32_t *experts, const float *gates, const int *ends, const int *begins, int n_tiles,
     int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const int group_row = (warp() / 4 - 1) * 64, warp_row = (warp() - 4) * 16;
+    const int group_row = (warp() / 4 - 1) * 64, warp_row = block_x() % cluster * TILE_ROWS + (warp() - 4) * 16;
     const uint64_t a = wgmma_matrix(ring + group_row * 128), b = wgmma_matrix(ring + A_LEN);
     int stage = 0, parity = 0;
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
-    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
-        const GemmTile tile = gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns);
+    for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
+        const GemmTile tile = gemm_h100_tile(t, ends, begins);
         const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
         const int row = n_experts == 1 ? at : slots[at];
         const float gate = gated ? gates[row] : 1;
         int before = -1;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(full + stage * 8, parity);
-            if (late)
-                proxy_fence();
+            proxy_fence();
             const uint64_t ahead = (uint64_t)(stage * (stage_len >> 4));
             wgmma_begin();
             wgmma_piece(sums, tile_columns, a + ahead, b + ahead, k > 0, act);
             wgmma_commit();
             wgmma_wait_before();
-            if (before >= 0 && thread_x() % 128 == 0)
-                mbarrier_arrive(empty + before * 8);
+            if (before >= 0)
+                gemm_h100_release(empty + before * 8);
             before = stage;
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
         }
         wgmma_wait(sums, tile_columns);
-        if (thread_x() % 128 == 0)
-            mbarrier_arrive(empty + before * 8);
+        gemm_h100_release(empty + before * 8);
         if (warp_row >= tile.n_rows)
             continue;
         const int to_row[2] = { shuffle_i(row, lane() / 4), shuffle_i(row, lane() / 4 + 8) };
@@ -194,7 +200,7 @@ DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, c
     }
 }
 
-KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, TensorMap weights, const float *restrict scales,
+KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weights, const float *restrict scales,
     const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict offsets,
     const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
 {
@@ -208,14 +214,17 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, TensorMap weight
     if (thread_x() == 0) {
         for (int i = 0; i < stages; i++) {
             mbarrier_init(full + i * 8, 128 + 1);
-            mbarrier_init(empty + i * 8, 2);
+            mbarrier_init(empty + i * 8, 2 * cluster);
         }
         mbarrier_init_done();
     }
     dependency_wait();
     if (thread_x() == 0)
-        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
-    barrier();
+        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS * cluster);
+    if (cluster == 1)
+        barrier();
+    else
+        cluster_barrier();
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
     if (warp() < 4) {
         registers_give();
@@ -224,4 +233,6 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, TensorMap weight
         registers_take();
         gemm_h100_multiply(out, ring, full, empty, staging, bias, slots, experts, gates, ends, begins, n_tiles, top_k);
     }
+    if (cluster > 1)
+        cluster_barrier();                /* a neighbour's copies and arrivals still come here */
 }

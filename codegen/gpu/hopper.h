@@ -48,15 +48,38 @@ DEVICE void proxy_fence(void) { __asm__ volatile("fence.proxy.async.shared::cta;
 
 /* ---- the bulk tensor copy ---- */
 
-typedef struct { _Alignas(64) uint64_t words[16]; } TensorMap;     /* a parameter of the kernel, by value */
+typedef struct { _Alignas(64) uint64_t words[16]; } tensor_map;     /* a parameter of the kernel, by value */
 
 /* The map's box at (row, column) to shared, by one thread; bytes outside of the tensor are zero but count. */
-DEVICE void tensor_copy(void *to, const TensorMap *map, int column, int row, void *barrier)
+DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, void *barrier)
 {
     __asm__ volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
                      "[%0], [%1, {%2, %3}], [%4];"
                      :: "r"(shared_address(to)), "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier))
                      : "memory");
+}
+
+/* The same, to the same place of the blocks of the cluster whose bits are set, and told to the barrier there. */
+DEVICE void tensor_copy_to_all(void *to, const tensor_map *map, int column, int row, void *barrier, int blocks)
+{
+    __asm__ volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+                     "[%0], [%1, {%2, %3}], [%4], %5;"
+                     :: "r"(shared_address(to)), "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier)),
+                        "h"((uint16_t)blocks) : "memory");
+}
+
+/* ---- clusters: neighbouring blocks ---- */
+
+/* All threads of the cluster. */
+DEVICE void cluster_barrier(void)
+{
+    __asm__ volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/* mbarrier_arrive at the barrier in the same place of another block. */
+DEVICE void mbarrier_arrive_at(void *barrier, int rank)
+{
+    __asm__ volatile("{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }"
+                     :: "r"(shared_address(barrier)), "r"(rank) : "memory");
 }
 
 /* ---- warpgroups ---- */

@@ -64,12 +64,12 @@ typedef struct {
     int64_t n_rows, n_columns, row_stride;      /* bytes */
     int32_t element_len, box_rows, box_columns;
     char unused[84];
-} TensorMap;
-_Static_assert(sizeof(TensorMap) == 128, "as long as the driver's");
+} tensor_map;
+_Static_assert(sizeof(tensor_map) == 128, "as long as the driver's");
 
 DEVICE void *emulate_swizzled(uint32_t address) { return (char *)shared() + (address ^ (address >> 3 & 0x70)); }
 
-DEVICE void tensor_copy(void *to, const TensorMap *map, int column, int row, void *barrier)
+DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, void *barrier)
 {
     const int row_len = map->box_columns * map->element_len;
     if (row_len != 128 || shared_address(to) % 1024)
@@ -87,6 +87,22 @@ DEVICE void tensor_copy(void *to, const TensorMap *map, int column, int row, voi
     EmulateMbarrier *b = emulate_mbarrier(barrier);
     b->n_bytes -= map->box_rows * row_len;
     emulate_mbarrier_step(b);
+}
+
+/* ---- clusters: only those of one block ---- */
+
+DEVICE void tensor_copy_to_all(void *to, const tensor_map *map, int column, int row, void *barrier, int blocks)
+{
+    if (blocks != 1)
+        emulate_fail("tensor_copy_to_all: no clusters here");
+    tensor_copy(to, map, column, row, barrier);
+}
+DEVICE void cluster_barrier(void) { barrier(); }
+DEVICE void mbarrier_arrive_at(void *barrier, int rank)
+{
+    if (rank != 0)
+        emulate_fail("mbarrier_arrive_at: no clusters here");
+    mbarrier_arrive(barrier);
 }
 
 /* ---- warpgroups ---- */

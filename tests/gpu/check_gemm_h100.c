@@ -1,0 +1,25 @@
+/* gemm_h100, with the emulator's model of Hopper only: a GPU's tensor maps come from its driver (bench/gpu). */
+#include "check_gemm.h"
+
+typedef struct {                        /* emulate_hopper.h */
+    _Alignas(64) const void *base;
+    int64_t n_rows, n_columns, row_stride;
+    int32_t element_len, box_rows, box_columns;
+    char unused[84];
+} Map;
+
+static void check_gemm_h100(void)
+{
+    const int tile_columns = check_param("tile_columns"), stages = check_param("stages");
+    GemmCheck c = gemm_make(check_param("act"));
+    const int64_t k = (c.n_in + 63) / 64 * 64;
+    const Map map = { .base = c.weights.weights, .n_rows = (int64_t)c.n_experts * c.n_out, .n_columns = k,
+        .row_stride = 2 * k, .element_len = 2, .box_rows = tile_columns, .box_columns = 64 };
+    const float *scales = NULL;
+    const int shared_len = 1024 + stages * (16384 + 128 * tile_columns + 16) + 8 * 2048 + 8 * (c.n_experts + 1);
+    CHECK_LAUNCH(check_param("blocks"), 1, 384, shared_len, c.out, c.in, map, scales, c.bias, c.slots, c.offsets,
+        c.experts, c.gates, c.n_tokens, c.top_k);
+    gemm_compare(&c);
+}
+
+GPU_CHECKS({ "gemm_h100", check_gemm_h100 })
