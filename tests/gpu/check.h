@@ -113,7 +113,7 @@ extern const int n_gpu_checks;
 
 /* ---- CHECK_LAUNCH's machinery ---- */
 
-#define CHECK_ARG(a) { &(const __typeof__(a)){ a }, sizeof(a) }
+#define CHECK_ARG(a) { (const __typeof__(a)[1]){ a }, sizeof(a) }
 #define CHECK_COUNT(...) CHECK_COUNT_(__VA_ARGS__, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, \
                                       8, 7, 6, 5, 4, 3, 2, 1, 0)
 #define CHECK_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, count, ...) count
