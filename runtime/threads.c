@@ -4,6 +4,8 @@
  * An event is a counter with one writer at a time; waiters watch it leave a value they know, so a
  * step made before they look is never missed. The barrier's counter lives in the same way: the
  * last to arrive clears n_arrived, then steps `passed`, which publishes all earlier writes.
+ * Who waits for a thread that this very processor should run spins in vain: two spins in vain and
+ * waits begin to sleep at once, ever more of them until a spin succeeds.
  * Two threads on free cores: 0.24 us a barrier (median; 2-core Xeon guest, November 2026).
  */
 #include "threads.h"
@@ -23,6 +25,7 @@ enum {
     MOSS_SPIN_CROWDED_NS = 500,    /* more threads than processors: somebody must sleep */
     MOSS_SPIN_IDLE = 10,           /* times as long between tasks: the caller samples a token */
     MOSS_SPIN_PAUSES = 32,         /* looks between two readings of the clock */
+    MOSS_LOG2_NAPS = 8,            /* of the most waits without a spin between two spins in vain */
     MOSS_STACK_LEN = 1 << 20,      /* generated code keeps its buffers in scratch memory */
 };
 
@@ -70,12 +73,36 @@ static bool moss_event_spin(moss_event *event, unsigned seen, int64_t spin_ns)
     }
 }
 
+/* Waits of an event are alike, so the next one's chances are those of the last. */
+static void moss_event_spun(moss_event *event, bool in_vain)
+{
+    const unsigned n = atomic_load_explicit(&event->n_vain, memory_order_relaxed);
+    const unsigned log2_naps = n < MOSS_LOG2_NAPS ? n : MOSS_LOG2_NAPS;
+    if (in_vain || n != 0) {   /* else leave the cache line alone */
+        atomic_store_explicit(&event->n_vain, in_vain ? n + 1 : 0, memory_order_relaxed);
+        atomic_store_explicit(&event->n_naps, in_vain && n != 0 ? 1u << log2_naps : 0, memory_order_relaxed);
+    }
+}
+
+/* Is this wait one that sleeps at once? The counters are shared and only hints: races cost a nap. */
+static bool moss_event_nap(moss_event *event)
+{
+    const unsigned n = atomic_load_explicit(&event->n_naps, memory_order_relaxed);
+    if (n != 0)
+        atomic_store_explicit(&event->n_naps, n - 1, memory_order_relaxed);
+    return n != 0;
+}
+
 /* Return once the value is no longer `seen`. Announcing the sleeper and stepping the value are both
  * sequentially consistent: the sleeper sees the step, or the stepper sees the sleeper. */
 static void moss_event_wait(moss_event *event, unsigned seen, int64_t spin_ns)
 {
-    if (moss_event_spin(event, seen, spin_ns))
-        return;
+    if (!moss_event_nap(event)) {
+        const bool stepped = moss_event_spin(event, seen, spin_ns);
+        moss_event_spun(event, !stepped);
+        if (stepped)
+            return;
+    }
     atomic_fetch_add(&event->n_sleepers, 1);
     while (atomic_load(&event->value) == seen)
         moss_futex_sleep(&event->value, seen);
@@ -93,6 +120,8 @@ static void moss_event_init(moss_event *event)
 {
     atomic_init(&event->value, 0);
     atomic_init(&event->n_sleepers, 0);
+    atomic_init(&event->n_vain, 0);
+    atomic_init(&event->n_naps, 0);
 }
 
 static int moss_n_usable_cpus(void)

@@ -19,6 +19,7 @@ enum { MOSS_MAX_THREADS = 1024 };
 typedef struct {
     _Alignas(MOSS_ALIGN) atomic_uint value;
     atomic_uint n_sleepers;
+    atomic_uint n_vain, n_naps;    /* spins in vain in a row; waits to come that sleep at once */
 } moss_event;
 
 struct moss_barrier {

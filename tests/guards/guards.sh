@@ -21,7 +21,8 @@ case $version in 12 | 12.*) ;; *) slack=30; echo "gcc $version, the counts are g
 
 # count MODEL STORAGE PHASE: writes callgrind's profile, in which a kernel is one function
 count() {
-    local artifact=$work/$1-$2 graph=$here/$1.json weights=(--weights random:1) tokens=(-p $prompt -n 0) collect=moss_eval
+    local artifact=$work/$1-$2 graph=$here/$1.json weights=(--weights random:1)
+    local tokens=(-p $prompt -n 0) collect=moss_eval
     [ "$1" = shakespeare ] && graph=$here/../../models/shakespeare/shakespeare.json weights=()
     [ "$3" = decode ] && tokens=(-p 0 -n $generated) collect=moss_eval_batch
     [ -e "$artifact" ] || "$mossc" compile "$graph" "${weights[@]}" --quant "$2" --target x86-64-v3 \
@@ -54,7 +55,7 @@ while read -r model storage phase kernels unit units before; do
         'BEGIN { exit !(now > 0 && now <= before * (1 + slack / 100)) }'; then
         echo "ok    $model $storage $phase: $kernels takes $now instructions a $unit, $before before"
     else
-        echo "FAIL  $model $storage $phase: $kernels takes $now instructions a $unit, $before before, $slack % more allowed"
+        echo "FAIL  $model $storage $phase: $kernels takes $now instructions a $unit, $before before, $slack % over"
         failed=1
     fi
 done <"$here/guards.txt"
