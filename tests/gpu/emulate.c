@@ -18,6 +18,13 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/* A thread that ended left its stack's frames behind, and the sanitizer's marks around them. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#else
+#define ASAN_UNPOISON_MEMORY_REGION(at, len) ((void)(at), (void)(len))
+#endif
+
 enum { TO_CALLER = -1 };
 enum {
     STACK_LEN = 256 * 1024, SIGNAL_STACK_LEN = 64 * 1024, PAGE = 4096,
@@ -387,6 +394,7 @@ static void start_block(int b)
     memset(block->barriers, 0, sizeof block->barriers);
     for (int t = 0; t < block->n_threads; t++) {
         Fiber *fiber = &block->fibers[t];
+        ASAN_UNPOISON_MEMORY_REGION(block->stacks + (size_t)t * STACK_LEN, STACK_LEN);
         fiber->stack_pointer = first_frame(stack_top(t));
         fiber->waits = NULL;
         fiber->n_copies = fiber->n_groups = 0;

@@ -13,7 +13,7 @@ target_link_libraries(gpu_cases PRIVATE mossc_codegen)
 set(gpu_kernels ${CMAKE_CURRENT_BINARY_DIR}/gpu_kernels)
 file(MAKE_DIRECTORY ${gpu_kernels})
 if(SANITIZE)
-  set(gpu_sanitize SANITIZE=-fsanitize=address,undefined)
+  set(gpu_sanitize "SANITIZE=-fsanitize=address,undefined -fno-sanitize-recover=all")
 endif()
 set(gpu_host_kernels ${CMAKE_COMMAND} -E env GPU_CASES=$<TARGET_FILE:gpu_cases> EMULATOR=$<TARGET_FILE:gpu_emulator>
   CC=${CMAKE_C_COMPILER} ${gpu_sanitize} sh ${CMAKE_CURRENT_SOURCE_DIR}/gpu/host_kernels.sh)
