@@ -7,8 +7,6 @@
  */
 #include "gpu.h"
 
-#include <string.h>
-
 typedef union { moss_cu_pointer pointer; int64_t i64; int32_t i32; } moss_gpu_value;
 
 enum { MOSS_GPU_N_COUNTS = MOSS_GPU_PROCESSORS + 1 };
@@ -139,6 +137,16 @@ static bool moss_gpu_same_call(const moss_gpu_call *a, const moss_gpu_call *b)
         && a->feeds == b->feeds;
 }
 
+/* It may still run: that is waited for. */
+static void moss_gpu_drop_graph(moss_context *context, moss_gpu_graph *graph)
+{
+    if (!graph->exec)
+        return;
+    context->model->driver.stream_wait(context->stream);
+    context->model->driver.graph_exec_destroy(graph->exec);
+    graph->exec = NULL;
+}
+
 /* The graph of such a call, or the place for it: an unused one, else that used longest ago. */
 static moss_gpu_graph *moss_gpu_find_graph(moss_context *context, const moss_gpu_call *call)
 {
@@ -150,8 +158,7 @@ static moss_gpu_graph *moss_gpu_find_graph(moss_context *context, const moss_gpu
         if (place->exec && (!graph->exec || graph->last_use < place->last_use))
             place = graph;
     }
-    if (place->exec)
-        context->model->driver.graph_exec_destroy(place->exec);
+    moss_gpu_drop_graph(context, place);
     *place = (moss_gpu_graph){ .call = *call };
     return place;
 }
@@ -159,9 +166,7 @@ static moss_gpu_graph *moss_gpu_find_graph(moss_context *context, const moss_gpu
 void moss_gpu_drop_graphs(moss_context *context)
 {
     for (int i = 0; i < MOSS_GPU_MAX_GRAPHS; i++)
-        if (context->graphs[i].exec)
-            context->model->driver.graph_exec_destroy(context->graphs[i].exec);
-    memset(context->graphs, 0, sizeof context->graphs);
+        moss_gpu_drop_graph(context, &context->graphs[i]);
 }
 
 /* Pieces of a prompt that are not of full length are launched one by one: they do not come again. */
