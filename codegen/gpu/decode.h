@@ -434,8 +434,11 @@ DEVICE void decode_leave(float *parts /* [row][n_next + 1][blocks] */, const flo
         if (lane() < n_next)
             sum += from * items[8 * lane() + c];
     }
-    if (lane() <= n_next)
-        parts[((int64_t)row * (n_next + 1) + lane()) * n_blocks_x() + block_x()] = lane() < n_next ? sum : square;
+    float *to = parts + (int64_t)row * (n_next + 1) * n_blocks_x() + block_x();
+    if (lane() < n_next)
+        to[lane() * n_blocks_x()] = sum;
+    if (lane() == 0)
+        to[n_next * n_blocks_x()] = square;
 }
 
 #endif

@@ -99,12 +99,12 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     barrier();
     for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float sum = 0;
+        if (row != warp() && column < n_out)             /* all lanes, before the first of them may write */
+            old = x[(int64_t)row * n_out + column];
         for (int i = lane() / 8; i < n_slices; i += 4)
             sum += sums[(i * DECODE_ROWS + row) * 8 + lane() % 8];
         sum += shuffle_xor_f(sum, 8);
         sum += shuffle_xor_f(sum, 16);
-        if (row != warp() && column < n_out)
-            old = x[(int64_t)row * n_out + column];
         sum = column < n_out ? sum + old : 0.0f;
         if (lane() < 8 && column < n_out)
             x[(int64_t)row * n_out + column] = sum;
