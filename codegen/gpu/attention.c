@@ -15,16 +15,38 @@ PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
 
 enum { KEYS = 64, MAX_DIM = 128, MAX_TILES = 2, THREADS = 128 };
 
-/* The keys and values at base … base + 63, rows [KEYS][row_len]; zeros where no row of the tile looks. */
+/* Where this thread's i-th 16 bytes of a block of keys lie: rows [KEYS][row_len]. */
+DEVICE int chunk_row(int i)
+{
+    const int row_chunks = (head_dim + 15) / 16 * 2;
+    return THREADS % row_chunks == 0 ? i * (THREADS / row_chunks) + thread_x() / row_chunks
+        : (i * THREADS + thread_x()) / row_chunks;
+}
+DEVICE int chunk_column(int i)
+{
+    const int row_chunks = (head_dim + 15) / 16 * 2;
+    return (THREADS % row_chunks == 0 ? thread_x() : i * THREADS + thread_x()) % row_chunks * 8;
+}
+
+/* The keys and values at base … base + 63, zeros where no row of the tile looks. */
 DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, const act_t *ring_k,
     const act_t *ring_v, int64_t base, int64_t first, int64_t last, int64_t position, int64_t n_context)
 {
-    const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8, row_chunks = dim / 8;
+    const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8;
+    if (base >= position && base >= first && base + KEYS - 1 <= last) {      /* most: this call's, and all of them */
+        const int64_t from = (base - position) * kv_stride;
+        UNROLL
+        for (int i = 0; i < KEYS * dim / 8 / THREADS; i++) {
+            const int row = chunk_row(i), column = chunk_column(i), n_bytes = column < head_dim ? 16 : 0;
+            copy_async16(to_k + row * row_len + column, k + from + row * kv_stride + column, n_bytes);
+            copy_async16(to_v + row * row_len + column, v + from + row * kv_stride + column, n_bytes);
+        }
+        return;
+    }
     const uint32_t ring_rows = window > 0 ? (uint32_t)window : (uint32_t)n_context;
     const uint32_t ring_base = base < position ? (uint32_t)(base % ring_rows) : 0;
-    UNROLL
-    for (int i = 0; i < KEYS * row_chunks / THREADS; i++) {
-        const int chunk = i * THREADS + thread_x(), row = chunk / row_chunks, column = chunk % row_chunks * 8;
+    for (int i = 0; i < KEYS * dim / 8 / THREADS; i++) {
+        const int row = chunk_row(i), column = chunk_column(i);
         const int64_t at = base + row;
         const bool is_old = at < position, is_known = at >= first && at <= last && column < head_dim;
         int64_t from = 0;
@@ -101,11 +123,6 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
             copy_wait(0);
             barrier();                  /* all have the block, and are done with the one before */
         }
-        if (base + KEYS <= last)
-            load_keys(keys + (1 - stage) * KEYS * row_len, values + (1 - stage) * KEYS * row_len, k, v, ring_k, ring_v,
-                base + KEYS, first, last, position, n_context);
-        copy_commit();
-
         float score[MAX_TILES][KEYS / 8][4];
         UNROLL
         for (int m = 0; m < m_tiles; m++)
@@ -129,6 +146,11 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
                 }
             }
         }
+
+        if (base + KEYS <= last)
+            load_keys(keys + (1 - stage) * KEYS * row_len, values + (1 - stage) * KEYS * row_len, k, v, ring_k, ring_v,
+                base + KEYS, first, last, position, n_context);
+        copy_commit();
 
         if (base + KEYS - 1 > position + t0 || (window > 0 && base <= last - window)) {
             UNROLL
