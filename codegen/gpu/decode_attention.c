@@ -64,6 +64,7 @@ KERNEL(decode_attention)(float *sums, float *peaks, const act_t *q /* [n_rows][n
     for (int i = lane(); i < 2 * DECODE_TILE * stride / 2; i += 32)                     /* columns beyond the head */
         if (i % (stride / 2) * 2 >= head_dim / 8 * 8)
             ((uint32_t *)keys)[i] = 0;
+    warp_sync();
 
     u32x4 q_lo[max_chunks], q_hi[max_chunks];
     float out[DECODE_HEAD_MAX / 8][4], peak[2] = { -3.0e38f, -3.0e38f }, share[2] = { 0, 0 };

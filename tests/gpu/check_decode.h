@@ -70,18 +70,6 @@ static Route random_route(int n_rows, int n_experts, int top_k, int n_parts, boo
     return route;
 }
 
-/* out [n_out] = Σ_e gate_e · W_e · in, over the experts that the row chose. */
-static void routed_product(double *out, const Route *route, int row, const CheckWeights *w, int n_out, int n_in,
-    const double *in)
-{
-    for (int o = 0; o < n_out; o++) {
-        out[o] = 0;
-        for (int e = 0; e < route->n_experts; e++)
-            for (int i = 0; i < n_in && route->gates[row * route->n_experts + e] != 0; i++)
-                out[o] += route->gates[row * route->n_experts + e] * w->plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
-    }
-}
-
 /* Slots for n_rows in a mixed order, among more. */
 typedef struct { int32_t *slots; int n_slots; int64_t stride; } Slots;
 static Slots random_slots(int n_rows, size_t state_len)

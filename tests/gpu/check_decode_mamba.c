@@ -1,6 +1,18 @@
 /* The four decode kernels of a mamba layer, against plain loops. */
 #include "check_decode.h"
 
+/* out [n_out] = Σ_e gate_e · W_e · in, over the experts that the row chose. */
+static void routed_product(double *out, const Route *route, int row, const CheckWeights *w, int n_out, int n_in,
+    const double *in)
+{
+    for (int o = 0; o < n_out; o++) {
+        out[o] = 0;
+        for (int e = 0; e < route->n_experts; e++)
+            for (int i = 0; i < n_in && route->gates[row * route->n_experts + e] != 0; i++)
+                out[o] += route->gates[row * route->n_experts + e] * w->plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
+    }
+}
+
 static void check_in(void)
 {
     const int d = check_param("n_in"), c = check_param("n_channels"), taps = check_param("d_conv"), n_experts = check_param("n_experts");
