@@ -34,5 +34,5 @@ done <"$kept/names" >"$kept/changed"
 xargs -P 2 -I{} $compile -c "$kept/{}.c" -o "$kept/{}.o" <"$kept/changed" || exit 1
 sed "s|.*|\"$kept/&.o\"|" "$kept/names" >"$kept/objects"
 # shellcheck disable=SC2086
-${CC:-cc} -shared ${SANITIZE:-} -o "$out" "@$kept/objects" -Wl,--whole-archive "$EMULATOR" -Wl,--no-whole-archive \
+${CC:-cc} -shared ${SANITIZE:--Wl,-z,defs} -o "$out" "@$kept/objects" -Wl,--whole-archive "$EMULATOR" -Wl,--no-whole-archive \
     -lm -lpthread
