@@ -2,11 +2,11 @@
  *
  * Grid: any number of blocks x; each takes every n_blocks_x-th tile of tile_rows x tile_columns outputs. Threads: 32 *
  * tile_rows / 64 * tile_columns / warp_columns. Shared bytes: stages * 64 * (2 tile_rows + weight bytes * tile_columns)
- * + (act rows out: 2048 a warp) + 4 * (2 (n_experts + 1) + 4 tile_rows).
+ * + 2048 a warp + 4 * (2 (n_experts + 1) + 4 tile_rows).
  * The list of tiles comes from offsets: a tile has one expert, and groups of 16 tile rows run down all columns, so
  * that both factors stay in the L2 cache. They stream through a ring of `stages` pieces of 64 k, on past the ends of
- * tiles: while one is written the next is on its way. Rows and columns beyond the ends repeat the last one and are not
- * written; k beyond n_in is zero. Sums are float32, 16 k at a time, ascending.
+ * tiles: while one is written the next is on its way. Rows beyond the ends are zero, columns repeat the last one;
+ * neither is written. k beyond n_in is zero. Sums are float32, 16 k at a time, ascending.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(weight_dtype, w)
 PARAM(act, a)
@@ -24,6 +24,7 @@ enum {
     PIECE = 64,          /* k of a stage */
     MAX_COPIES = 16,     /* 16-byte copies of a thread for one stage of one factor */
     MAX_COLUMNS = 8,     /* 8-column tiles of a warp */
+    STAGING_LEN = 2048,  /* of a warp, for what it writes */
 };
 
 /* Where chunk `chunk` (16 bytes) of a row lies: rows of 128 bytes, chunks such that 8 rows at one chunk meet no bank
@@ -80,25 +81,12 @@ DEVICE void gemm_add_bias(float sums[][MAX_COLUMNS][4], const int32_t *rows, int
     }
 }
 
-/* 16 rows of act from staging (swizzled rows of 128 bytes) to their places, a warp. */
-DEVICE void gemm_write_act(act_t *out, const char *staging, const int32_t *rows, int n_rows, int column)
-{
-    const int n_columns = epilogue == 1 ? n_out / 2 : n_out;
-    const int n_chunks = warp_columns / (epilogue == 1 ? 16 : 8);
-    UNROLL for (int i = 0; i < (16 * n_chunks + 31) / 32; i++) {
-        const int row = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
-        if (row < min_i(n_rows, 16))
-            gemm_store_act(out + (int64_t)rows[row] * out_stride, column + chunk * 8,
-                staging + row * 128 + ((chunk ^ (row & 7)) << 4), n_columns);
-    }
-}
-
 /* The fetching side of a block: where it is, and what this thread copies. */
 typedef struct {
     const char *a, *b;       /* in; this thread's first row of the tile's weights */
     char *ring;
     int tile, k, stage;      /* next piece: k of tile, into stage */
-    int rows[MAX_COPIES];    /* of in */
+    int rows[MAX_COPIES];    /* of in; -1: none, zeros */
     int edge;                /* how many rows of weights follow *b */
 } GemmFetch;
 
@@ -110,9 +98,9 @@ DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *begins,
     const int64_t row_len = (n_in + PIECE - 1) / PIECE * PIECE * weight_len;
     const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins, n_experts, n_out, tile_rows, tile_columns, 16);
     UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++) {
-        const int at = tile.first + min_i((thread_x() >> 3) + i * (n_block / 8), tile.n_rows - 1);
-        const int pair = n_experts == 1 ? at : slots[at];
-        fetch->rows[i] = n_experts == 1 || in_pairs ? pair : pair / top_k;
+        const int row = (thread_x() >> 3) + i * (n_block / 8), at = tile.first + row;
+        const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
+        fetch->rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
     }
     const int column = tile.column + thread_x() / (4 * weight_len), chunk = thread_x() % (4 * weight_len);
     fetch->edge = n_out - 1 - column;
@@ -133,7 +121,8 @@ DEVICE void gemm_fetch_piece(GemmFetch *fetch)
     char *const a_to = fetch->ring + fetch->stage * stage_len + gemm_swizzle(row, chunk);
     const char *const a_from = fetch->a + (fetch->k * PIECE + chunk * 8) * 2;
     UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++)
-        copy_async16(a_to + i * (n_block / 8) * 128, a_from + (int64_t)fetch->rows[i] * (in_stride * 2), n_bytes);
+        copy_async16(a_to + i * (n_block / 8) * 128, a_from + (int64_t)max_i(fetch->rows[i], 0) * (in_stride * 2),
+            fetch->rows[i] < 0 ? 0 : n_bytes);
 
     char *const b_to = fetch->ring + fetch->stage * stage_len + tile_rows * PIECE * 2 +
                        (weight_dtype == 3 ? gemm_swizzle_s8(b_row, b_chunk) : gemm_swizzle(b_row, b_chunk));
@@ -168,7 +157,7 @@ DEVICE void gemm_load_a(uint32_t a[][4], const char *stage, int first_row, int s
     }
 }
 
-/* Columns first_column + 8 n … of a stage's B at k = 16 step. */
+/* Columns first_column + 8 n … of a stage's B at k = 16 step; q8: still as bytes, in the first word. */
 DEVICE void gemm_load_b(uint32_t b[][2], const char *stage, int first_column, int step)
 {
     if (weight_dtype == 3) {
@@ -177,7 +166,7 @@ DEVICE void gemm_load_b(uint32_t b[][2], const char *stage, int first_column, in
             uint32_t bytes[4];
             matrix_load4(bytes, from + n * 32 * PIECE);
             UNROLL for (int i = 0; i < 4; i++)
-                act_from_s8(b[n * 4 + i], bytes[i], act);
+                b[n * 4 + i][0] = bytes[i];
         }
     } else {
         const int column = first_column + (lane() & 7) + lane() / 16 * 8, chunk = step * 2 + (lane() >> 3 & 1);
@@ -191,38 +180,56 @@ DEVICE void gemm_load_b(uint32_t b[][2], const char *stage, int first_column, in
     }
 }
 
+DEVICE void gemm_multiply(float sums[][MAX_COLUMNS][4], uint32_t a[][4], uint32_t b[][2])
+{
+    if (weight_dtype != 3) {
+        UNROLL for (int m = 0; m < 4; m++)
+            UNROLL for (int n = 0; n < warp_columns / 8; n++)
+                mma_16x8x16(sums[m][n], a[m], b[n], act);
+        return;
+    }
+    UNROLL for (int n = 0; n < warp_columns / 8; n++) {
+        uint32_t pairs[2];
+        act_from_s8(pairs, b[n][0], act);
+        UNROLL for (int m = 0; m < 4; m++)
+            mma_16x8x16(sums[m][n], a[m], pairs, act);
+    }
+}
+
+/* A slice of 16 rows (of them n_rows real) from staging to out; column: of sums. */
+DEVICE void gemm_write_slice(void *out, char *staging, const int32_t *rows, int n_rows, int column, int n_slice)
+{
+    const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
+    const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
+    UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
+        const int row = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
+        if (row < n_rows && chunk * chunk_columns * shrink < n_slice)
+            gemm_write_chunk(out, rows[row], column / shrink + chunk * chunk_columns,
+                gemm_staged(staging, row, chunk, out_kind, epilogue), n_out / shrink, out_stride, out_kind);
+    }
+}
+
 /* A warp's 64 rows (of them n_rows real) to out; rows: where they belong, gates: theirs. */
 DEVICE void gemm_write(void *out, float sums[][MAX_COLUMNS][4], char *staging, const int32_t *rows, const float *gates,
     int n_rows, int column)
 {
-    const int row = lane() / 4, quad = lane() & 3;
-    UNROLL for (int m = 0; m < 4; m++) {
-        UNROLL for (int half = 0; half < 2; half++) {
-            const int at = m * 16 + half * 8 + row;
-            const float gate = gated ? gates[at] : 1;
-            float *const f32_row = (float *)out + (int64_t)rows[at] * out_stride;
-            UNROLL for (int n = 0; n < warp_columns / 8; n++) {
-                float *const value = sums[m][n] + half * 2;
-                const int to = (half * 8 + row) * 128 + quad * 4;
-                gemm_finish(value, gate, epilogue, gated);
-                if (out_kind != 0) {
-                    const int first = column + n * 8 + quad * 2;
-                    if (at < n_rows)
-                        gemm_store_f32(f32_row, epilogue == 1 ? first / 2 : first, value, epilogue == 1 ? 1 : 2,
-                            epilogue == 1 ? n_out / 2 : n_out, out_kind == 2);
-                } else if (epilogue == 1) {
-                    *(act_t *)(staging + to - quad * 2 + ((n / 2 ^ row) << 4) + (n & 1) * 8) = float_act(value[0], act);
-                } else {
-                    *(uint32_t *)(staging + to + ((n ^ row) << 4)) = act_pack(value[0], value[1], act);
+    const int slice = gemm_slice(out_kind, epilogue), n_slices = (warp_columns + slice - 1) / slice;
+    UNROLL for (int m = 0; m < 4; m++)
+        UNROLL for (int i = 0; i < n_slices; i++) {
+            const int n_slice = min_i(warp_columns - i * slice, slice);
+            UNROLL for (int half = 0; half < 2; half++) {
+                const int row = half * 8 + lane() / 4;
+                const float gate = gated ? gates[m * 16 + row] : 1;
+                UNROLL for (int n = 0; n < n_slice / 8; n++) {
+                    float *const value = sums[m][i * (slice / 8) + n] + half * 2;
+                    gemm_finish(value, gate, epilogue, gated);
+                    gemm_stage(staging, row, n * 8 + (lane() & 3) * 2, value, out_kind, epilogue, act);
                 }
             }
-        }
-        if (out_kind == 0) {
             warp_sync();
-            gemm_write_act(out, staging, rows + m * 16, n_rows - m * 16, epilogue == 1 ? column / 2 : column);
+            gemm_write_slice(out, staging, rows + m * 16, n_rows - m * 16, column + i * slice, n_slice);
             warp_sync();
         }
-    }
 }
 
 KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict weights, const float *restrict scales,
@@ -233,11 +240,10 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
     const int stage_len = (tile_rows * 2 + tile_columns * weight_len) * PIECE;
     const int warps_across = tile_columns / warp_columns, n_warps = tile_rows / 64 * warps_across;
     const int warp_row = warp() / warps_across * 64, warp_column = warp() % warps_across * warp_columns;
-    const int staging_len = out_kind == 0 ? 16 * 128 : 0;
 
     char *const ring = shared();                /* stages of A [tile_rows][64], B [tile_columns][64] */
-    char *const staging = ring + stages * stage_len + warp() * staging_len;
-    int *const ends = (int *)(ring + stages * stage_len + n_warps * staging_len), *const begins = ends + n_experts + 1;
+    char *const staging = ring + stages * stage_len + warp() * STAGING_LEN;
+    int *const ends = (int *)(ring + stages * stage_len + n_warps * STAGING_LEN), *const begins = ends + n_experts + 1;
     int32_t *row_table = begins + n_experts + 1;                                         /* two of [tile_rows] */
     float *gate_table = (float *)(row_table + 2 * tile_rows);                            /* two of [tile_rows] */
     int table = 0;                                                                       /* 0 or tile_rows */
@@ -300,9 +306,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
             const char *from = ring + stage * stage_len;
             gemm_load_a(a[(step + 1) & 1], from, warp_row, (step + 1) & 3);
             gemm_load_b(b[(step + 1) & 1], from + tile_rows * 128, warp_column, (step + 1) & 3);
-            UNROLL for (int m = 0; m < 4; m++)
-                UNROLL for (int n = 0; n < warp_columns / 8; n++)
-                    mma_16x8x16(sums[m][n], a[step & 1][m], b[step & 1][n], act);
+            gemm_multiply(sums, a[step & 1], b[step & 1]);
         }
         k = is_last ? 0 : k + 1;
         if (!is_last)

@@ -78,26 +78,69 @@ DEVICE void gemm_finish(float value[2], float gate, int epilogue, int gated)
     }
 }
 
-/* Columns column, column + 1 (of n_columns) of a float32 row, or the first alone; adds: to what is there. */
-DEVICE void gemm_store_f32(float *row, int column, const float value[2], int n_values, int n_columns, int adds)
+/* A warp writes 16 rows at a time, by slices: so many columns of sums give 128 bytes of out or less. */
+DEVICE int gemm_slice(int out_kind, int epilogue) { return out_kind != 0 && epilogue != 1 ? 32 : 64; }
+
+/* Where chunk `chunk` (16 bytes) of a row of a slice is staged, such that neither its writers nor its readers meet. */
+DEVICE char *gemm_staged(char *staging, int row, int chunk, int out_kind, int epilogue)
 {
-    UNROLL for (int i = 0; i < 2; i++)
-        if (i < n_values && column + i < n_columns)
-            row[column + i] = adds ? row[column + i] + value[i] : value[i];
+    const int turn = out_kind != 0 && epilogue != 1 ? row * 2 & 7 : row & 7;
+    return staging + row * 128 + ((chunk ^ turn) << 4);
 }
 
-/* A chunk of 8 columns of act from shared memory to its place; the row has n_columns. */
-DEVICE void gemm_store_act(act_t *row, int column, const void *chunk, int n_columns)
+/* Two columns of sums, finished; `column` of the slice, even. */
+DEVICE void gemm_stage(char *staging, int row, int column, const float value[2], int out_kind, int epilogue, int act)
 {
-    if (column >= n_columns)
-        return;
+    const int to = (epilogue == 1 ? column / 2 : column) * (out_kind == 0 ? 2 : 4);
+    char *const at = gemm_staged(staging, row, to / 16, out_kind, epilogue) + to % 16;
+    if (out_kind == 0 && epilogue == 1)
+        *(act_t *)at = float_act(value[0], act);
+    else if (out_kind == 0)
+        *(uint32_t *)at = act_pack(value[0], value[1], act);
+    else if (epilogue == 1)
+        *(float *)at = value[0];
+    else
+        *(uint64_t *)at = (uint64_t)float_bits(value[1]) << 32 | float_bits(value[0]);
+}
+
+/* A chunk from its stage to columns column … of a row of out. */
+DEVICE void gemm_write_act(act_t *row, int column, const char *staged, int n_columns)
+{
     if (n_columns % 8 == 0 || column + 8 <= n_columns) {
-        store16(row + column, load16(chunk));
+        store16(row + column, load16(staged));
         return;
     }
     UNROLL for (int j = 0; j < 7; j++)
         if (column + j < n_columns)
-            row[column + j] = ((const act_t *)chunk)[j];
+            row[column + j] = ((const act_t *)staged)[j];
+}
+DEVICE void gemm_write_f32(float *row, int column, const char *staged, int n_columns, int out_stride, int adds)
+{
+    const float *value = (const float *)staged;
+    if (out_stride % 4 == 0 && (n_columns % 4 == 0 || column + 4 <= n_columns)) {
+        u32x4 four = load16(staged);
+        if (adds) {
+            const u32x4 old = load16(row + column);
+            UNROLL for (int j = 0; j < 4; j++)
+                four[j] = float_bits(bits_float(old[j]) + bits_float(four[j]));
+        }
+        store16(row + column, four);
+        return;
+    }
+    UNROLL for (int j = 0; j < 4; j++)
+        if (column + j < n_columns)
+            row[column + j] = adds ? row[column + j] + value[j] : value[j];
+}
+/* n_columns: those of out. */
+DEVICE void gemm_write_chunk(void *out, int64_t row, int column, const char *staged, int n_columns, int out_stride,
+    int out_kind)
+{
+    if (column >= n_columns)
+        return;
+    if (out_kind == 0)
+        gemm_write_act((act_t *)out + row * out_stride, column, staged, n_columns);
+    else
+        gemm_write_f32((float *)out + row * out_stride, column, staged, n_columns, out_stride, out_kind == 2);
 }
 
 #endif

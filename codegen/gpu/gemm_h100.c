@@ -24,7 +24,6 @@ enum {
     PIECE = 64,            /* k of a stage */
     A_LEN = TILE_ROWS * PIECE * 2,
     COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece */
-    SLICE = 64,            /* columns that a warp writes at once */
 };
 
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
@@ -46,11 +45,11 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
     int stage = 0, parity = 1;
     for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
         const GemmTile tile = gemm_h100_tile(t, ends, begins);
-        int rows[COPIES];
+        int rows[COPIES];                                /* of in; -1: none, zeros */
         UNROLL for (int i = 0; i < COPIES; i++) {
-            const int at = tile.first + min_i(rank * TILE_ROWS + row + i * 16, tile.n_rows - 1);
-            const int pair = n_experts == 1 ? at : slots[at];
-            rows[i] = n_experts == 1 || in_pairs ? pair : pair / top_k;
+            const int of_tile = rank * TILE_ROWS + row + i * 16, at = tile.first + of_tile;
+            const int pair = of_tile >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
+            rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
         }
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(empty + stage * 8, parity);
@@ -68,7 +67,8 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
             char *const a_to = to + gemm_h100_place(row, chunk);
             UNROLL for (int i = 0; i < COPIES; i++)
-                copy_async16(a_to + i * 16 * 128, from + (int64_t)rows[i] * (in_stride * 2), n_bytes);
+                copy_async16(a_to + i * 16 * 128, from + (int64_t)max_i(rows[i], 0) * (in_stride * 2),
+                    rows[i] < 0 ? 0 : n_bytes);
             mbarrier_arrive_copied(full + stage * 8);
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
@@ -105,45 +105,36 @@ DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int
     }
 }
 
-/* A warp's 16 rows (of them n_rows real) of tile_columns to out; row, gate: of lane l, those of row l & 15. */
-DEVICE void gemm_h100_write(void *out, float *sums, char *staging, int row, float gate, int n_rows, int column)
+/* A slice of a warp's 16 rows from staging to out. */
+DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows, int column, int n_slice)
 {
-    const int g = lane() / 4, q = lane() & 3, n_columns = epilogue == 1 ? n_out / 2 : n_out;
-    const int n_chunks = SLICE / (epilogue == 1 ? 16 : 8);               /* of a slice's row */
+    const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
+    const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
+    UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
+        const int r = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
+        const int to_row = shuffle_i(row, r);
+        if (r < n_rows && chunk * chunk_columns * shrink < n_slice)
+            gemm_write_chunk(out, to_row, column / shrink + chunk * chunk_columns,
+                gemm_staged(staging, r, chunk, out_kind, epilogue), n_out / shrink, out_stride, out_kind);
+    }
+}
+
+/* A warp's 16 rows (of them n_rows real) of tile_columns to out; row, gate: of lane l, those of row l & 15. */
+DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row, float gate, int n_rows, int column)
+{
+    const int g = lane() / 4, slice = gemm_slice(out_kind, epilogue), n_slices = (tile_columns + slice - 1) / slice;
     const float gate_of[2] = { shuffle_f(gate, g), shuffle_f(gate, g + 8) };
-    const int row_of[2] = { shuffle_i(row, g), shuffle_i(row, g + 8) };
-    UNROLL for (int slice = 0; slice < (tile_columns + SLICE - 1) / SLICE; slice++) {
+    UNROLL for (int i = 0; i < n_slices; i++) {
+        const int n_slice = min_i(tile_columns - i * slice, slice);
         UNROLL for (int half = 0; half < 2; half++)
-            UNROLL for (int m = 0; m < SLICE / 8; m++) {
-                const int n = slice * (SLICE / 8) + m;
-                if (n >= tile_columns / 8)
-                    continue;
-                float value[2] = { sums[n * 4 + half * 2], sums[n * 4 + half * 2 + 1] };
+            UNROLL for (int n = 0; n < n_slice / 8; n++) {
+                const float *sum = sums + (i * (slice / 8) + n) * 4 + half * 2;
+                float value[2] = { sum[0], sum[1] };
                 gemm_finish(value, gate_of[half], epilogue, gated);
-                const int first = column + n * 8 + q * 2;
-                char *const to = staging + (half * 8 + g) * 128;
-                if (out_kind != 0) {
-                    float *const f32_row = (float *)out + (int64_t)row_of[half] * out_stride;
-                    if (g + half * 8 < n_rows)
-                        gemm_store_f32(f32_row, epilogue == 1 ? first / 2 : first, value, epilogue == 1 ? 1 : 2,
-                            n_columns, out_kind == 2);
-                } else if (epilogue == 1) {
-                    *(act_t *)(to + ((m / 2 ^ g) << 4) + (m & 1) * 8 + q * 2) = float_act(value[0], act);
-                } else {
-                    *(uint32_t *)(to + ((m ^ g) << 4) + q * 4) = act_pack(value[0], value[1], act);
-                }
+                gemm_stage(staging, half * 8 + g, n * 8 + (lane() & 3) * 2, value, out_kind, epilogue, act);
             }
-        if (out_kind != 0)
-            continue;
         warp_sync();
-        UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
-            const int r = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
-            act_t *const to = (act_t *)out + (int64_t)shuffle_i(row, r) * out_stride;
-            const int first = epilogue == 1 ? column / 2 + slice * (SLICE / 2) : column + slice * SLICE;
-            const bool is_own = slice * SLICE + chunk * (epilogue == 1 ? 16 : 8) < tile_columns;
-            if (r < n_rows && is_own)
-                gemm_store_act(to, first + chunk * 8, staging + r * 128 + ((chunk ^ (r & 7)) << 4), n_columns);
-        }
+        gemm_h100_write_slice(out, staging, row, n_rows, column + i * slice, n_slice);
         warp_sync();
     }
 }

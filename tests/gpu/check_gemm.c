@@ -8,7 +8,7 @@ static void check_gemm(void)
     const int n_warps = tile_rows / 64 * (tile_columns / check_param("warp_columns"));
     const int stage_len = 64 * (2 * tile_rows + (weight_dtype == 3 ? 1 : 2) * tile_columns);
     GemmCheck c = gemm_make(weight_dtype);
-    const int shared_len = check_param("stages") * stage_len + (c.out_kind == 0 ? n_warps * 2048 : 0) +
+    const int shared_len = check_param("stages") * stage_len + n_warps * 2048 +
                            4 * (2 * (c.n_experts + 1) + 4 * tile_rows);
     CHECK_LAUNCH(check_param("blocks"), 1, n_warps * 32, shared_len, c.out, c.in, c.weights.weights, c.weights.scales,
         c.bias, c.slots, c.offsets, c.experts, c.gates, c.n_tokens, c.top_k);
