@@ -2,6 +2,7 @@
 # What NVIDIA's assembler says of GPU kernels: no stack, no spills, no unresolved names, registers within budget.
 #
 #   tests/gpu/ptxas.sh GPU_RENDER [FILE]       every instance in FILE (tests/gpu/instances.def)
+#   tests/gpu/ptxas.sh --model MOSSC GRAPH     every kernel of a whole model, for each GPU target
 #   tests/gpu/ptxas.sh --self-test             plant each kind of offence and see that it is caught
 # Output: a line for each offence. Exit code: 0 none, 1 some, 2 usage, 77 no ptxas here.
 set -u
@@ -18,11 +19,12 @@ judge() {
     fi
     grep -n '^\.extern' "$work/k.ptx" | grep -v '\.extern \.shared' | sed "s|^|$3: unresolved: |" >"$work/bad"
     awk -v budget="$2" -v label="$3" '
-        / bytes stack frame/ && $1 + 0 > 0 { print label ": " $1 " bytes of stack" }
-        / bytes spill stores/ && / [1-9][0-9]* bytes spill/ { print label ": spills: " $0 }
+        /Compiling entry function/ { name = $0; sub(/^[^\047]*\047/, "", name); sub(/\047.*/, "", name) }
+        / bytes stack frame/ && $1 + 0 > 0 { print label ": " $1 " bytes of stack in " name }
+        / bytes spill stores/ && / [1-9][0-9]* bytes spill/ { print label ": spills in " name ": " $0 }
         /Used [0-9]+ registers/ {
             n = $0; sub(/.*Used /, "", n); n += 0; seen = 1
-            if (n > budget) print label ": " n " registers, budget " budget
+            if (n > budget) print label ": " n " registers, budget " budget ", in " name
         }
         END { if (!seen) print label ": ptxas names no registers" }' "$work/said" >>"$work/bad"
     cat "$work/bad"
@@ -51,6 +53,20 @@ check() {
     done <"$work/list"
     [ "$n" -gt 0 ] || { echo "ptxas: no instances in the list"; failed=1; }
     [ "$failed" -eq 0 ] && echo "ptxas: $n kernels, ok"
+    return $failed
+}
+
+check_model() {
+    failed=0
+    for pair in a100:80 h100:90; do
+        if ! "$1" compile "$2" --target "${pair%:*}" --weights random:1 --emit ptx -o "$work/k.ptx" 2>"$work/words"; then
+            echo "$2, ${pair%:*}: $(cat "$work/words")"
+            failed=1
+            continue
+        fi
+        judge "${pair#*:}" 255 "$2, ${pair%:*}" || failed=1
+        echo "$2, ${pair%:*}: $(grep -c '^\.visible \.entry' "$work/k.ptx") kernels"
+    done
     return $failed
 }
 
@@ -96,6 +112,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 case ${1:-} in
 --self-test) self_test ;;
--* | '') echo "usage: ptxas.sh GPU_RENDER [FILE] | --self-test" >&2; exit 2 ;;
+--model) check_model "$2" "$3" ;;
+-* | '') echo "usage: ptxas.sh GPU_RENDER [FILE] | --model MOSSC GRAPH | --self-test" >&2; exit 2 ;;
 *) check "$1" "${2:-$top/tests/gpu/instances.def}" ;;
 esac
