@@ -7,30 +7,46 @@
 PARAM(n_channels, c) PARAM(d_conv, k) PARAM(in_stride, is) PARAM(in_pairs, ip) PARAM(out_stride, os) PARAM(silu, si)
 PARAM(act, a) PARAM(sequences, sq)
 
-enum { CONV1D_RUN = 16, CONV1D_STEP = 4, CONV1D_TAPS = 8 };    /* tokens a run, at a time; taps that registers hold */
+/* Tokens a run, tokens at a time, taps that registers hold, pairs of a token that are fetched a step ahead. */
+enum { CONV1D_RUN = 16, CONV1D_STEP = 4, CONV1D_TAPS = 8, CONV1D_FETCHED = 2 };
 
-/* Eight channels of the inputs of tokens t to t + STEP - 1; zeros beyond n_tokens. */
-DEVICE void conv1d_inputs(float x[][8], const act_t *in, int channel, int t, int n_tokens, int top_k)
+/* Rows s < FETCHED of the inputs of tokens t to t + STEP - 1, eight channels of each; zeros beyond `end`. */
+DEVICE void conv1d_fetch(u32x4 rows[][CONV1D_STEP], const act_t *in, int channel, int t, int end, int top_k)
 {
     const int n = in_pairs ? top_k : 1;
     const act_t *const from = in + (int64_t)t * n * in_stride + channel;
     UNROLL
-    for (int i = 0; i < CONV1D_STEP; i++)
-        UNROLL
-        for (int j = 0; j < 8; j++)
-            x[i][j] = 0;
-    for (int s = 0; s < n; s++) {
-        u32x4 row[CONV1D_STEP];
+    for (int s = 0; s < (in_pairs ? CONV1D_FETCHED : 1); s++)
         UNROLL
         for (int i = 0; i < CONV1D_STEP; i++)
-            row[i] = t + i < n_tokens ? load16(from + (int64_t)(i * n + s) * in_stride) : (u32x4){ 0, 0, 0, 0 };
+            rows[s][i] = t + i < end && s < n ? load16(from + (int64_t)(i * n + s) * in_stride) : (u32x4){ 0, 0, 0, 0 };
+}
+
+DEVICE void conv1d_add(float x[8], u32x4 row)
+{
+    UNROLL
+    for (int j = 0; j < 4; j++) {
+        x[2 * j] += act_lo(row[j], act);
+        x[2 * j + 1] += act_hi(row[j], act);
+    }
+}
+
+/* The sums of what conv1d_fetch got and of the rows that it did not. */
+DEVICE void conv1d_sum(float x[][8], u32x4 rows[][CONV1D_STEP], const act_t *in, int channel, int t, int end, int top_k)
+{
+    UNROLL
+    for (int i = 0; i < CONV1D_STEP; i++) {
         UNROLL
-        for (int i = 0; i < CONV1D_STEP; i++)
-            UNROLL
-            for (int j = 0; j < 4; j++) {
-                x[i][2 * j] += act_lo(row[i][j], act);
-                x[i][2 * j + 1] += act_hi(row[i][j], act);
-            }
+        for (int j = 0; j < 4; j++) {
+            x[i][2 * j] = act_lo(rows[0][i][j], act);
+            x[i][2 * j + 1] = act_hi(rows[0][i][j], act);
+        }
+        UNROLL
+        for (int s = 1; s < (in_pairs ? CONV1D_FETCHED : 1); s++)
+            conv1d_add(x[i], rows[s][i]);
+        for (int s = CONV1D_FETCHED; in_pairs && s < top_k; s++)
+            if (t + i < end)
+                conv1d_add(x[i], load16(in + ((int64_t)(t + i) * top_k + s) * in_stride + channel));
     }
 }
 
@@ -69,6 +85,8 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
     int channel, int n, int begin, int end, int top_k)
 {
     float x[CONV1D_TAPS - 1 + CONV1D_STEP][8], w[CONV1D_TAPS][8], b[8];
+    u32x4 rows[CONV1D_FETCHED][CONV1D_STEP];
+    conv1d_fetch(rows, in, channel, begin, end, top_k);
     UNROLL
     for (int i = 0; i < 8; i++) {
         b[i] = i < n ? bias[channel + i] : 0;
@@ -80,7 +98,8 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
             x[j][i] = i < n ? conv1d_input(in, state, channel + i, begin + j - (d_conv - 1), top_k) : 0;
     }
     for (int t = begin; t < end; t += CONV1D_STEP) {
-        conv1d_inputs(x + d_conv - 1, in, channel, t, end, top_k);
+        conv1d_sum(x + d_conv - 1, rows, in, channel, t, end, top_k);
+        conv1d_fetch(rows, in, channel, t + CONV1D_STEP, end, top_k);
         UNROLL
         for (int i = 0; i < CONV1D_STEP; i++) {
             float y[8];

@@ -97,22 +97,45 @@ DEVICE int norm_route_columns(int j)
 
 /* ---- rows ---- */
 
-/* Chunks [j, j + HELD / rows) of n_rows rows from `row` on, as far as they are in `left`: v[r * chunks + j]. */
-DEVICE void norm_route_load(float v[][8], const void *x, int64_t token, int left, int first)
+/* Of activations: HELD / rows chunks from chunk `first` on, of the first `left` rows from `token` on. */
+DEVICE void norm_route_fetch(u32x4 fetched[], const void *x, int64_t token, int left, int first)
 {
     const int rows = norm_route_rows(), chunks = NORM_ROUTE_HELD / rows;
     UNROLL
     for (int i = 0; i < NORM_ROUTE_HELD; i++) {
-        const int r = i / chunks, j = first + i % chunks, n = r < left ? norm_route_columns(j) : 0;
-        const int64_t at = (token + r) * in_stride + (j * 32 + lane()) * 8;
+        const int r = i / chunks, j = first + i % chunks;
+        const act_t *from = (const act_t *)x + (token + r) * in_stride + (j * 32 + lane()) * 8;
+        fetched[i] = r < left && norm_route_columns(j) > 0 ? load16(from) : (u32x4){ 0, 0, 0, 0 };
+    }
+}
+
+DEVICE void norm_route_unpack(float v[][8], const u32x4 fetched[], int first)
+{
+    const int chunks = NORM_ROUTE_HELD / norm_route_rows();
+    UNROLL
+    for (int i = 0; i < NORM_ROUTE_HELD; i++) {
         UNROLL
         for (int c = 0; c < 8; c++)
             v[i][c] = 0;
-        if (from_act) {
-            if (n > 0)
-                norm_route_add_act(v[i], load16((const act_t *)x + at), n);
-        } else
-            norm_route_load_f32(v[i], (const float *)x + at, n);
+        norm_route_add_act(v[i], fetched[i], norm_route_columns(first + i % chunks));
+    }
+}
+
+/* The same of either kind, at once. */
+DEVICE void norm_route_load(float v[][8], const void *x, int64_t token, int left, int first)
+{
+    const int rows = norm_route_rows(), chunks = NORM_ROUTE_HELD / rows;
+    if (from_act) {
+        u32x4 fetched[NORM_ROUTE_HELD];
+        norm_route_fetch(fetched, x, token, left, first);
+        norm_route_unpack(v, fetched, first);
+        return;
+    }
+    UNROLL
+    for (int i = 0; i < NORM_ROUTE_HELD; i++) {
+        const int r = i / chunks, j = first + i % chunks;
+        norm_route_load_f32(v[i], (const float *)x + (token + r) * in_stride + (j * 32 + lane()) * 8,
+                            r < left ? norm_route_columns(j) : 0);
     }
 }
 
@@ -300,18 +323,20 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     float *const kept = shared_router + router_len + warp() * 4 * n_experts;    /* [rows][E], this warp's logits */
     int32_t *const all_counts = (int32_t *)(shared_router + router_len + NORM_ROUTE_WARPS * 4 * n_experts);
     int32_t *const own_counts = all_counts + warp() * n_experts;                /* [E], this warp's */
-    if (n_experts > 1) {
-        for (int e = lane(); e < n_experts; e += 32)
-            own_counts[e] = 0;
-        if (router_len > 0)
-            norm_route_copy_router(shared_router, router);
-        copy_commit();
-        copy_wait(0);
-        barrier();
-    }
+    if (router_len > 0)
+        norm_route_copy_router(shared_router, router);
+    copy_commit();
     dependency_wait();
     dependency_launch();
     const int begin = block_x() * NORM_ROUTE_ROWS + warp() * warp_rows, end = min_i(begin + warp_rows, n_rows);
+    const bool is_ahead = from_act && !normalise;                               /* fetching */
+    u32x4 fetched[NORM_ROUTE_HELD];
+    if (is_ahead)
+        norm_route_fetch(fetched, x, n_tokens - n_rows + begin, end - begin, 0);
+    for (int e = lane(); n_experts > 1 && e < n_experts; e += 32)
+        own_counts[e] = 0;
+    copy_wait(0);
+    barrier();
     for (int row = begin; row < end; row += rows) {
         const int64_t token = n_tokens - n_rows + row;
         const int left = min_i(end - row, rows);
@@ -320,7 +345,13 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
             float logits[4][NORM_ROUTE_BATCH] = { { 0 } };
             for (int first = 0; first < norm_route_chunks(); first += chunks) {
                 if (e == 0 || !is_held) {
-                    norm_route_load(v, x, token, left, first);
+                    if (is_ahead) {
+                        norm_route_unpack(v, fetched, first);
+                        const bool is_row_left = first + chunks < norm_route_chunks();
+                        const int next = is_row_left || (!is_held && e + NORM_ROUTE_BATCH < n_experts) ? row : row + rows;
+                        norm_route_fetch(fetched, x, n_tokens - n_rows + next, end - next, is_row_left ? first + chunks : 0);
+                    } else
+                        norm_route_load(v, x, token, left, first);
                     if (pairs_stride > 0 && e == 0)
                         norm_route_add_pairs(v, x, pairs, token, left, first, pair_k);
                     if (normalise)

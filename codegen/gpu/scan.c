@@ -4,26 +4,27 @@
  * Grid: ceil(n_channels / 32) × 1, or × n_tokens with sequences; 256 threads.
  *
  * Else 8 or 16: one sequence. Grid: ceil(n_channels / block_channels); threads: 32 (block_channels / 8 · P +
- * block_channels / 4), P = ceil(d_state / 8). Time is not split: that would double the exponentials, which bound
+ * block_channels / 2), P = ceil(d_state / 8). Time is not split: that would double the exponentials, which bound
  * this kernel. Of the first warps each has 8 channels x 8 states, a lane two of one channel, in registers for
- * the whole run. The other warps are helpers: a lane has a token of a tile of 32 and four channels; they copy inputs
- * well ahead, turn them so that a lane reads four tokens at once, add up the P parts of y and gate. C · s is done
+ * the whole run. The other warps help: a lane has a token of a tile of 32 and four channels. Half of them copy
+ * inputs well ahead and turn them so that a lane reads four tokens at once, half add up the P parts of y and gate. C · s is done
  * by tensor cores, whose rounding is undone by splitting both factors in two.
  * Tile k is scanned while k + 2 is turned, k + 6 (or k + 3) is fetched, k - 1 is gated and k - 2 stored.
- * Shared: S (32 (4 b + 16) + 32 (z + 1) (2 b + 16) + 256 d_state) + 480 (2 b + 16 P) + 320 P b + 64 (2 b + 16) bytes,
+ * Shared: S (32 (4 b + 16) + 32 (z + 1) (2 b + 16) + 4096 ceil(d_state / 16)) + 432 (3 b + 24 P) + 320 P b + 64 (2 b + 16) bytes,
  * b = block_channels, z = z_pairs or 1, S = 8, or 5 where 8 times that first term passes 102400.
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_stride, ds) PARAM(x_stride, xs) PARAM(z_stride, zs) PARAM(z_pairs, zp)
 PARAM(y_stride, ys) PARAM(zoh, zoh) PARAM(act, a) PARAM(sequences, sq) PARAM(block_channels, bc)
 
-enum { SCAN_TILE = 32, SCAN_ROW = 40, SCAN_TURNED = 3 };    /* tokens; floats of a turned row: no bank conflicts; its ring */
+/* Tokens; floats of a turned row and of one of y's parts, which avoid bank conflicts; tiles of the ring of turned ones; see ScanFetch. */
+enum { SCAN_TILE = 32, SCAN_ROW = 36, SCAN_PART_ROW = 40, SCAN_TURNED = 3, SCAN_PIECES = 9 };
 
 typedef uint32_t scan_u32x2 __attribute__((vector_size(8)));
 typedef float scan_f32x2 __attribute__((vector_size(8)));
 
 typedef struct {
-    float *y_parts;                 /* [2][P][block_channels][ROW] */
-    float *turned;                  /* [TURNED][2 block_channels + 16 P][ROW]: Δ, Δ x (zoh: x), B, C */
+    float *y_parts;                 /* [2][P][block_channels][PART_ROW] */
+    float *turned;                  /* [TURNED][3 block_channels + 24 P][ROW]: Δ, Δ x (zoh: x) and B in two, C */
     char *raw;                      /* [stages]: Δ, x, z as rows of tokens, then bc as it is */
     char *out;                      /* [2][TILE] rows of y */
 } ScanShared;
@@ -43,14 +44,15 @@ DEVICE int scan_parts(void) { return (d_state + 7) / 8; }
 DEVICE int scan_z_rows(void) { return z_pairs ? z_pairs : 1; }
 DEVICE int scan_dt_len(void) { return 4 * scan_channels() + 16; }           /* bytes of a token's row in shared memory */
 DEVICE int scan_act_len(void) { return 2 * scan_channels() + 16; }
+DEVICE int scan_bc_len(void) { return (d_state + 15) / 16 * 128; }         /* room for a token's B and C: 8 pieces of 16 bytes, or 16, ... */
 DEVICE int scan_raw_len(void)
 {
-    return SCAN_TILE * (scan_dt_len() + (1 + scan_z_rows()) * scan_act_len() + 8 * d_state);
+    return SCAN_TILE * (scan_dt_len() + (1 + scan_z_rows()) * scan_act_len() + scan_bc_len());
 }
 DEVICE int scan_stages(void) { return 8 * scan_raw_len() <= 102400 ? 8 : 5; }
 DEVICE int scan_ahead(void) { return scan_stages() - 2; }                  /* tiles from the scanned one to the fetched */
-DEVICE int scan_turned_len(void) { return (2 * scan_channels() + 16 * scan_parts()) * SCAN_ROW; }       /* floats */
-DEVICE int scan_part_len(void) { return scan_parts() * scan_channels() * SCAN_ROW; }
+DEVICE int scan_turned_len(void) { return (3 * scan_channels() + 24 * scan_parts()) * SCAN_ROW; }       /* floats */
+DEVICE int scan_part_len(void) { return scan_parts() * scan_channels() * SCAN_PART_ROW; }
 
 DEVICE ScanShared scan_shared(void)
 {
@@ -59,10 +61,10 @@ DEVICE ScanShared scan_shared(void)
     float *const y_parts = turned + SCAN_TURNED * scan_turned_len();
     return (ScanShared){ y_parts, turned, raw, (char *)(y_parts + 2 * scan_part_len()) };
 }
-DEVICE char *scan_raw(ScanShared s, int tile) { return s.raw + tile % scan_stages() * scan_raw_len(); }
+DEVICE char *scan_raw(ScanShared s, unsigned tile) { return s.raw + (int)(tile % (unsigned)scan_stages()) * scan_raw_len(); }
 DEVICE char *scan_raw_act(char *raw, int row) { return raw + SCAN_TILE * (scan_dt_len() + row * scan_act_len()); }   /* x, then z */
 DEVICE float *scan_raw_bc(char *raw) { return (float *)scan_raw_act(raw, 1 + scan_z_rows()); }
-DEVICE float *scan_turned(ScanShared s, int tile) { return s.turned + tile % SCAN_TURNED * scan_turned_len(); }
+DEVICE float *scan_turned(ScanShared s, unsigned tile) { return s.turned + (int)(tile % SCAN_TURNED) * scan_turned_len(); }
 
 /* ---- arithmetic ---- */
 
@@ -76,6 +78,9 @@ DEVICE float scan_zoh_factor(float dt, float power, float decay, float a)
     const float less_one = q > -0.3f && q < 0.3f ? series : decay - 1;
     return a == 0 ? dt : less_one * (1.44269504f / a);
 }
+
+/* What a tensor core sees of x; x less this, it sees nearly whole. */
+DEVICE float scan_high(float x) { return bits_float(float_bits(x) & 0xffffe000u); }
 
 /* ---- token by token ---- */
 
@@ -113,43 +118,73 @@ DEVICE void scan_token(ScanArrays in, float *state, const float *a, int t)
 
 /* ---- helpers ---- */
 
-/* Bytes of 16 that are real, of elements of len bytes from `channel` on of token t. */
-DEVICE int scan_copy_len(ScanArrays in, int t, int channel, int len)
+/* Bytes of 16 that are real, of elements of len bytes from `channel` on. */
+DEVICE int scan_copy_len(int channel, int len)
 {
-    return t < in.n_tokens ? max_i(min_i((n_channels - channel) * len, 16), 0) : 0;
+    return n_channels % scan_channels() == 0 ? 16 : max_i(min_i((n_channels - channel) * len, 16), 0);
 }
 
-/* Fetches a tile; helper is this thread among them, 8 scan_channels(). */
-DEVICE void scan_fetch(ScanShared s, ScanArrays in, int tile, int helper)
+/* Where piece `piece` of 16 bytes of a tile's B and C goes. With whole pieces a token, eight tokens have the same piece
+ * in different banks. */
+DEVICE float *scan_bc_place(char *raw, int piece)
 {
-    const int n_helpers = 8 * scan_channels(), first = block_x() * scan_channels(), t0 = tile * SCAN_TILE;
+    const int pieces = max_i(d_state / 2, 1), t = piece / pieces;
+    float *const bc = scan_raw_bc(raw);
+    return d_state % 2 ? bc + piece * 4 : bc + t * (scan_bc_len() / 4) + (piece % pieces ^ t % 8) * 4;
+}
+
+/* What a helper copies of the next tile. Of x and z, `pieces` of 16 bytes: rows of x, then of z, of all tokens. */
+typedef struct {
+    const float *dt, *bc;
+    const act_t *rows[SCAN_PIECES];
+    int steps[SCAN_PIECES];         /* elements from tile to tile */
+} ScanFetch;
+
+DEVICE int scan_helpers(void) { return 8 * scan_channels(); }
+DEVICE int scan_octets(void) { return scan_channels() / 8; }
+DEVICE int scan_pieces(void) { return (SCAN_TILE * scan_octets() * (1 + scan_z_rows()) + scan_helpers() - 1) / scan_helpers(); }
+
+DEVICE ScanFetch scan_fetch_first(ScanArrays in, int helper)
+{
+    const int64_t first = block_x() * scan_channels();
+    const int quads = scan_channels() / 4;
+    ScanFetch fetch = { in.dt + helper / quads * (int64_t)dt_stride + first + helper % quads * 4, in.bc, { 0 }, { 0 } };
+    UNROLL
+    for (int i = 0; i < scan_pieces(); i++) {
+        const int piece = i * scan_helpers() + helper, row = piece / (SCAN_TILE * scan_octets());
+        const int64_t t = piece / scan_octets() % SCAN_TILE, c = first + piece % scan_octets() * 8;
+        fetch.rows[i] = row == 0 ? in.x + t * x_stride + c : in.z + (t * in.n_z + row - 1) * z_stride + c;
+        fetch.steps[i] = row == 0 ? SCAN_TILE * x_stride : SCAN_TILE * in.n_z * z_stride;
+    }
+    return fetch;
+}
+
+/* Fetches a tile and moves on; helper is this thread among them. Rows of z that the token does not have become 0. */
+DEVICE void scan_fetch(ScanFetch *fetch, ScanShared s, ScanArrays in, unsigned tile, int helper)
+{
+    const int first = block_x() * scan_channels(), quads = scan_channels() / 4, left = in.n_tokens - (int)tile * SCAN_TILE;
     char *const raw = scan_raw(s, tile);
-    if (t0 < in.n_tokens) {
-        const int quads = scan_channels() / 4, octets = scan_channels() / 8;
-        {
-            const int t = helper / quads, c = helper % quads * 4;
-            copy_async16(raw + t * scan_dt_len() + 4 * c, in.dt + (int64_t)(t0 + t) * dt_stride + first + c,
-                         scan_copy_len(in, t0 + t, first + c, 4));
+    if (left > 0) {
+        copy_async16(raw + helper / quads * scan_dt_len() + helper % quads * 16, fetch->dt,
+                     helper / quads < left ? scan_copy_len(first + helper % quads * 4, 4) : 0);
+        UNROLL
+        for (int i = 0; i < scan_pieces(); i++) {
+            const int piece = i * scan_helpers() + helper, row = piece / (SCAN_TILE * scan_octets());
+            const int t = piece / scan_octets() % SCAN_TILE, c = piece % scan_octets() * 8;
+            if (row <= scan_z_rows())
+                copy_async16(scan_raw_act(raw, row) + t * scan_act_len() + 2 * c, fetch->rows[i],
+                             t < left && row <= in.n_z ? scan_copy_len(first + c, 2) : 0);
+            fetch->rows[i] += fetch->steps[i];
         }
         UNROLL
-        for (int i = 0; i < (SCAN_TILE * octets * (1 + scan_z_rows()) + n_helpers - 1) / n_helpers; i++) {
-            const int piece = i * n_helpers + helper, row = piece / (SCAN_TILE * octets);      /* 0: x, then z */
-            const int t = piece / octets % SCAN_TILE, c = piece % octets * 8;
-            const act_t *from = in.x + (int64_t)(t0 + t) * x_stride;
-            if (row > 0)
-                from = in.z + ((int64_t)(t0 + t) * in.n_z + row - 1) * z_stride;
-            if (row <= in.n_z)
-                copy_async16(scan_raw_act(raw, row) + t * scan_act_len() + 2 * c, from + first + c,
-                             scan_copy_len(in, t0 + t, first + c, 2));
-        }
-        UNROLL
-        for (int i = 0; i < (SCAN_TILE * d_state / 2 + n_helpers - 1) / n_helpers; i++) {
-            const int piece = i * n_helpers + helper;                                          /* of 16 bytes */
-            const int left = (in.n_tokens - t0) * 8 * d_state - piece * 16;
+        for (int i = 0; i < (SCAN_TILE * d_state / 2 + scan_helpers() - 1) / scan_helpers(); i++) {
+            const int piece = i * scan_helpers() + helper, bytes = left * 8 * d_state - piece * 16;
             if (piece < SCAN_TILE * d_state / 2)
-                copy_async16(scan_raw_bc(raw) + piece * 4, in.bc + (int64_t)t0 * 2 * d_state + piece * 4,
-                             max_i(min_i(left, 16), 0));
+                copy_async16(scan_bc_place(raw, piece), fetch->bc + piece * 4,
+                             bytes <= 0 ? 0 : d_state % 2 == 0 || bytes >= 16 ? 16 : bytes);
         }
+        fetch->dt += SCAN_TILE * dt_stride;
+        fetch->bc += SCAN_TILE * 2 * d_state;
     }
     copy_commit();
 }
@@ -164,71 +199,97 @@ DEVICE void scan_unpack(float v[4], const char *row)
     v[3] = act_hi(pairs[1], act);
 }
 
+/* A row of Δ x or B, its high part, and a row further its low one. */
+DEVICE void scan_put_split(float *row, float x)
+{
+    row[0] = scan_high(x);
+    row[SCAN_ROW] = x - scan_high(x);
+}
+
+/* The n-th of a token's numbers B, C; states: rows of B in two, then of C. */
+DEVICE void scan_put_state(float *states, int n, float x)
+{
+    if (n < d_state)
+        scan_put_split(states + 2 * n * SCAN_ROW, x);
+    else
+        states[(16 * scan_parts() + n - d_state) * SCAN_ROW] = x;
+}
+
 /* Rows of tokens become rows of channels and of states. */
-DEVICE void scan_turn(ScanShared s, int tile, int helper)
+DEVICE void scan_turn(ScanShared s, unsigned tile, int helper)
 {
     const int t = helper % 32, quad = helper / 32, n_quads = scan_channels() / 4;
     char *const raw = scan_raw(s, tile);
-    float *const turned = scan_turned(s, tile) + t, *const states = turned + 2 * scan_channels() * SCAN_ROW;
+    float *const turned = scan_turned(s, tile) + t, *const states = turned + 3 * scan_channels() * SCAN_ROW;
     const u32x4 dt = load16(raw + t * scan_dt_len() + 16 * quad);
     float x[4];
     scan_unpack(x, scan_raw_act(raw, 0) + t * scan_act_len() + 8 * quad);
     UNROLL
     for (int i = 0; i < 4; i++) {
         turned[(4 * quad + i) * SCAN_ROW] = bits_float(dt[i]);
-        turned[(scan_channels() + 4 * quad + i) * SCAN_ROW] = zoh ? x[i] : bits_float(dt[i]) * x[i];
+        scan_put_split(turned + (scan_channels() + 2 * (4 * quad + i)) * SCAN_ROW, zoh ? x[i] : bits_float(dt[i]) * x[i]);
     }
-    const float *const bc = scan_raw_bc(raw) + t * 2 * d_state;
-    UNROLL
-    for (int i = 0; i < (2 * d_state + n_quads - 1) / n_quads; i++) {
-        const int step = i * n_quads + quad, n = (step + t) % (2 * d_state);     /* each lane another bank */
-        if (step < 2 * d_state)
-            states[(n < d_state ? n : 8 * scan_parts() + n - d_state) * SCAN_ROW] = bc[n];
-    }
+    if (d_state % 2 == 0)
+        UNROLL
+        for (int i = 0; i < (d_state / 2 + n_quads - 1) / n_quads; i++) {
+            const int piece = i * n_quads + quad;
+            if (piece >= d_state / 2)
+                continue;
+            const u32x4 four = load16(scan_bc_place(raw, t * (d_state / 2) + piece));
+            UNROLL
+            for (int j = 0; j < 4; j++)
+                scan_put_state(states, 4 * piece + j, bits_float(four[j]));
+        }
+    else
+        for (int i = quad; i < 2 * d_state; i += n_quads) {
+            const int n = (i + t) % (2 * d_state);                               /* each lane another bank */
+            scan_put_state(states, n, scan_raw_bc(raw)[t * 2 * d_state + n]);
+        }
 }
 
 /* y of lane's token and four channels: parts, D, gate. */
-DEVICE void scan_gate(ScanShared s, ScanArrays in, int tile, int helper, const float d[4])
+DEVICE void scan_gate(ScanShared s, ScanArrays in, unsigned tile, int helper, const float d[4])
 {
     const int t = helper % 32, quad = helper / 32;
     char *const raw = scan_raw(s, tile);
-    const float *const parts = s.y_parts + tile % 2 * scan_part_len() + 4 * quad * SCAN_ROW + t;
-    float x[4], y[4], z[4], part[4];
+    const float *const parts = s.y_parts + (int)(tile % 2) * scan_part_len() + 4 * quad * SCAN_PART_ROW + t;
+    float x[4], y[4];
     scan_unpack(x, scan_raw_act(raw, 0) + t * scan_act_len() + 8 * quad);
     UNROLL
     for (int i = 0; i < 4; i++) {
-        y[i] = d[i] * x[i];
+        y[i] = fma_f(d[i], x[i], parts[i * SCAN_PART_ROW]);
         UNROLL
-        for (int p = 0; p < scan_parts(); p++)
-            y[i] += parts[(p * scan_channels() + i) * SCAN_ROW];
-        z[i] = 0;
+        for (int p = 1; p < scan_parts(); p++)
+            y[i] += parts[(p * scan_channels() + i) * SCAN_PART_ROW];
     }
     if (in.n_z > 0) {
+        float z[4];
+        scan_unpack(z, scan_raw_act(raw, 1) + t * scan_act_len() + 8 * quad);
         UNROLL
-        for (int row = 0; row < scan_z_rows(); row++)
-            if (row < in.n_z) {
-                scan_unpack(part, scan_raw_act(raw, 1 + row) + t * scan_act_len() + 8 * quad);
-                UNROLL
-                for (int i = 0; i < 4; i++)
-                    z[i] += part[i];
-            }
+        for (int row = 1; row < scan_z_rows(); row++) {
+            float more[4];
+            scan_unpack(more, scan_raw_act(raw, 1 + row) + t * scan_act_len() + 8 * quad);
+            UNROLL
+            for (int i = 0; i < 4; i++)
+                z[i] += more[i];
+        }
         UNROLL
         for (int i = 0; i < 4; i++)
             y[i] *= scan_silu(z[i]);
     }
-    char *const out = s.out + (tile % 2 * SCAN_TILE + t) * scan_act_len() + 8 * quad;
+    char *const out = s.out + ((int)(tile % 2) * SCAN_TILE + t) * scan_act_len() + 8 * quad;
     *(scan_u32x2 *)out = (scan_u32x2){ act_pack(y[0], y[1], act), act_pack(y[2], y[3], act) };
 }
 
-DEVICE void scan_store(ScanShared s, ScanArrays in, int tile, int helper)
+DEVICE void scan_store(ScanShared s, ScanArrays in, unsigned tile, int helper)
 {
-    const int octets = scan_channels() / 8, row = helper / octets, t = tile * SCAN_TILE + row;
+    const int octets = scan_channels() / 8, row = helper / octets, t = (int)tile * SCAN_TILE + row;
     const int channel = block_x() * scan_channels() + helper % octets * 8, n = n_channels - channel;
     if (row >= SCAN_TILE || t >= in.n_tokens || n <= 0)
         return;
-    const char *const out = s.out + (tile % 2 * SCAN_TILE + row) * scan_act_len() + helper % octets * 16;
+    const char *const out = s.out + ((int)(tile % 2) * SCAN_TILE + row) * scan_act_len() + helper % octets * 16;
     act_t *const to = in.y + (int64_t)t * y_stride + channel;
-    if (n >= 8)
+    if (n_channels % 8 == 0 || n >= 8)
         store16(to, load16(out));
     else
         for (int i = 0; i < n; i++)
@@ -239,47 +300,57 @@ DEVICE void scan_store(ScanShared s, ScanArrays in, int tile, int helper)
 DEVICE void scan_clear(ScanShared s, int helper)
 {
     const int n_none = 8 * scan_parts() - d_state;
-    for (int i = helper; i < SCAN_TURNED * 2 * n_none * SCAN_ROW; i += 8 * scan_channels()) {
-        const int row = i / SCAN_ROW % (2 * n_none), ring = i / SCAN_ROW / (2 * n_none);
-        const int state = row < n_none ? d_state + row : 8 * scan_parts() + d_state + row - n_none;
-        s.turned[ring * scan_turned_len() + (2 * scan_channels() + state) * SCAN_ROW + i % SCAN_ROW] = 0;
+    for (int i = helper; i < SCAN_TURNED * 3 * n_none * SCAN_ROW; i += scan_helpers()) {
+        const int row = i / SCAN_ROW % (3 * n_none), ring = i / SCAN_ROW / (3 * n_none);
+        const int state = row < 2 * n_none ? 2 * d_state + row : 16 * scan_parts() + d_state + row - 2 * n_none;
+        s.turned[ring * scan_turned_len() + (3 * scan_channels() + state) * SCAN_ROW + i % SCAN_ROW] = 0;
     }
 }
 
-DEVICE void scan_help(ScanShared s, ScanArrays in, int helper)
+DEVICE void scan_feed(ScanShared s, ScanArrays in, int helper)
 {
     const int n_tiles = (in.n_tokens + SCAN_TILE - 1) / SCAN_TILE, ahead = scan_ahead();
+    ScanFetch fetch = scan_fetch_first(in, helper);
+    for (int tile = 0; tile < ahead; tile++)
+        scan_fetch(&fetch, s, in, tile, helper);
+    scan_clear(s, helper);
+    copy_wait(scan_ahead() - 3);
+    barrier_some(1, scan_helpers());
+    scan_turn(s, 0, helper);
+    if (n_tiles > 1)
+        scan_turn(s, 1, helper);
+    barrier();
+    for (int tile = 0; tile < n_tiles + 2; tile++) {
+        scan_fetch(&fetch, s, in, tile + ahead, helper);
+        if (tile + 2 < n_tiles)
+            scan_turn(s, tile + 2, helper);
+        copy_wait(scan_ahead() - 3);
+        barrier();
+    }
+}
+
+DEVICE void scan_finish(ScanShared s, ScanArrays in, int helper)
+{
+    const int n_tiles = (in.n_tokens + SCAN_TILE - 1) / SCAN_TILE;
     float d[4];
     UNROLL
     for (int i = 0; i < 4; i++) {
         const int channel = block_x() * scan_channels() + helper / 32 * 4 + i;
         d[i] = channel < n_channels ? in.d[channel] : 0;
     }
-    for (int tile = 0; tile < ahead; tile++)
-        scan_fetch(s, in, tile, helper);
-    scan_clear(s, helper);
-    copy_wait(scan_ahead() - 3);
-    barrier_some(1, 8 * scan_channels());
-    scan_turn(s, 0, helper);
-    if (n_tiles > 1)
-        scan_turn(s, 1, helper);
     barrier();
     for (int tile = 0; tile < n_tiles + 2; tile++) {
-        scan_fetch(s, in, tile + ahead, helper);
-        if (tile + 2 < n_tiles)
-            scan_turn(s, tile + 2, helper);
         if (tile >= 1 && tile - 1 < n_tiles)
             scan_gate(s, in, tile - 1, helper, d);
         if (tile >= 2)
             scan_store(s, in, tile - 2, helper);
-        copy_wait(scan_ahead() - 3);
         barrier();
     }
 }
 
-/* ---- the warps that scan: lane = 4 g + q has channel g and states q, q + 4 of its warp's 8 x 8 ---- */
+/* ---- the warps that scan: lane = 4 g + q has channel g and states 2 q, 2 q + 1 of its warp's 8 x 8 ---- */
 
-typedef struct { float dt[8], dt_x[8], b[2][8], c[2]; } ScanTokens;      /* eight tokens; c: of token g */
+typedef struct { float dt[8], dt_x[8], b[8], c[2]; } ScanTokens;     /* eight tokens; dt_x, b: parts; c: of token g */
 typedef struct { float decay[2][8], input[2][8], c[2]; } ScanSteps;
 
 DEVICE void scan_load8(float to[8], const float *from)
@@ -293,35 +364,40 @@ DEVICE void scan_load8(float to[8], const float *from)
     }
 }
 
-DEVICE void scan_load(ScanTokens *to, const float *turned, int channel, int state, int first)
+/* For inputs, lane has a row and a column of a product over four parts: high high, high low, low high, low low. */
+DEVICE void scan_load(ScanTokens *to, const float *turned, int channel, int part, int first)
 {
-    const float *const states = turned + (2 * scan_channels() + state) * SCAN_ROW + first;
+    const int g = lane() / 4, q = lane() % 4;
+    const float *const dt_x = turned + (scan_channels() + 2 * channel + q / 2) * SCAN_ROW + first;
+    const float *const states = turned + 3 * scan_channels() * SCAN_ROW + first;
     scan_load8(to->dt, turned + channel * SCAN_ROW + first);
-    scan_load8(to->dt_x, turned + (scan_channels() + channel) * SCAN_ROW + first);
+    scan_load8(to->dt_x, dt_x);
+    scan_load8(to->b, states + (2 * (8 * part + g) + q % 2) * SCAN_ROW);
     UNROLL
-    for (int i = 0; i < 2; i++) {
-        scan_load8(to->b[i], states + 4 * i * SCAN_ROW);
-        to->c[i] = states[(8 * scan_parts() + 4 * i) * SCAN_ROW + lane() / 4];
-    }
+    for (int i = 0; i < 2; i++)
+        to->c[i] = states[(16 * scan_parts() + 8 * part + 2 * q + i) * SCAN_ROW + g];
 }
 
+/* Decays and inputs, (Δ x) B, of a row of products each: 0 to 7 with the first token of a pair, 8 to 15 with the other. */
 DEVICE void scan_prepare(ScanSteps *to, const ScanTokens *from, const float a[2])
 {
+    const float zero[4] = { 0, 0, 0, 0 };
     UNROLL
-    for (int t = 0; t < 8; t++)
+    for (int t = 0; t < 8; t++) {
+        float d[4];
+        mma_16x8x4(d, from->dt_x + t / 2 * 2, from->b[t], zero);
         UNROLL
         for (int i = 0; i < 2; i++) {
             const float power = from->dt[t] * a[i], decay = exp2_fast(power);
             to->decay[i][t] = decay;
-            to->input[i][t] = from->dt_x[t] * from->b[i][t];
+            to->input[i][t] = d[t % 2 * 2 + i];
             if (zoh)
                 to->input[i][t] *= scan_zoh_factor(from->dt[t], power, decay, a[i]);
         }
+    }
     to->c[0] = from->c[0];
     to->c[1] = from->c[1];
 }
-
-DEVICE float scan_high(float x) { return bits_float(float_bits(x) & 0xffffe000u); }
 
 /* Eight steps; y: C · s of channel g, tokens 2 q and 2 q + 1. Rows 0 to 7 of a product are a token's states, 8 to 15
  * the next one's; its columns are the C of all eight tokens, of which each row needs its own. */
@@ -351,27 +427,27 @@ DEVICE void scan_run(ScanShared s, float *state, const float *a, int n_tokens)
 {
     enum { groups = SCAN_TILE / 8 };
     const int n_tiles = (n_tokens + SCAN_TILE - 1) / SCAN_TILE, part = warp() % scan_parts();
-    const int channel = warp() / scan_parts() * 8 + lane() / 4, first_state = part * 8 + lane() % 4;
+    const int channel = warp() / scan_parts() * 8 + lane() / 4, first_state = part * 8 + lane() % 4 * 2;
     const int64_t real_channel = block_x() * scan_channels() + channel;
     float own_a[2] = { 0, 0 }, own[2] = { 0, 0 }, y[2] = { 0, 0 };
     UNROLL
     for (int i = 0; i < 2; i++)
-        if (real_channel < n_channels && first_state + 4 * i < d_state) {
-            own_a[i] = a[real_channel * d_state + first_state + 4 * i];
-            own[i] = state[real_channel * d_state + first_state + 4 * i];
+        if (real_channel < n_channels && first_state + i < d_state) {
+            own_a[i] = a[real_channel * d_state + first_state + i];
+            own[i] = state[real_channel * d_state + first_state + i];
         }
     barrier();
     ScanTokens tokens[2];
     ScanSteps steps[2];
-    scan_load(&tokens[0], scan_turned(s, 0), channel, first_state, 0);
-    scan_load(&tokens[1], scan_turned(s, 0), channel, first_state, 8);
+    scan_load(&tokens[0], scan_turned(s, 0), channel, part, 0);
+    scan_load(&tokens[1], scan_turned(s, 0), channel, part, 8);
     scan_prepare(&steps[0], &tokens[0], own_a);
     for (int tile = 0; tile < n_tiles; tile++) {
         const float *const turned = scan_turned(s, tile), *const next = scan_turned(s, tile + 1);
-        float *const y_part = s.y_parts + tile % 2 * scan_part_len() + (part * scan_channels() + channel) * SCAN_ROW;
+        float *const y_part = s.y_parts + tile % 2 * scan_part_len() + (part * scan_channels() + channel) * SCAN_PART_ROW;
         UNROLL
         for (int g = 0; g < groups; g++) {       /* loads are two groups ahead, exponentials one */
-            scan_load(&tokens[g % 2], g + 2 < groups ? turned : next, channel, first_state, (g + 2) % groups * 8);
+            scan_load(&tokens[g % 2], g + 2 < groups ? turned : next, channel, part, (g + 2) % groups * 8);
             scan_prepare(&steps[(g + 1) % 2], &tokens[(g + 1) % 2], own_a);
             scan_step(y, own, &steps[g % 2]);
             *(scan_f32x2 *)(y_part + g * 8 + lane() % 4 * 2) = (scan_f32x2){ y[0], y[1] };
@@ -380,8 +456,8 @@ DEVICE void scan_run(ScanShared s, float *state, const float *a, int n_tokens)
     }
     UNROLL
     for (int i = 0; i < 2; i++)
-        if (real_channel < n_channels && first_state + 4 * i < d_state)
-            state[real_channel * d_state + first_state + 4 * i] = own[i];
+        if (real_channel < n_channels && first_state + i < d_state)
+            state[real_channel * d_state + first_state + i] = own[i];
     barrier();
     barrier();
 }
@@ -404,6 +480,8 @@ KERNEL(scan)(act_t *y /* [n_tokens][y_stride] */, const float *dt /* [n_tokens][
     const int n_scanning = block_channels * 4 * scan_parts();        /* threads */
     if (thread_x() < n_scanning)
         scan_run(scan_shared(), state, a, n_tokens);
+    else if (thread_x() < n_scanning + scan_helpers())
+        scan_feed(scan_shared(), in, thread_x() - n_scanning);
     else
-        scan_help(scan_shared(), in, thread_x() - n_scanning);
+        scan_finish(scan_shared(), in, thread_x() - n_scanning - scan_helpers());
 }

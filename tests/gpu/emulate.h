@@ -174,6 +174,7 @@ void matrix_load4(uint32_t r[4], const void *row);
 void matrix_load4_transposed(uint32_t r[4], const void *row);
 void mma_16x8x16(float c[4], const uint32_t a[4], const uint32_t b[2], int act);
 void mma_16x8x8(float d[4], const float a[4], const float b[2], const float c[4]);
+void mma_16x8x4(float d[4], const float a[2], float b, const float c[4]);
 void mma_16x8x32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]);
 DEVICE int dot4_s8(int sum, int a, int b)
 {
