@@ -23,15 +23,15 @@ enum { MAX_ARGS = 24, MAX_LAUNCHES = 512, MAX_KERNELS = 64, MAX_ROWS = 16, ROUTE
 typedef struct { const char *key; int value; } Setting;
 static Setting settings[] = {
     { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position", 5000 },
-    { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 2 },
+    { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
     { "x.splits", 4 }, { "x.slices", 8 }, { "x.group", 2 }, { "x.ring", 2 }, { "x.y", 2 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
-    { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 2 },
-    { "down.group", 3 }, { "down.ring", 3 }, { "down.blocks", 2 },
+    { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 1 },
+    { "down.group", 2 }, { "down.ring", 4 }, { "down.blocks", 1 },
     { "o.group", 2 }, { "o.ring", 1 },
     { "qkv.slices", 8 }, { "qkv.group", 4 }, { "qkv.ring", 1 }, { "splits", 8 },
     { "gated.tiles", 6 }, { "gated.slices", 8 }, { "gated.group", 4 }, { "gated.ring", 2 }, { "gated.y", 1 },
-    { "gated.warps", 16 }, { "gated.blocks", 2 },
+    { "gated.warps", 16 }, { "gated.blocks", 1 },
     { "head.tiles", 48 }, { "head.slices", 1 }, { "head.group", 4 }, { "head.ring", 3 }, { "head.warps", 16 },
 };
 
@@ -154,7 +154,7 @@ static void list_mamba(Next own, Next after, uint64_t state)
     arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c, m->d);
 
-    const int n_out = m->r + 2 * m->n, sp = get("x.splits"), chunk = w == 3 ? 64 : 32, k_part = up((int)k_of(m->c) / chunk, sp) * chunk;
+    const int n_out = m->r + 2 * m->n, sp = get("x.splits"), chunk = w == 3 ? 64 : 32, k_part = up((int)k_of(m->c) / chunk, 2 * sp) * 2 * chunk;
     const int xks = get("x.slices");
     l = add_launch("x", up(n_out, 8) * sp, 32 * xks, 2, ROUTE_LEN + MAX_ROWS * (k_part + 8) * 2
         + xks * get("x.ring") * get("x.group") * 512 + xks * 512, TEXT("decode_x n_in=%d n_out=%d n_experts=%d weight_dtype=%d act=2 "
@@ -165,7 +165,7 @@ static void list_mamba(Next own, Next after, uint64_t state)
 
     const int st = get("scan.tiles"), sks = get("scan.slices"), blocks_c = up(m->c, 8 * st);
     l = add_launch("scan", blocks_c, 32 * st * sks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(e * m->r) + 8) * 2 + MAX_ROWS * 2 * m->n * 4
-        + st * sks * 512 + MAX_ROWS * 8 * st * 4 + e * 8 * st * 4, TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
+        + st * sks * 512 + MAX_ROWS * 8 * st * 4 + 2 * e * 8 * st * 4, TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
         "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d n_splits=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, blocks_a, sp, st, sks));
     arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c));
     arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c)), arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l, floats(KIND_ONE, m->c));

@@ -1,10 +1,10 @@
 /* What the decode kernels share: products of a few rows with streamed weights, and routing without a phase.
  *
  * A decode kernel multiplies the rows of up to 16 sequences with weights that are read once. The weights are the
- * B operand of the tensor cores, 8 rows of them a tile, the sequences the A operand: lane 4 g + t of a warp copies
- * 16 bytes of weight row g, at byte 16 t of a chunk of 64, to a place of shared memory that only it reads, and
- * takes the same elements of the rows of sequences g and g + 8. A warp owns tiles and a slice of the columns;
- * the slices are added up through shared memory, in order.
+ * B operand of the tensor cores, 8 rows of them a tile, the sequences the A operand: lane 4 g + t of a warp takes
+ * 16 bytes of weight row g, at byte 16 t of a chunk of 64, and the same elements of the rows of sequences g and
+ * g + 8. Weights come by asynchronous copies through a ring in shared memory that a warp has for itself. A warp owns
+ * tiles and a slice of the columns; the slices are added up through shared memory, in order.
  *
  * Routing: who makes a piece of a routed vector leaves its part of every logit (and of the sum of squares,
  * where the vector is to be normalised) beside it, [sequence][sum][part]; each block of the next kernel adds the
@@ -17,8 +17,18 @@ enum {
     DECODE_ROWS = 16, DECODE_EXPERTS = 32,
     DECODE_CHUNK = 64,                  /* bytes of a weight row that a warp takes at once */
     DECODE_SLOT = 8 * DECODE_CHUNK,     /* of all rows of a tile */
-    DECODE_MAX_GROUP = 8,               /* chunks a step */
+    DECODE_MAX_GROUP = 8,               /* chunks a step: an even number */
 };
+
+/* A hint: the line is needed soon. Its translation then is at hand, which costs as much as the line itself. */
+DEVICE void decode_expect(const void *global)
+{
+#ifdef __NVPTX__
+    __asm__ volatile("prefetch.global.L2 [%0];" :: "l"(global));
+#else
+    (void)global;
+#endif
+}
 
 /* ---- small sums ---- */
 
@@ -134,12 +144,13 @@ DEVICE int decode_nth(uint32_t mask, int n)
 /* ---- streamed weights ---- */
 
 /* What a warp reads, as one of its lanes sees it. A tile is 8 weight rows; tiles_per_part of them at a tile_stride
- * are a part, parts are a part_stride apart. */
+ * are a part, parts are a part_stride apart. Lane 8 r + p copies piece p (16 bytes) of every pair of chunks of the
+ * rows r and r + 4. */
 typedef struct {
-    const uint8_t *row;         /* the lane's 16 bytes of the slice's first chunk: expert 0, tile 0 */
-    int64_t tile_stride, part_stride, expert_stride;   /* bytes */
+    const uint8_t *row;         /* the lane's piece of row r of the slice's first chunks: expert 0, tile 0 */
+    int64_t half_stride, tile_stride, part_stride, expert_stride;   /* bytes; half: from row r to row r + 4 */
     int tiles_per_part;
-    int n_valid;                /* tiles of a part in which the lane's row exists */
+    int n_valid[2];             /* tiles of a part in which the lane's rows exist */
     int n_chunks;               /* of the warp's slice of columns */
     int tile_begin, tile_end, tile_step;
     uint32_t experts;           /* a bit for each expert to read */
@@ -192,13 +203,22 @@ DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const Dec
         const int part = at->tile / w->tiles_per_part, tile = at->tile - part * w->tiles_per_part;
         const uint8_t *from = w->row + tile * w->tile_stride + part * w->part_stride
             + __builtin_ctz(at->experts) * w->expert_stride + at->group * shape.group * DECODE_CHUNK;
-        uint8_t *to = w->ring + at->slot * shape.group * DECODE_SLOT + lane() * 16;
-        const int n_left = tile < w->n_valid ? w->n_chunks - at->group * shape.group : 0;
-        UNROLL for (int j = 0; j < shape.group; j++)
-            copy_async16(to + j * DECODE_SLOT, from + j * DECODE_CHUNK, j < n_left ? 16 : 0);
+        uint8_t *to = w->ring + at->slot * shape.group * DECODE_SLOT + lane() / 8 * 128 + ((lane() % 8) ^ (lane() / 8 % 2 * 4)) * 16;
+        const int n_left = w->n_chunks - at->group * shape.group - lane() % 8 / 4;
+        UNROLL for (int j = 0; j < shape.group; j++)        /* a pair of chunks: its rows 0 to 3, then 4 to 7 */
+            copy_async16(to + j * DECODE_SLOT, from + j / 2 * 2 * DECODE_CHUNK + j % 2 * w->half_stride,
+                j / 2 * 2 < n_left && tile < w->n_valid[j % 2] ? 16 : 0);
         decode_next_step(w, at, shape);
     }
     copy_commit();
+}
+
+/* Before it is known which experts are read: where their rows begin. */
+DEVICE void decode_expect_experts(const DecodeWeights *w, const int n_experts)
+{
+    for (int e = warp(); e < n_experts; e += n_threads() / 32)
+        if (lane() % 8 == 0 && w->n_valid[0] > 0)
+            decode_expect(w->row + e * w->expert_stride);
 }
 
 DEVICE void decode_fill_ring(const DecodeWeights *w, DecodeCursor *at, const DecodeShape shape)
@@ -257,13 +277,13 @@ DEVICE int decode_row_len(const int n_in, const int weight_dtype)   /* bytes */
 }
 DEVICE DecodeSlice decode_slice(const int n_chunks, const int n_slices, int slice)
 {
-    const int per = (n_chunks + n_slices - 1) / n_slices, first = slice * per;
+    const int per = (n_chunks + 2 * n_slices - 1) / (2 * n_slices) * 2, first = slice * per;      /* pairs */
     return (DecodeSlice){ first, min_i(per, max_i(n_chunks - first, 0)) };
 }
 /* Groups of chunks in a slice. */
 DEVICE int decode_n_groups(const int n_chunks, const int n_slices, const int group)
 {
-    return ((n_chunks + n_slices - 1) / n_slices + group - 1) / group;
+    return ((n_chunks + 2 * n_slices - 1) / (2 * n_slices) * 2 + group - 1) / group;
 }
 
 /* Partial products of a block: [tile][slice][16 rows][8]. Rows from n_rows on are not written. */
@@ -340,14 +360,15 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
                 const int k = in->k0 + i * shape.group * columns, n_left = w->n_chunks - i * shape.group;
                 if (shape.early && !keep)
                     decode_load_group(ahead, row_lo, k, n_left, shape);
-                const uint8_t *from = w->ring + at->used * shape.group * DECODE_SLOT + lane() * 16;
+                const uint8_t *from = w->ring + at->used * shape.group * DECODE_SLOT + g * 128;
                 copy_wait(shape.ring - 1);
+                warp_sync();
                 UNROLL for (int j = 0; j < shape.group; j++) {
                     u32x4 lo[2], hi[2];
                     if (!shape.early)
                         decode_load_chunk(lo, j < n_left ? row_lo : NULL, k + j * columns, shape.n_in, shape.weight_dtype);
                     decode_load_chunk(hi, j < n_left ? row_hi : NULL, k + j * columns, shape.n_in, shape.weight_dtype);
-                    decode_mma(j % 2 ? odd : even, load16(from + j * DECODE_SLOT), shape.early ? ahead + j * per : lo, hi,
+                    decode_mma(j % 2 ? odd : even, load16(from + j / 2 * 2 * DECODE_SLOT + ((j % 2 * 4 + t) ^ (g % 2 * 4)) * 16), shape.early ? ahead + j * per : lo, hi,
                         shape.weight_dtype, shape.act);
                 }
                 decode_copy_step(w, at, shape);

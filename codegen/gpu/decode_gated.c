@@ -18,16 +18,19 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     float *sums = (float *)(ring_at + n_warps * ring * group * DECODE_SLOT);
     float *scale_at = sums + tiles * n_slices * DECODE_ROWS * 8;
 
-    const int g = lane() / 4, t = lane() % 4, row0 = block_x() * 8 * tiles;      /* of the weights */
+    const int r = lane() / 8, t = lane() % 4, row0 = block_x() * 8 * tiles;      /* of the weights */
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
-    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + g) * row_len + slice.first * DECODE_CHUNK + 16 * t,
-        8 * row_len, 0, (int64_t)2 * n_out * row_len, tiles, (2 * n_out - row0 - g + 7) / 8, slice.n,
+    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + r) * row_len
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, 0, (int64_t)2 * n_out * row_len, tiles,
+        { (2 * n_out - row0 - r + 7) / 8, (2 * n_out - row0 - r + 3) / 8 }, slice.n,
         warp() / n_slices, tiles, n_warps / n_slices, 1, ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
         .experts_outer = 1 };
     DecodeCursor at = decode_begin(&w);
     if (n_experts == 1)
         decode_fill_ring(&w, &at, shape);
+    else
+        decode_expect_experts(&w, n_experts);
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
 

@@ -18,10 +18,11 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     float *sums = (float *)(ring_at + n_warps * ring * group * DECODE_SLOT);
     float *scale_at = sums + tiles * n_slices * DECODE_ROWS * 8;
 
-    const int g = lane() / 4, t = lane() % 4, row0 = block_x() * 8 * tiles;
+    const int r = lane() / 8, t = lane() % 4, row0 = block_x() * 8 * tiles;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
-    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + g) * row_len + slice.first * DECODE_CHUNK + 16 * t,
-        8 * row_len, 0, 0, tiles, (n_out - row0 - g + 7) / 8, slice.n, warp() / n_slices, tiles, n_warps / n_slices, 1,
+    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + r) * row_len
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, 0, 0, tiles,
+        { (n_out - row0 - r + 7) / 8, (n_out - row0 - r + 3) / 8 }, slice.n, warp() / n_slices, tiles, n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
         .gated = 0 };

@@ -80,17 +80,19 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     float *scale_at = own + DECODE_ROWS * n_own;
     float *items = scale_at + (weight_dtype == 3 ? n_experts * 2 * n_own : 0);
 
-    const int g = lane() / 4, t = lane() % 4, c0 = block_x() * n_own;
+    const int r = lane() / 8, t = lane() % 4, c0 = block_x() * n_own;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
-    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(c0 + g) * row_len + slice.first * DECODE_CHUNK + 16 * t,
-        8 * row_len, (int64_t)n_channels * row_len, (int64_t)2 * n_channels * row_len, tiles,
-        (n_channels - c0 - g + 7) / 8, slice.n, warp() / n_slices, 2 * tiles, n_warps / n_slices, 1,
+    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(c0 + r) * row_len
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, (int64_t)n_channels * row_len, (int64_t)2 * n_channels * row_len, tiles,
+        { (n_channels - c0 - r + 7) / 8, (n_channels - c0 - r + 3) / 8 }, slice.n, warp() / n_slices, 2 * tiles, n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
         .gated = n_experts > 1 };
     DecodeCursor at = decode_begin(&w);
     if (n_experts == 1)
         decode_fill_ring(&w, &at, shape);
+    else
+        decode_expect_experts(&w, n_experts);
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
     float ahead[2];

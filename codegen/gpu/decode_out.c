@@ -23,12 +23,23 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
                 continue;
             const int64_t at = ((int64_t)row * n_heads + k / head_dim) * splits;
             float peak = -3.0e38f, share = 0, sum = 0;
-            for (int s = 0; s < n_used; s++)
-                peak = max_f(peak, peaks[2 * (at + s)]);
-            for (int s = 0; s < n_used; s++) {
-                const float weight = exp2_fast(peaks[2 * (at + s)] - peak);
-                share += weight * peaks[2 * (at + s) + 1];
-                sum += weight * sums[(at + s) * head_dim + k % head_dim];
+            for (int s0 = 0; s0 < n_used; s0 += 8) {       /* eight at a time are under way */
+                float own[8], powers[8], values[8], best = peak;
+                UNROLL for (int s = 0; s < 8; s++) {
+                    const int is = s0 + s < n_used;
+                    own[s] = is ? peaks[2 * (at + s0 + s)] : -3.0e38f;
+                    powers[s] = is ? peaks[2 * (at + s0 + s) + 1] : 0.0f;
+                    values[s] = is ? sums[(at + s0 + s) * head_dim + k % head_dim] : 0.0f;
+                }
+                UNROLL for (int s = 0; s < 8; s++)
+                    best = max_f(best, own[s]);
+                share *= exp2_fast(peak - best);
+                sum *= exp2_fast(peak - best);
+                peak = best;
+                UNROLL for (int s = 0; s < 8; s++) {
+                    share += exp2_fast(own[s] - best) * powers[s];
+                    sum += exp2_fast(own[s] - best) * values[s];
+                }
             }
             pair[j] = sum * reciprocal_fast(share);
         }
@@ -50,16 +61,19 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     float *scale_at = items + n_items;
     act_t *xs = (act_t *)(scale_at + (weight_dtype == 3 ? n_scales : 0));
 
-    const int g = lane() / 4, t = lane() % 4, column0 = block_x() * 8, column = column0 + lane() % 8;
+    const int r = lane() / 8, t = lane() % 4, column0 = block_x() * 8, column = column0 + lane() % 8;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp());
-    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(column0 + g) * row_len + slice.first * DECODE_CHUNK + 16 * t,
-        0, 0, (int64_t)n_out * row_len, 1, column0 + g < n_out, slice.n, 0, 1, 1, 1,
+    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(column0 + r) * row_len
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 0, 0, (int64_t)n_out * row_len, 1,
+        { column0 + r < n_out, column0 + r + 4 < n_out }, slice.n, 0, 1, 1, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { splits ? k_len : n_in, weight_dtype, act, n_slices, group,
         decode_n_groups(n_chunks, n_slices, group), ring, .gated = n_experts > 1, .by_pair = by_pair, .early = !splits };
     DecodeCursor at = decode_begin(&w);
     if (n_experts == 1)
         decode_fill_ring(&w, &at, shape);
+    else if (!known)
+        decode_expect_experts(&w, n_experts);
     float old = warp() < n_rows && column < n_out ? x[(int64_t)warp() * n_out + column] : 0.0f;
     const float ahead = thread_x() < n_items ?
         decode_leave_item(thread_x(), next_router, next_norm, n_next, n_out, column0) : 0.0f;

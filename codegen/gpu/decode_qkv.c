@@ -20,18 +20,17 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     float *sums = (float *)(ring_at + n_slices * ring * group * DECODE_SLOT);
     float *scale_at = sums + n_slices * DECODE_ROWS * 8;
 
-    const int g = lane() / 4, t = lane() % 4, head = block_x() / per_head, tile = block_x() % per_head;
+    const int r = lane() / 8, t = lane() % 4, head = block_x() / per_head, tile = block_x() % per_head;
     const int kind = head < n_heads ? 0 : head < n_heads + n_kv_heads ? 1 : 2;
     const int own = head - (kind > 0) * n_heads - (kind > 1) * n_kv_heads;            /* among q, k or v */
     const int i_lane = lane() % 8;                                                    /* row of the tile, at the end */
-    const int row_g = rope ? 4 * tile + g % 4 + g / 4 * half : 8 * tile + g;          /* of the head */
+    const int row_r = rope ? 4 * tile + r : 8 * tile + r, far = rope ? half : 4;      /* of the head: r and r + 4 */
     const int row_i = rope ? 4 * tile + i_lane % 4 + i_lane / 4 * half : 8 * tile + i_lane;
-    const int is_g = rope ? 4 * tile + g % 4 < half : row_g < head_dim;
     const int is_i = rope ? 4 * tile + i_lane % 4 < half : row_i < head_dim;
     const uint8_t *weights = kind == 0 ? wq : kind == 1 ? wk : wv;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp());
-    DecodeWeights w = { weights + (int64_t)(own * head_dim + row_g) * row_len + slice.first * DECODE_CHUNK + 16 * t,
-        0, 0, 0, 1, is_g, slice.n, 0, 1, 1, 1, ring_at + warp() * ring * group * DECODE_SLOT };
+    DecodeWeights w = { weights + (int64_t)(own * head_dim + row_r) * row_len + slice.first * DECODE_CHUNK + lane() % 8 * 16,
+        (int64_t)far * row_len, 0, 0, 0, 1, { rope ? row_r < half : row_r < head_dim, rope ? row_r < half : row_r + 4 < head_dim }, slice.n, 0, 1, 1, 1, ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
         .gated = 0 };
     DecodeCursor at = decode_begin(&w);

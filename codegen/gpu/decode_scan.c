@@ -80,7 +80,7 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
     float *bc = (float *)(u + DECODE_ROWS * u_stride);
     float *sums = bc + DECODE_ROWS * 2 * d_state;
     float *own = sums + tiles * n_slices * DECODE_ROWS * 8;
-    float *items = own + DECODE_ROWS * n_own;
+    float *items = own + DECODE_ROWS * n_own, *biases = items + n_router;      /* [n_experts][n_own] */
 
     const int g = lane() / 4, t = lane() % 4, c0 = block_x() * n_own, tile = warp() % tiles, slice = warp() / tiles;
     uint32_t active = 1;
@@ -114,6 +114,8 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
     }
     for (int i = thread_x(); i < n_router; i += n_threads())
         items[i] = c0 + i % n_own < n_channels ? router[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
+    for (int i = n_threads() - 1 - thread_x(); i < n_experts * n_own; i += n_threads())
+        biases[i] = c0 + i % n_own < n_channels ? bias[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
     for (int i = thread_x(); i < n_rows * u_stride / 2; i += n_threads())
         ((uint32_t *)u)[i] = 0;
     if (n_experts > 1)
@@ -153,11 +155,11 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
             if (weight_dtype == 3)
                 dt *= scales[channel];
             if (n_experts == 1)
-                dt += bias[channel];
+                dt += biases[i];
             else
                 for (uint32_t left = route->chosen[row]; left; left &= left - 1)
                     dt += route->gates[__builtin_ctz(left) * DECODE_ROWS + row]
-                        * bias[(int64_t)__builtin_ctz(left) * n_channels + channel];
+                        * biases[__builtin_ctz(left) * n_own + i];
             dt = decode_scan_softplus(dt);
         }
         const int near = pair == half;

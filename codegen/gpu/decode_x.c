@@ -11,19 +11,22 @@ KERNEL(decode_x)(float *out /* [n_rows][n_experts][n_splits][n_out] */, const fl
 {
     const int row_len = decode_row_len(n_in, weight_dtype), all_chunks = decode_n_chunks(n_in, weight_dtype);
     const int width = weight_dtype == 3 ? 64 : 32, t_width = weight_dtype == 3 ? 16 : 8;     /* columns: of a chunk, a lane */
-    const int k_part = (all_chunks + n_splits - 1) / n_splits * width, x_stride = k_part + 8, n_warps = n_threads() / 32;
+    const int k_part = (all_chunks + 2 * n_splits - 1) / (2 * n_splits) * 2 * width, x_stride = k_part + 8, n_warps = n_threads() / 32;
     DecodeRoute *route = shared();
     act_t *xs = (act_t *)(route + 1);
     uint8_t *ring_at = (uint8_t *)(xs + DECODE_ROWS * x_stride);
     float *sums = (float *)(ring_at + n_warps * ring * group * DECODE_SLOT);
 
-    const int g = lane() / 4, t = lane() % 4, split = block_x() % n_splits, row0 = block_x() / n_splits * 8;
+    const int r = lane() / 8, t = lane() % 4, split = block_x() % n_splits, row0 = block_x() / n_splits * 8;
     const DecodeSlice part = decode_slice(all_chunks, n_splits, split);
-    const int per = (k_part / width + n_slices - 1) / n_slices, first = warp() * per;       /* chunks of this warp */
-    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + g) * row_len + (part.first + first) * DECODE_CHUNK + 16 * t,
-        0, 0, (int64_t)n_out * row_len, 1, row0 + g < n_out, min_i(per, max_i(part.n - first, 0)), 0, 1, 1, 1,
+    const int per = (k_part / width + 2 * n_slices - 1) / (2 * n_slices) * 2, first = warp() * per;       /* chunks of this warp */
+    DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + r) * row_len
+        + (part.first + first) * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 0, 0, (int64_t)n_out * row_len, 1,
+        { row0 + r < n_out, row0 + r + 4 < n_out }, min_i(per, max_i(part.n - first, 0)), 0, 1, 1, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_part, weight_dtype, act, n_slices, group, (per + group - 1) / group, ring, .gated = 0 };
+    if (n_experts > 1)
+        decode_expect_experts(&w, n_experts);
 
     dependency_wait();
     dependency_launch();
