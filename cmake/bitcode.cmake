@@ -1,7 +1,7 @@
 # GPU kernels: every codegen/gpu/*.c as LLVM bitcode for nvptx64, embedded in mossc as embedded_gpu_bitcode.
 #   MOSSC_LLVM is set to the LLVM 19 library to link, or empty (no LLVM here, or -DGPU_TARGETS=OFF): then nothing is
 #   embedded and GPU targets are refused.
-# A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19 and the headers and library of LLVM 19.
+# A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19, and LLVM 19's headers and library.
 option(GPU_TARGETS "Build the GPU targets, which takes LLVM 19" ON)
 if(GPU_TARGETS)
   find_program(CLANG_19 NAMES clang-19 HINTS /usr/lib/llvm-19/bin)
@@ -18,6 +18,7 @@ if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
   set(MOSSC_LLVM ${LLVM_19_LIBRARY})
   set(dialect ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h)
   file(GLOB gpu_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.h)
+  set(tidy "sroa,early-cse,simplifycfg,instcombine<no-verify-fixpoint>")
   file(MAKE_DIRECTORY ${PROJECT_BINARY_DIR}/bitcode)
   foreach(path IN LISTS gpu_template_files)
     get_filename_component(name ${path} NAME_WE)
@@ -32,7 +33,7 @@ if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
       COMMAND ${CLANG_19} --target=nvptx64-nvidia-cuda ${architecture} -x c -std=c17 -ffreestanding -nostdinc
         -ffp-contract=fast -fno-strict-aliasing -fconvergent-functions -Wall -Wextra -Werror -Wno-pass-failed
         -O2 -Xclang -disable-llvm-passes -emit-llvm -include ${dialect} -c ${path} -o ${out}.raw
-      COMMAND ${OPT_19} "-passes=always-inline,function(sroa,early-cse,simplifycfg,instcombine<no-verify-fixpoint>),globaldce" ${out}.raw -o ${out}
+      COMMAND ${OPT_19} "-passes=always-inline,function(${tidy}),globaldce" ${out}.raw -o ${out}
       DEPENDS ${path} ${gpu_headers} COMMENT "Compiling GPU kernel ${name}" VERBATIM)
     list(APPEND gpu_bitcode_files ${out})
   endforeach()

@@ -4,7 +4,7 @@
  * where head_dim > 64. It walks over the keys that any of them sees, 64 at a time, while the next 64
  * are copied: first the ring's, then this call's. Blocks of keys start at multiples of 64 of the absolute
  * position, and keys a row does not see change nothing, not even a bit: how a prompt is cut makes no
- * difference. Scores are S = Q Kᵀ, p = 2^(c S - c max), out = Σ p v / Σ p.
+ * difference. Scores are S = Q Kᵀ, p = 2^(c (S - top)), out = Σ p v / Σ p; c top is at most 8 below the largest c S.
  *
  * Grid: tokens / T, with G = n_heads / n_kv_heads, H = min(G, rows), T = rows / H rounded down;
  * n_kv_heads · ceil(G / H). Threads: 128. Shared: (rows + 256) · (head_dim rounded up to 16, + 8) · 2
@@ -56,6 +56,59 @@ DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, 
         copy_async16(to_k + row * row_len + column, (is_known && is_old ? ring_k : k) + from, n_bytes);
         copy_async16(to_v + row * row_len + column, (is_known && is_old ? ring_v : v) + from, n_bytes);
     }
+}
+
+/* Of one row: 2^(scale (score - top)) instead of the scores. Returns this thread's part of their sum. */
+DEVICE float weigh(float score[KEYS / 8][4], const int half, float scale, float top)
+{
+    const float offset = -top * scale;
+    float added = 0.0f;
+    UNROLL
+    for (int j = 0; j < KEYS / 8; j++)
+        UNROLL
+        for (int e = 0; e < 2; e++) {
+            const float p = exp2_fast(fma_f(score[j][half * 2 + e], scale, offset));
+            score[j][half * 2 + e] = p;
+            added += p;
+        }
+    return added;
+}
+
+/* What sums are relative to, `top`, follows the largest score when that is more than 2^8 times ahead: rarely. */
+DEVICE void raise_top(float score[MAX_TILES][KEYS / 8][4], float sum[MAX_TILES][MAX_DIM / 8][4],
+    float top[MAX_TILES][2], float total[MAX_TILES][2], float scale)
+{
+    const int m_tiles = head_dim <= 64 ? 2 : 1, dim = (head_dim + 15) / 16 * 16;
+    float most[MAX_TILES][2];
+    int rises = 0;
+    UNROLL
+    for (int m = 0; m < m_tiles; m++)
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            float x = -INFINITY;
+            UNROLL
+            for (int j = 0; j < KEYS / 8; j++)
+                x = max_f(x, max_f(score[m][j][half * 2], score[m][j][half * 2 + 1]));
+            x = max_f(x, shuffle_xor_f(x, 1));
+            x = max_f(x, shuffle_xor_f(x, 2));
+            most[m][half] = (x - top[m][half]) * scale > 8.0f ? x : top[m][half];
+            rises |= most[m][half] != top[m][half];
+        }
+    if (!ballot(rises))
+        return;
+    UNROLL
+    for (int m = 0; m < m_tiles; m++)
+        UNROLL
+        for (int half = 0; half < 2; half++) {
+            const float shrink = exp2_fast((top[m][half] - most[m][half]) * scale);
+            top[m][half] = most[m][half];
+            total[m][half] *= shrink;
+            UNROLL
+            for (int i = 0; i < dim / 8; i++) {
+                sum[m][i][half * 2] *= shrink;
+                sum[m][i][half * 2 + 1] *= shrink;
+            }
+        }
 }
 
 KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_tokens][q_stride], rotated */,
@@ -170,34 +223,12 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
                 }
         }
 
+        raise_top(score, sum, top, total, scale);
         UNROLL
         for (int m = 0; m < m_tiles; m++)
             UNROLL
-            for (int half = 0; half < 2; half++) {
-                float most = top[m][half];
-                UNROLL
-                for (int j = 0; j < KEYS / 8; j++)
-                    most = max_f(most, max_f(score[m][j][half * 2], score[m][j][half * 2 + 1]));
-                most = max_f(most, shuffle_xor_f(most, 1));
-                most = max_f(most, shuffle_xor_f(most, 2));
-                const float shrink = exp2_fast((top[m][half] - most) * scale), offset = -most * scale;
-                float added = 0.0f;
-                UNROLL
-                for (int j = 0; j < KEYS / 8; j++)
-                    UNROLL
-                    for (int e = 0; e < 2; e++) {
-                        const float p = exp2_fast(fma_f(score[m][j][half * 2 + e], scale, offset));
-                        score[m][j][half * 2 + e] = p;
-                        added += p;
-                    }
-                top[m][half] = most;
-                total[m][half] = fma_f(total[m][half], shrink, added);
-                UNROLL
-                for (int i = 0; i < dim / 8; i++) {
-                    sum[m][i][half * 2] *= shrink;
-                    sum[m][i][half * 2 + 1] *= shrink;
-                }
-            }
+            for (int half = 0; half < 2; half++)
+                total[m][half] += weigh(score[m], half, scale, top[m][half]);
 
         UNROLL
         for (int j = 0; j < KEYS / 16; j++) {
@@ -234,6 +265,7 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
                 continue;
             UNROLL
             for (int i = 0; i < head_dim / 8; i++)
-                *(uint32_t *)(to + i * 8) = act_pack(sum[m][i][half * 2] * one_over, sum[m][i][half * 2 + 1] * one_over, act);
+                *(uint32_t *)(to + i * 8)
+                    = act_pack(sum[m][i][half * 2] * one_over, sum[m][i][half * 2 + 1] * one_over, act);
         }
 }

@@ -3,15 +3,16 @@
  * A block takes a sequence, up to 4 query heads of one kv head, and one of n_splits pieces of the keys they see. Lanes
  * side by side hold 8 elements each of a key; groups of lanes, then warps, then pieces are merged, each with
  * its largest score, sum of weights and weighted sum of values, in one order. Whoever of a sequence's blocks
- * ends last merges the pieces. The piece with the token's own key writes the rings: no block of this call reads that row.
+ * ends last merges the pieces. The piece with the token's own key writes the rings: no block of this call reads it
+ * there.
  *
  * Grid: sequences; n_kv_heads · B · n_splits with B = ceil(n_heads / n_kv_heads / 4). Threads: 256. Shared: 19456
  * bytes. partial, float32 [sequences][n_kv_heads · B][n_splits][4][head_dim + 2], and arrivals, zero between
  * calls, [sequences][n_kv_heads · B], are null with one piece. table: as rope_table makes it for the positions; null
  * without rotates. With window 0 positions are below n_context.
  */
-PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(new_stride, ns) PARAM(kv_stride, ks)
-PARAM(out_stride, os) PARAM(window, w) PARAM(n_splits, sp) PARAM(rotates, r) PARAM(act, a)
+PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(new_stride, ns)
+PARAM(kv_stride, ks) PARAM(out_stride, os) PARAM(window, w) PARAM(n_splits, sp) PARAM(rotates, r) PARAM(act, a)
 
 enum { WARPS = 8, HEADS = 4, BATCH = 4, MAX_DIM = 128, PART = HEADS * (MAX_DIM + 2) };
 
@@ -48,9 +49,10 @@ DEVICE float merge(const float *parts, int n, int stride, int head, int i, float
 }
 
 KERNEL(attention_decode)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_tokens][q_stride] */,
-    const act_t *k /* [n_tokens][new_stride] */, const act_t *v /* the same */, uint8_t *ring_k /* slot 0's [rows][kv_stride] */,
-    uint8_t *ring_v, const float *table /* [n_tokens][head_dim] */, const int64_t *positions, const int32_t *slots,
-    int64_t state_stride, int64_t n_context, float *partial, uint32_t *arrivals, int32_t n_tokens)
+    const act_t *k /* [n_tokens][new_stride] */, const act_t *v /* the same */,
+    uint8_t *ring_k /* slot 0's act_t [rows][kv_stride] */, uint8_t *ring_v /* the same */,
+    const float *table /* [n_tokens][head_dim] */, const int64_t *positions, const int32_t *slots, int64_t state_stride,
+    int64_t n_context, float *partial, uint32_t *arrivals, int32_t n_tokens)
 {
     const int group = n_heads / n_kv_heads, n_own = group < HEADS ? group : HEADS, tiles = (group + n_own - 1) / n_own;
     const int chunks = head_dim / 8, lanes = chunks <= 1 ? 1 : chunks <= 2 ? 2 : chunks <= 4 ? 4 : chunks <= 8 ? 8 : 16;
@@ -82,7 +84,8 @@ KERNEL(attention_decode)(act_t *out /* [n_tokens][out_stride] */, const act_t *q
             rotate_query(queries + head * MAX_DIM,
                 q + (int64_t)sequence * q_stride + (kv_head * group + first_head + head) * head_dim, table, scale,
                 thread_x(), WARPS * 32);
-    rotate_query(new_key_wide, k + (int64_t)sequence * new_stride + kv_head * head_dim, table, 1.0f, thread_x(), WARPS * 32);
+    rotate_query(new_key_wide, k + (int64_t)sequence * new_stride + kv_head * head_dim, table, 1.0f, thread_x(),
+        WARPS * 32);
     barrier();
     for (int i = thread_x(); i < head_dim; i += WARPS * 32) {
         new_key[i] = float_act(new_key_wide[i], act);

@@ -99,16 +99,30 @@ static void launch(const Sequence *s, int64_t position, int n_tokens, const uint
     const Place p = make_place(s, position);
     const uint16_t *k = s->keys + position * s->kv_stride, *v = s->values + position * s->kv_stride;
     CHECK_LAUNCH((n_tokens + tokens - 1) / tokens + 1, s->n_kv_heads * ((group + heads - 1) / heads), 128,
-        (n_rows + 256) * (dim + 8) * 2, out, q, k, v, p.state, p.state + p.values_at, p.positions, p.slots, p.state_stride,
-        s->n_context, n_tokens);
+        (n_rows + 256) * (dim + 8) * 2, out, q, k, v, p.state, p.state + p.values_at, p.positions, p.slots,
+        p.state_stride, s->n_context, n_tokens);
+}
+
+/* As many times larger as the case says: then the largest score grows a lot on the way, and few keys matter. */
+static const uint16_t *random_queries(int n_tokens, int columns, int stride, int act)
+{
+    const uint16_t *plain = check_random_act(n_tokens, columns, stride, act);
+    uint16_t *q = check_buffer(2 * (size_t)n_tokens * (size_t)stride);
+    for (int i = 0; i < n_tokens * columns; i++) {
+        const int at = i / columns * stride + i % columns;
+        q[at] = check_act_round(check_param("times") * check_act_value(plain[at], act), act);
+    }
+    check_freeze(q);
+    return q;
 }
 
 static void check_attention(void)
 {
-    const int n_tokens = check_param("n_tokens"), q_stride = check_param("q_stride"), out_stride = check_param("out_stride");
+    const int n_tokens = check_param("n_tokens");
+    const int q_stride = check_param("q_stride"), out_stride = check_param("out_stride");
     const Sequence s = read_sequence(check_param("position"), n_tokens);
     const int columns = s.n_heads * s.head_dim;
-    const uint16_t *q = check_random_act(n_tokens, columns, q_stride, s.act);
+    const uint16_t *q = random_queries(n_tokens, columns, q_stride, s.act);
     uint16_t *out = check_buffer(2 * (size_t)n_tokens * (size_t)out_stride);
     double *want = check_doubles((size_t)n_tokens * (size_t)columns);
     double *score = check_doubles((size_t)(s.position + n_tokens));
@@ -180,8 +194,9 @@ static void place_sequences(Decode *d, Sequence *sequences)
 static Decode make_decode(const Sequence *s)
 {
     const int group = s->n_heads / s->n_kv_heads;
-    Decode d = { .n = check_param("n_tokens"), .q_stride = check_param("q_stride"), .new_stride = check_param("new_stride"),
-        .out_stride = check_param("out_stride"), .n_splits = check_param("n_splits"), .columns = s->n_heads * s->head_dim };
+    Decode d = { .n = check_param("n_tokens"), .q_stride = check_param("q_stride"),
+        .new_stride = check_param("new_stride"), .out_stride = check_param("out_stride"),
+        .n_splits = check_param("n_splits"), .columns = s->n_heads * s->head_dim };
     const size_t n = (size_t)d.n;
     d.tiles = s->n_kv_heads * ((group + 3) / 4);
     d.state_stride = (int64_t)((2 * ring_len(s) + 255) / 256 * 256);

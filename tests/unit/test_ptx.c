@@ -120,7 +120,8 @@ static void compile_unbound(void)
     Arena *arena = arena_new();
     Template template = *template_find_gpu(arena, "embed");
     template.n_params--;
-    PtxKernel kernel = { .name = "embed_n512_w1", .template = &template, .values = { 512, 1 }, .sm = 80, .n_threads = 128 };
+    PtxKernel kernel = { .name = "embed_n512_w1", .template = &template, .values = { 512, 1 }, .sm = 80,
+        .n_threads = 128 };
     ptx_compile_init();
     ptx_compile(&kernel);
 }
