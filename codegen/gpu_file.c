@@ -147,8 +147,8 @@ void codegen_write_gpu_model(Arena *arena, const Plan *plan, uint64_t checksum, 
     Ptx *ptx = open_kernels(arena, plan, &names);
     ptx_finish(ptx, &text, NULL);
     ptx_close(ptx);
-    text_printf(out, "/* %s, compiled by mossc for %s, matrices in %s. Generated: do not edit.\n *\n", plan->graph->name,
-                target_info(plan->target)->name, plan->quant);
+    text_printf(out, "/* %s, compiled by mossc for %s, matrices in %s. Generated: do not edit.\n *\n",
+                plan->graph->name, target_info(plan->target)->name, plan->quant);
     text_printf(out, " * Weights: %lld bytes packed; %d kernels, %d launches; chunks of %d tokens.\n */\n\n",
                 (long long)plan->weights_len, plan->launches->n_kernels, plan->launches->n_launches, plan->chunk);
     text_printf(out, "static const char gpu_ptx[] =\n");

@@ -3,6 +3,7 @@
 
 #include "build.h"
 #include "checks.h"
+#include "gpu_accept.h"
 #include "gpu_plan.h"
 #include "graph_read.h"
 #include "outfile.h"

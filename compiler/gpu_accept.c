@@ -1,5 +1,5 @@
 /* What GPUs take: storage types and sizes that the kernels of codegen/gpu are made for. */
-#include "gpu_plan.h"
+#include "gpu_accept.h"
 
 #include <string.h>
 
@@ -36,8 +36,8 @@ static bool accepts_layer(const Layer *layer, TargetId target, Diags *diags)
     int64_t head_dim = layer->kind == LAYER_ATTENTION ? layer->attention.head_dim : 8;
     if (head_dim % 8 == 0 && head_dim <= MAX_HEAD_DIM)
         return true;
-    diag_report(diags, DIAG_TARGET_GRAPH, &layer->at, "attention on target %s needs a head_dim that is a multiple of 8 and "
-                "at most %d, found %lld", target_info(target)->name, MAX_HEAD_DIM, (long long)head_dim);
+    diag_report(diags, DIAG_TARGET_GRAPH, &layer->at, "attention on target %s needs a head_dim that is a multiple of 8 "
+                "and at most %d, found %lld", target_info(target)->name, MAX_HEAD_DIM, (long long)head_dim);
     return false;
 }
 

@@ -45,7 +45,8 @@ static bool check_state(const Check *c, const LaunchArg *arg)
     /* What grows with the context begins behind the fixed part. */
     if (arg->offset == p->state_len)
         return arg->token_offset < p->state_token_len || fail(c, "a ring behind the last");
-    return arg->token_offset == 0 && inside(c, "a state", arg->offset, p->state_len);
+    return (arg->token_offset == 0 || fail(c, "a fixed state that grows with the context"))
+        && inside(c, "a state", arg->offset, p->state_len);
 }
 
 static bool check_arg(const Check *c, const LaunchArg *arg)

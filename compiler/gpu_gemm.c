@@ -23,54 +23,53 @@ static int tile_shared_len(Tile t, const Product *p)
 {
     int weight_len = p->slot->dtype == DTYPE_Q8 ? 1 : 2;
     int staging = p->out_kind == OUT_ACT ? 2048 * tile_threads(t) / 32 : 0;
-    return t.stages * 64 * (2 * t.rows + weight_len * t.columns) + staging + 4 * (2 * ((int)p->n_experts + 1) + 4 * t.rows);
+    int tables = 4 * (2 * ((int)p->n_experts + 1) + 4 * t.rows);
+    return t.stages * 64 * (2 * t.rows + weight_len * t.columns) + staging + tables;
 }
 
 /* Blocks take tiles in turn: two for each multiprocessor of the device the target is named after. */
 static LaunchExtent tile_blocks(const GpuModel *g) { return gpu_extent(COUNT_PROCESSORS, 1, g->sm >= 90 ? 132 : 108); }
 
-static void params(GpuModel *g, const Product *p, Tile tile)
+/* What gemm and gemm_h100 have in common. */
+static void shape_params(GpuModel *g, const Product *p)
 {
-    bool grouped = p->n_experts > 1;
-    gpu_begin(g->b, "gemm", p->layer);
     gpu_param(g->b, "n_in", (double)p->n_in);
     gpu_param(g->b, "n_out", (double)p->n_out);
     gpu_param(g->b, "in_stride", (double)p->in.stride);
     gpu_param(g->b, "out_stride", (double)p->out.stride);
     gpu_param(g->b, "n_experts", (double)p->n_experts);
-    gpu_param(g->b, "weight_dtype", p->slot->dtype == DTYPE_Q8 ? 3 : g->act);
     gpu_param(g->b, "act", g->act);
-    gpu_param(g->b, "in_pairs", grouped && p->in.top_k.most > 0);
+    gpu_param(g->b, "in_pairs", p->n_experts > 1 && p->in.top_k.most > 0);
     gpu_param(g->b, "out_kind", p->out_kind == OUT_ACT ? 0 : p->out_kind == OUT_ADD ? 2 : 1);
     gpu_param(g->b, "gated", p->gated);
     gpu_param(g->b, "has_bias", p->bias_kind);
     gpu_param(g->b, "epilogue", p->end);
-    gpu_param(g->b, "tile_rows", tile.rows);
-    gpu_param(g->b, "tile_columns", tile.columns);
-    gpu_param(g->b, "warp_columns", tile.warp_columns);
-    gpu_param(g->b, "stages", tile.stages);
-    gpu_min_blocks(g->b, 2);
 }
 
-static void args(GpuModel *g, const Product *p)
+static void out_and_in(GpuModel *g, const Product *p)
 {
-    const Routing *r = p->routing;
-    bool grouped = p->n_experts > 1, mixed = p->bias_kind == BIAS_MIXED;
-    int64_t weights = p->weights_offset + p->slot->offset;
     if (p->out_kind == OUT_LOGITS)
         gpu_special(g->b, ARG_LOGITS);
     else
         gpu_rows(g, &p->out, p->out_kind == OUT_ADD ? ACCESS_UPDATE : ACCESS_WRITE);
     gpu_rows(g, &p->in, ACCESS_READ);
-    gpu_weights(g->b, weights);
-    if (p->slot->scales)
-        gpu_weights(g->b, weights + p->slot->scales);
+}
+
+static void weights_or_null(GpuModel *g, bool there, int64_t offset)
+{
+    if (there)
+        gpu_weights(g->b, offset);
     else
         gpu_null(g->b);
-    if (p->bias_kind)
-        gpu_weights(g->b, p->bias_offset);
-    else
-        gpu_null(g->b);
+}
+
+/* What follows the weights. */
+static void other_args(GpuModel *g, const Product *p)
+{
+    const Routing *r = p->routing;
+    bool grouped = p->n_experts > 1, mixed = p->bias_kind == BIAS_MIXED;
+    weights_or_null(g, p->slot->scales != 0, p->weights_offset + p->slot->offset + p->slot->scales);
+    weights_or_null(g, p->bias_kind != BIAS_NONE, p->bias_offset);
     const LaunchBuffer *buffers[] = { grouped ? r->slots : NULL, grouped ? r->offsets : NULL,
                                       grouped || mixed ? r->chosen : NULL, p->gated || mixed ? r->gates : NULL };
     for (int i = 0; i < 4; i++) {
@@ -83,11 +82,50 @@ static void args(GpuModel *g, const Product *p)
     gpu_top_k(g, r ? r->top_k : (TopK){ 1, 1 });
 }
 
-void gpu_product(GpuModel *g, const Product *p)
+static void multiply(GpuModel *g, const Product *p)
 {
     Tile tile = choose_tile(g, p);
-    params(g, p, tile);
-    args(g, p);
-    gpu_end(g->b, tile_blocks(g), gpu_extent(COUNT_ONE, 1, 0), tile_threads(tile), tile_shared_len(tile, p),
-            gpu_flags(g) | p->flags);
+    gpu_begin(g->b, "gemm", p->layer);
+    shape_params(g, p);
+    gpu_param(g->b, "weight_dtype", p->slot->dtype == DTYPE_Q8 ? 3 : g->act);
+    gpu_param(g->b, "tile_rows", tile.rows);
+    gpu_param(g->b, "tile_columns", tile.columns);
+    gpu_param(g->b, "warp_columns", tile.warp_columns);
+    gpu_param(g->b, "stages", tile.stages);
+    gpu_min_blocks(g->b, 2);
+    out_and_in(g, p);
+    gpu_weights(g->b, p->weights_offset + p->slot->offset);
+    other_args(g, p);
+    gpu_end(g->b, tile_blocks(g), gpu_fixed(1), tile_threads(tile), tile_shared_len(tile, p), gpu_flags(g) | p->flags);
 }
+
+/* ---- Hopper's: codegen/gpu/gemm_h100.c ---- */
+
+enum { H100_PIECE = 64, H100_THREADS = 384, H100_RING_MOST = 212000 };
+
+static bool suits_h100(const GpuModel *g, const Product *p)
+{
+    return g->sm >= 90 && p->slot->dtype != DTYPE_Q8 && g->n_rows > 64;
+}
+
+static void multiply_h100(GpuModel *g, const Product *p)
+{
+    int columns = p->n_out <= 96 ? 96 : p->n_out <= 128 ? 128 : 256, stage_len = 16384 + 128 * columns + 16;
+    int stages = H100_RING_MOST / stage_len > 7 ? 7 : H100_RING_MOST / stage_len;
+    gpu_begin(g->b, "gemm_h100", p->layer);
+    shape_params(g, p);
+    gpu_param(g->b, "tile_columns", columns);
+    gpu_param(g->b, "stages", stages);
+    gpu_param(g->b, "cluster", 1);
+    gpu_min_blocks(g->b, 1);
+    out_and_in(g, p);
+    gpu_tensor_map(g->b, &(TensorMap){
+        .base = ARG_WEIGHTS, .offset = p->weights_offset + p->slot->offset, .n_rows = p->n_experts * p->n_out,
+        .n_columns = p->slot->row_stride, .row_stride = 2 * p->slot->row_stride, .element_len = 2, .box_rows = columns,
+        .box_columns = H100_PIECE, .swizzle = 128 });
+    other_args(g, p);
+    gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,
+            1024 + stages * stage_len + 8 * 2048 + 8 * ((int)p->n_experts + 1), gpu_flags(g) | p->flags);
+}
+
+void gpu_product(GpuModel *g, const Product *p) { (suits_h100(g, p) ? multiply_h100 : multiply)(g, p); }

@@ -366,7 +366,8 @@ static void lower_product(Lowering *l, const Op *op)
         p.n_tokens = COUNT_LOGITS;
         p.flags = LAUNCH_IF_LOGITS;
     } else if (is_dbc(l, result)) {
-        p.out = p.routing ? gpu_new_pairs(g, result->name, p.n_out, 4, top_k) : gpu_new_rows(g, result->name, p.n_out, 4);
+        p.out = p.routing ? gpu_new_pairs(g, result->name, p.n_out, 4, top_k)
+                          : gpu_new_rows(g, result->name, p.n_out, 4);
         p.out_kind = OUT_F32;
     } else {
         p.end = reader(l, result, OP_SWIGLU_PAIRS) ? END_SWIGLU : END_NONE;
@@ -403,16 +404,17 @@ static void lower_conv1d(Lowering *l, const Op *op)
     gpu_special(g->b, ARG_STATE_STRIDE);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, in.pairs ? in.top_k : (TopK){ 1, 1 });
-    gpu_end(g->b, gpu_fixed((int)(columns(op->result[0]) + 511) / 512), gpu_extent(COUNT_TOKENS, g->sequences ? 1 : 16, 0),
-            64, 0, gpu_flags(g));
+    gpu_end(g->b, gpu_fixed((int)(columns(op->result[0]) + 511) / 512),
+            gpu_extent(COUNT_TOKENS, g->sequences ? 1 : 16, 0), 64, 0, gpu_flags(g));
     bind_rows(l, op->result[0], out);
 }
 
 /* See codegen/gpu/scan.c. */
 static int64_t scan_shared_len(int64_t d_state, int64_t z_rows, int64_t block)
 {
-    int64_t parts = (d_state + 7) / 8, first = 32 * (4 * block + 16) + 32 * (z_rows + 1) * (2 * block + 16) + 256 * d_state;
-    return (8 * first > 102400 ? 5 : 8) * first + 480 * (2 * block + 16 * parts) + 320 * parts * block + 64 * (2 * block + 16);
+    int64_t parts = (d_state + 7) / 8, narrow = 2 * block + 16;
+    int64_t stage = 32 * (4 * block + 16) + 32 * (z_rows + 1) * narrow + 256 * d_state;
+    return (8 * stage > 102400 ? 5 : 8) * stage + 480 * (2 * block + 16 * parts) + 320 * parts * block + 64 * narrow;
 }
 
 /* Channels of a block whose state stays in registers; 0: state in memory, for sequences and for large states. */
@@ -420,7 +422,9 @@ static int scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)
 {
     enum { SHARED_MOST = 160 << 10, STATE_MOST = 64 };
     bool fits = scan_shared_len(d_state, z_rows, 16) <= SHARED_MOST;
-    return l->g->sequences || d_state > STATE_MOST || scan_shared_len(d_state, z_rows, 8) > SHARED_MOST ? 0 : fits ? 16 : 8;
+    if (l->g->sequences || d_state > STATE_MOST || scan_shared_len(d_state, z_rows, 8) > SHARED_MOST)
+        return 0;
+    return fits ? 16 : 8;
 }
 
 static void lower_scan(Lowering *l, const Op *op)
@@ -472,7 +476,8 @@ static void lower_rope_table(Lowering *l, const Op *op)
 {
     GpuModel *g = l->g;
     int64_t head_dim = op_int(op, ATTR_HEAD_DIM, 0);
-    Rows table = { .buffer = gpu_buffer(g->b, "table", 4 * g->n_rows * head_dim), .stride = head_dim, .element_len = 4 };
+    Rows table = { .buffer = gpu_buffer(g->b, "table", 4 * g->n_rows * head_dim), .stride = head_dim,
+                   .element_len = 4 };
     gpu_begin(g->b, "rope_table", l->layer);
     gpu_param(g->b, "head_dim", (double)head_dim);
     gpu_param(g->b, "theta", op_attr(op, ATTR_THETA)->number);
@@ -556,8 +561,9 @@ static void lower_attention_decode(Lowering *l, const Op *op)
 {
     enum { BLOCK_HEADS = 4, MAX_SPLITS = 16, SPLIT_KEYS = 256 };
     GpuModel *g = l->g;
-    int64_t n_heads = op_int(op, ATTR_HEADS, 0), n_kv = op_int(op, ATTR_KV_HEADS, 1), window = op_int(op, ATTR_WINDOW, 0);
-    int64_t head_dim = op_int(op, ATTR_HEAD_DIM, 0), tiles = n_kv * ((n_heads / n_kv + BLOCK_HEADS - 1) / BLOCK_HEADS);
+    int64_t n_heads = op_int(op, ATTR_HEADS, 0), n_kv = op_int(op, ATTR_KV_HEADS, 1);
+    int64_t window = op_int(op, ATTR_WINDOW, 0), head_dim = op_int(op, ATTR_HEAD_DIM, 0);
+    int64_t tiles = n_kv * ((n_heads / n_kv + BLOCK_HEADS - 1) / BLOCK_HEADS);
     int64_t n_splits = window ? (window + SPLIT_KEYS - 1) / SPLIT_KEYS : MAX_SPLITS;
     n_splits = n_splits > MAX_SPLITS ? MAX_SPLITS : n_splits;
     const Op *rope = value_is(op->operand[0], OP_ROPE) ? op->operand[0]->def : NULL;
@@ -587,8 +593,8 @@ static void lower_attention_decode(Lowering *l, const Op *op)
     gpu_special(g->b, ARG_SLOTS);
     gpu_special(g->b, ARG_STATE_STRIDE);
     gpu_special(g->b, ARG_N_CONTEXT);
-    buffer_or_null(g, n_splits > 1 ? gpu_buffer(g->b, "partial", 4 * g->n_rows * tiles * n_splits * BLOCK_HEADS * (head_dim + 2))
-                                   : NULL, ACCESS_WRITE);
+    int64_t partial_len = 4 * g->n_rows * tiles * n_splits * BLOCK_HEADS * (head_dim + 2);
+    buffer_or_null(g, n_splits > 1 ? gpu_buffer(g->b, "partial", partial_len) : NULL, ACCESS_WRITE);
     buffer_or_null(g, n_splits > 1 ? gpu_zeroed(g->b, "arrivals", 4 * g->n_rows * tiles) : NULL, ACCESS_UPDATE);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_end(g->b, gpu_extent(COUNT_TOKENS, 1, 0), gpu_fixed((int)(tiles * n_splits)), 256, 19456, gpu_flags(g));
@@ -639,8 +645,8 @@ static void lower_call(Lowering *l, const Op *op)
 static void lower_op(Lowering *l, const Op *op)
 {
     switch (op->kind) {
-    case OP_WEIGHT: case OP_STATE: case OP_SLICE: case OP_COMBINE: case OP_ADD: case OP_SWIGLU_PAIRS: case OP_LAST_ROWS:
-    case OP_YIELD:
+    case OP_WEIGHT: case OP_STATE: case OP_SLICE: case OP_COMBINE: case OP_ADD: case OP_SWIGLU_PAIRS:
+    case OP_LAST_ROWS: case OP_YIELD:
         break;
     case OP_EMBED: lower_embed(l, op); break;
     case OP_RMS_NORM: case OP_RMS_NORM_ROUTE: lower_norm(l, op); break;

@@ -7,13 +7,6 @@
 /* `module`: lowered by the passes for GPUs, matrices of one 16-bit type or q8. */
 Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target);
 
-/* Can the graph run on this target, with matrices stored so (`dtypes`, one a tensor; NULL: any)? False after
- * reporting. */
-bool gpu_accepts(const Graph *graph, const DType *dtypes, TargetId target, Diags *diags);
-
-/* How a GPU stores a tensor when `quant` was asked for. */
-DType gpu_dtype(const TensorSpec *spec, DType quant);
-
 /* The invariants that ir/launch.h promises. False with the first broken one in `why`. */
 bool gpu_check(const Plan *plan, Text *why);
 

@@ -67,6 +67,8 @@ static int moss_gpu_pieces(moss_context *context, moss_state *state, int32_t mod
     for (int32_t done = 0; done < n_tokens && status == MOSS_OK; done += n) {
         n = n_tokens - done < chunk ? n_tokens - done : chunk;
         const int32_t skipped = first_logits > done ? first_logits - done : 0;
+        if (n - skipped > context->layout.rows)
+            n = skipped + context->layout.rows;
         const moss_gpu_call call = { n, skipped < n ? n - skipped : 0, mode, n > 1, false };
         status = moss_gpu_piece(context, state, slot, tokens + done, &call, logits, error);
         if (call.n_logits)

@@ -79,8 +79,9 @@ typedef struct {
 } moss_program;
 
 /* Device memory of one context, offsets of its parts: scratch; a call's positions, slots and tokens; the
- * history of self-fed steps; logits. `most` is the longest call, in tokens and in rows of logits. */
-typedef struct { uint64_t call, history, logits, end; int32_t most; } moss_gpu_layout;
+ * history of self-fed steps; logits. `most` is the longest call in tokens, `rows` in rows of logits: 64 MB of
+ * them, so that a large vocabulary does not outweigh the model. */
+typedef struct { uint64_t call, history, logits, end; int32_t most, rows; } moss_gpu_layout;
 
 __attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
 {
@@ -88,10 +89,12 @@ __attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_p
     moss_gpu_layout layout = { .most = program->chunk };
     if (layout.most < MOSS_GPU_MAX_SEQUENCES)
         layout.most = MOSS_GPU_MAX_SEQUENCES;
+    const int64_t rows = ((int64_t)64 << 20) / ((int64_t)sizeof(float) * program->vocab_size);
+    layout.rows = rows < MOSS_GPU_MAX_SEQUENCES ? MOSS_GPU_MAX_SEQUENCES : rows < layout.most ? (int32_t)rows : layout.most;
     layout.call = (program->gpu->scratch_len + align) & ~align;
     layout.history = (layout.call + call_len + (uint64_t)layout.most * sizeof(int32_t) + align) & ~align;
     layout.logits = layout.history + MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof(int32_t);
-    layout.end = layout.logits + (uint64_t)layout.most * (uint64_t)program->vocab_size * sizeof(float);
+    layout.end = layout.logits + (uint64_t)layout.rows * (uint64_t)program->vocab_size * sizeof(float);
     return layout;
 }
 
