@@ -96,7 +96,7 @@ static double layout_dtype(const Value *weight)
 {
     switch (weight->type.dtype) {   /* runtime/simd.h: WEIGHT_F32 and so on */
     case DTYPE_F32: return 0;
-    case DTYPE_BF16: return 1;
+    case DTYPE_BF16: return strcmp(op_attr(weight->def, ATTR_LAYOUT)->str, "panel_pairs") == 0 ? 5 : 1;
     case DTYPE_F16: return 2;
     case DTYPE_Q8: return 3;
     case DTYPE_Q4: return 4;

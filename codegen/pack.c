@@ -69,23 +69,24 @@ static void store(uint8_t *to, DType dtype, int64_t index, float value)
     }
 }
 
-/* [out, in] of one expert -> [out panels][in][panel] */
+/* [out, in] of one expert -> [out panels][in][panel], or [in / 2, up][panel][2] */
 static void pack_panels(Packer *p, const Task *t)
 {
     const WeightSlot *s = t->slot;
     int panel = p->plan->tiling.panel;
-    int64_t n_panels = round_up(s->n_out, panel) / panel, size = dtype_len(s->dtype);
+    int64_t n_panels = round_up(s->n_out, panel) / panel, n_k = strcmp(s->layout, "panel_pairs") == 0 ? 2 : 1;
+    int64_t len = panel_len(s->dtype, round_up(s->n_in, n_k), panel);
     float *rows = malloc((size_t)(panel * s->n_in) * sizeof *rows);
     if (!rows)
         BUG("no memory to pack %s", s->tensor);
     for (int64_t i = 0; i < n_panels; i++) {
         int64_t first = i * panel, n = s->n_out - first < panel ? s->n_out - first : panel;
         int64_t begin = (t->expert * t->out_rows + s->row_begin + first) * s->n_in;
-        uint8_t *to = p->data + t->offset + (t->expert * n_panels + i) * s->n_in * panel * size;
+        uint8_t *to = p->data + t->offset + (t->expert * n_panels + i) * len;
         read_checked(p, t, begin, n * s->n_in, rows);
         for (int64_t k = 0; k < s->n_in; k++)
             for (int64_t j = 0; j < n; j++)
-                store(to, s->dtype, k * panel + j, rows[j * s->n_in + k]);
+                store(to, s->dtype, (k / n_k * panel + j) * n_k + k % n_k, rows[j * s->n_in + k]);
     }
     free(rows);
 }
@@ -202,9 +203,10 @@ static void *work(void *argument)
     Packer *p = argument;
     for (int i; (i = atomic_fetch_add(&p->next, 1)) < p->n_tasks && !p->bad->found;) {
         const Task *t = &p->tasks[i];
-        if (strcmp(t->slot->layout, "panel") == 0 && dtype_is_quantised(t->slot->dtype))
+        bool panels = strncmp(t->slot->layout, "panel", 5) == 0;
+        if (panels && dtype_is_quantised(t->slot->dtype))
             pack_quantised(p, t);
-        else if (strcmp(t->slot->layout, "panel") == 0)
+        else if (panels)
             pack_panels(p, t);
         else if (strcmp(t->slot->layout, "device") == 0 || strcmp(t->slot->layout, "device_pairs") == 0)
             pack_device(p, t);

@@ -9,7 +9,7 @@
 
 bool slot_is_matrix(const WeightSlot *slot)
 {
-    return strcmp(slot->layout, "panel") == 0
+    return strncmp(slot->layout, "panel", 5) == 0
         || (strncmp(slot->layout, "device", 6) == 0 && strcmp(slot->layout, "device_decay") != 0);
 }
 
@@ -48,11 +48,12 @@ static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
         slot.n_experts = t.rank == 2 ? t.dim[0].n : 1;
         slot.n_out = t.dim[t.rank - 1].n;
         slot.len = slot.n_experts * round_up(slot.n_out, panel) * size;
-    } else if (strcmp(slot.layout, "panel") == 0) {    /* [out, in] or [E, out, in] */
+    } else if (slot_is_matrix(&slot)) {                /* panel, panel_pairs: [out, in] or [E, out, in] */
         slot.n_experts = t.rank == 3 ? t.dim[0].n : 1;
         slot.n_out = t.dim[t.rank - 2].n;
         slot.n_in = t.dim[t.rank - 1].n;
-        slot.len = slot.n_experts * (round_up(slot.n_out, panel) / panel) * panel_len(t.dtype, slot.n_in, panel);
+        slot.len = slot.n_experts * (round_up(slot.n_out, panel) / panel) 
+                 * panel_len(t.dtype, strcmp(slot.layout, "panel_pairs") == 0 ? round_up(slot.n_in, 2) : slot.n_in, panel);
     } else {
         slot.n_out = t.dim[0].n;
         slot.n_in = t.rank == 2 ? t.dim[1].n : 1;

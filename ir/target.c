@@ -58,6 +58,8 @@ static bool cpu_runs(TargetId id)
     case TARGET_X86_64_AVXVNNI: return __builtin_cpu_supports("x86-64-v3") && cpu_has_avxvnni();
     case TARGET_X86_64_V4: return __builtin_cpu_supports("x86-64-v4");
     case TARGET_X86_64_VNNI: return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni");
+    case TARGET_X86_64_BF16:
+        return __builtin_cpu_supports("x86-64-v4") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
     default: return false;
     }
 #elif defined __aarch64__
@@ -78,10 +80,12 @@ TargetId target_resolve(TargetId id)
     TargetId best = TARGET_X86_64_V3;   /* also where nothing runs: target_runs_here then says so */
 #endif
     for (int i = 0; i < N_TARGETS; i++)
-        if (i != TARGET_HOST && cpu_runs((TargetId)i))
+        if (i != TARGET_HOST && !target_rounds_rows((TargetId)i) && cpu_runs((TargetId)i))
             best = (TargetId)i;
     return best;
 }
+
+bool target_rounds_rows(TargetId id) { return id == TARGET_X86_64_BF16; }
 
 int target_sm(TargetId id)
 {

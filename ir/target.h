@@ -29,6 +29,9 @@ const Target *target_info(TargetId id);
 bool target_from_name(const char *name, TargetId *id);
 /* `host` becomes the best target this machine can run; others stay. */
 TargetId target_resolve(TargetId id);
+/* Do products with bf16 matrices round their rows to bf16? Faster and less exact, so only where asked for:
+ * `host` never becomes such a target. */
+bool target_rounds_rows(TargetId id);
 /* A GPU target's least compute capability, 80 or 90; 0 for a CPU. */
 int target_sm(TargetId id);
 /* Can code for `id` run on this machine? A GPU's: is its driver installed? */

@@ -162,6 +162,50 @@ KERNEL_INLINE vi vdot4(vi sum, vi weights, vi activations)
 #endif
 }
 
+/* ---- bf16 rows with bf16 weights, two k a step ---- */
+
+/* Steps of k of a matrix stored as `dtype`. */
+KERNEL_INLINE int k_steps(int n_in, int dtype) { return dtype == WEIGHT_BF16_PAIRS ? (n_in + 1) / 2 : n_in; }
+
+/* Bytes of a panel of float weights. */
+KERNEL_INLINE size_t float_panel_len(int n_in, int panel, int dtype)
+{
+    return dtype == WEIGHT_BF16_PAIRS ? (size_t)k_steps(n_in, dtype) * (size_t)panel * 4
+                                      : (size_t)n_in * (size_t)panel * weight_len(dtype);
+}
+
+#if defined __AVX512BF16__
+#define BF16_PRODUCTS 1
+
+/* Lane by lane, sum + the products of two weights with two values: the odd one first, each fused. */
+KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values)
+{
+    return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)values);
+}
+
+/* A row rounded to bf16, ties to even; zeros fill its last step. */
+KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 2] */, const float *from /* [n] */, int n)
+{
+    for (int i = 0; i < n; i += LANES) {
+        const __m256bh half = _mm512_cvtneps_pbh((__m512)vload_row(from, i, n));
+        const int left = n + n % 2 - i;
+        memcpy(to + i, &half, left < LANES ? (size_t)left * 2 : sizeof half);
+    }
+}
+#else
+#define BF16_PRODUCTS 0
+KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values) { (void)weights, (void)values; return sum; }
+KERNEL_INLINE void bf16_row(uint16_t *to, const float *from, int n) { (void)to, (void)from, (void)n; }
+#endif
+
+/* One step of a chain over k: with half `half` of a panel's row of weights. */
+KERNEL_INLINE vf vstep(vf sum, vf value, const uint8_t *row, int half, int dtype)
+{
+    if (dtype == WEIGHT_BF16_PAIRS)
+        return vdot2(sum, viload(row + half * 4 * LANES), (vi)value);
+    return vfma(value, vload_weight(row, (size_t)(half * LANES), dtype), sum);
+}
+
 /* Can two steps of nibbles share their widening to 32 bits? Without a dot instruction they can: their
  * products need no sign, and four of them fit into 16 bits. */
 #if !DOT_OFFSET && (LANES == 8 || (LANES == 16 && defined __AVX512BW__))

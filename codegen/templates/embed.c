@@ -1,13 +1,13 @@
 /* Embedding rows of tokens, read out of the panels the logits product uses (tied weights). */
 PARAM(d_model, n)
 PARAM(stride, s)         /* floats between rows of x */
-PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4 */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 bf16 by pairs of k */
 PARAM(panel, nr)         /* 2 vectors */
 
 KERNEL(embed)(
     float *x,                /* [rows][stride] */
     const int32_t *tokens,   /* [rows] */
-    const void *weights,     /* [n_panels of the vocabulary][d_model][panel]; quantised: as gemm_q's */
+    const void *weights,     /* [n_panels of the vocabulary][d_model][panel]; else as gemm's and gemm_q's */
     int row_begin, int row_end)
 {
     for (int row = row_begin; row < row_end; row++) {
@@ -16,6 +16,10 @@ KERNEL(embed)(
             const uint8_t *of = (const uint8_t *)weights + p * dot_panel_len(d_model, panel, weight_dtype);
             for (int i = 0; i < d_model; i++)
                 x[(size_t)row * stride + i] = dot_weight(of, (int)column, i, panel, weight_dtype);
+        } else if (weight_dtype == WEIGHT_BF16_PAIRS) {
+            const uint8_t *of = (const uint8_t *)weights + p * float_panel_len(d_model, panel, weight_dtype);
+            for (int i = 0; i < d_model; i++)
+                x[(size_t)row * stride + i] = load_weight(of, ((size_t)(i / 2) * panel + column) * 2 + (size_t)(i % 2), WEIGHT_BF16);
         } else {
             for (int i = 0; i < d_model; i++)
                 x[(size_t)row * stride + i] = load_weight(weights, (p * d_model + (size_t)i) * panel + column, weight_dtype);

@@ -4,14 +4,15 @@
  * of fused products over k = 0 … n_in-1 from the bias, then, where experts are summed, fused with
  * its gate onto `out`, experts ascending: the same operations as gemv, whatever the chunk, the
  * tile or the thread. Rows are packed [k][tile row], so a tile reads both factors in sequence;
- * weights narrower than float32 become float32 once for each block of rows.
+ * weights narrower than float32 become float32 once for each block of rows. Where the CPU multiplies
+ * bf16, rows become bf16 instead, and a step of a chain is two k.
  */
 PARAM(n_in, i)           /* k */
 PARAM(n_out, o)          /* columns; the last panel's others are padding */
 PARAM(in_stride, is)     /* floats between rows of in */
 PARAM(out_stride, os)    /* floats between rows of out; unless whole panels, padding is not written */
 PARAM(n_experts, e)      /* 1: dense, slots, offsets and gates are NULL, top_k is 1 */
-PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16 */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 5 bf16 by pairs of k */
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
 PARAM(out_pairs, op)     /* out has a row for each 0: token, gates applied, 1: pair, no gates */
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
@@ -24,7 +25,7 @@ PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
 KERNEL(gemm)(
     float *out,               /* [rows][out_stride] */
     const float *in,          /* [rows][in_stride] */
-    const void *weights,      /* [n_experts][n_panels][n_in][panel] */
+    const void *weights,      /* [n_experts][n_panels][n_in][panel], by pairs: [(n_in + 1) / 2][panel][2] */
     const float *bias,        /* [n_experts][n_panels * panel], or NULL */
     const int32_t *slots,     /* [n_pairs]: pairs by expert */
     const int32_t *offsets,   /* [n_experts + 1] into slots */
@@ -34,7 +35,9 @@ KERNEL(gemm)(
     int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
-    float *const widened = pack + (size_t)block_rows * n_in;   /* [n_in][panel] */
+    const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, n_steps = k_steps(n_in, weight_dtype);
+    const size_t panel_len = float_panel_len(n_in, panel, weight_dtype);   /* bytes */
+    float *const widened = pack + (size_t)block_rows * n_in;   /* [n_in][panel]; by pairs: rows before they are packed */
     float sums[tile_rows * panel];  /* a tile's results */
     float *to[block_rows];          /* output row of each packed row */
     float gate[block_rows];
@@ -48,48 +51,56 @@ KERNEL(gemm)(
 
             for (int row = 0, rows; row < n_rows; row += rows) {
                 rows = tile_height(n_rows - row, tile_rows, tail_rows);
-                float *tile = pack + (size_t)row * n_in;       /* [n_in][rows] */
+                float *tile = pack + (size_t)row * n_steps;    /* [n_steps][rows] */
+                const int8_t *row_pairs[tile_rows];
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
                     const int pair = n_experts == 1 ? taken : slots[taken];
                     const int token = n_experts == 1 ? pair : pair / top_k;
                     const float *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
-                    for (int k = 0; k < n_in; k++)
+                    uint16_t *rounded = (uint16_t *)widened + (size_t)r * 2 * n_steps;
+                    row_pairs[r] = (const int8_t *)rounded;
+                    if (pairs)
+                        bf16_row(rounded, from, n_in);
+                    for (int k = 0; k < n_in && !pairs; k++)
                         tile[(size_t)k * rows + r] = from[k];
                     to[row + r] = out + (size_t)(out_pairs ? pair : token) * out_stride;
                     gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
+                if (pairs && rows == tile_rows)
+                    dot_pack((int8_t *)tile, row_pairs, tile_rows, n_steps);
+                else if (pairs)
+                    dot_pack((int8_t *)tile, row_pairs, rows, n_steps);
             }
 
             for (int p = panel_begin; p < panel_end; p++) {
                 const size_t column = (size_t)p * panel;
-                const size_t at = ((size_t)e * n_panels + p) * n_in * panel;
+                const size_t at = ((size_t)e * n_panels + p) * panel_len;
                 const int whole = (p + 1) * panel <= out_stride;
                 const int n_lo = n_out - p * panel < LANES ? n_out - p * panel : LANES;
                 const int n_hi = n_out - p * panel - n_lo < LANES ? n_out - p * panel - n_lo : LANES;
-                const float *wide = (const float *)weights + at;
-                if (weight_dtype != WEIGHT_F32) {
+                const float *wide = (const float *)((const uint8_t *)weights + at);
+                if (weight_dtype != WEIGHT_F32 && !pairs) {
                     for (size_t i = 0; i < (size_t)n_in * panel; i += LANES)
-                        vstore(widened + i, vload_weight(weights, at + i, weight_dtype));
+                        vstore(widened + i, vload_weight((const uint8_t *)weights + at, i, weight_dtype));
                     wide = widened;
                 }
                 const float *start = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
 
                 /* Every tile fetches its share of the next panel. */
-                const size_t wide_len = (size_t)n_in * panel * weight_len(weight_dtype);
-                const size_t step = wide_len / n_in / ((n_rows + tile_rows - 1) / tile_rows);
-                size_t ahead = (size_t)at * weight_len(weight_dtype) + wide_len;
+                const size_t step = panel_len / n_steps / ((n_rows + tile_rows - 1) / tile_rows);
+                size_t ahead = at + panel_len;
 
-                for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_in) {
-                    const float *a = pack + (size_t)row * n_in;
+                for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_steps) {
+                    const float *a = pack + (size_t)row * n_steps;
                     rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     if (rows == tile_rows)
-                        product_tile(tile_rows, sums, a, wide, start, n_in, weights, ahead, step);
+                        float_tile(tile_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
                     else if (rows != tail_rows)
-                        product_tile(tile_rows - tail_rows, sums, a, wide, start, n_in, weights, ahead, step);
+                        float_tile(tile_rows - tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
                     else
-                        product_tile(tail_rows, sums, a, wide, start, n_in, weights, ahead, step);
+                        float_tile(tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
                         const float *sum = sums + r * panel;

@@ -8,7 +8,7 @@ PARAM(n_out, o)          /* columns; the last panel's others are padding */
 PARAM(in_stride, is)     /* floats between rows of in (pairs) */
 PARAM(out_stride, os)    /* floats between rows of out (pairs); unless whole panels, padding is not written */
 PARAM(n_experts, e)      /* 1: dense, experts and gates are NULL, top_k is 1 */
-PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16 */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 5 bf16 by pairs of k */
 PARAM(in_pairs, ip)      /* in has a row for 0: the token, 1: each pair */
 PARAM(out_pairs, op)     /* out has a row for 0: the token, gates applied, 1: each pair, no gates */
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
@@ -19,22 +19,29 @@ PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used 
 KERNEL(gemv)(
     float *out,               /* [1 or top_k][out_stride] */
     const float *in,          /* [1 or top_k][in_stride] */
-    const void *weights,      /* [n_experts][n_panels][n_in][panel] */
+    const void *weights,      /* as gemm's */
     const float *bias,        /* [n_experts][n_panels * panel], or NULL */
     const int32_t *experts,   /* [top_k], ascending */
     const float *gates,       /* [top_k] */
     int top_k, int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
-    const size_t panel_len = (size_t)n_in * panel;
+    const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, n_steps = k_steps(n_in, weight_dtype);
+    const size_t panel_len = float_panel_len(n_in, panel, weight_dtype), step_len = panel_len / n_steps;   /* bytes */
+    uint16_t rounded[pairs ? 2 * n_steps : 1];          /* the row, by pairs */
 
+    if (pairs && !in_pairs)
+        bf16_row(rounded, in, n_in);
     for (int p = panel_begin, width; p < panel_end; p += width) {
         width = panel_end - p >= 4 ? 4 : 1;
         for (int s = 0; s < top_k; s++) {
             const int e = n_experts == 1 ? 0 : experts[s];
             const float *x = in + (in_pairs ? (size_t)s * in_stride : 0);
+            if (pairs && in_pairs)
+                bf16_row(rounded, x, n_in);
             const float *start = has_bias ? bias + ((size_t)e * n_panels + p) * panel : bias;
             const size_t at = ((size_t)e * n_panels + p) * panel_len;
+            const uint8_t *from = (const uint8_t *)weights + at;
             float *o = out + (out_pairs ? (size_t)s * out_stride : 0) + (size_t)p * panel;
             const int fresh = !accumulate && (out_pairs || s == 0);
             const vf g = vset(n_experts == 1 || out_pairs ? 1 : gates[s]);
@@ -43,27 +50,24 @@ KERNEL(gemv)(
             for (int j = 0; j < 8; j++)
                 sum[j] = has_bias && j < 2 * width ? vload(start + j * LANES) : vset(0);
             if (width == 4) {
-                for (int k = 0; k < n_in; k++) {
-                    const vf a = vbroadcast(x + k);
+                for (int k = 0; k < n_steps; k++) {
+                    const vf a = pairs ? (vf)vbroadcast4((const int8_t *)(rounded + 2 * k)) : vbroadcast(x + k);
                     /* Each stream goes on in the panel four further on. */
-                    const size_t ahead = at + (size_t)(k + prefetch_rows) * panel +
-                                         (k + prefetch_rows < n_in ? 0 : 3 * panel_len);
+                    const size_t ahead = at + (size_t)(k + prefetch_rows) * step_len +
+                                         (k + prefetch_rows < n_steps ? 0 : 3 * panel_len);
                     UNROLL
                     for (int j = 0; j < 4; j++)
-                        for (size_t line = 0; line < panel * weight_len(weight_dtype); line += 64)
-                            prefetch(weights, (ahead + (size_t)j * panel_len) * weight_len(weight_dtype) + line);
+                        for (size_t line = 0; line < step_len; line += 64)
+                            prefetch(weights, ahead + (size_t)j * panel_len + line);
                     UNROLL
-                    for (int j = 0; j < 8; j++) {
-                        const size_t i = at + (size_t)(j / 2) * panel_len + (size_t)k * panel + j % 2 * LANES;
-                        sum[j] = vfma(a, vload_weight(weights, i, weight_dtype), sum[j]);
-                    }
+                    for (int j = 0; j < 8; j++)
+                        sum[j] = vstep(sum[j], a, from + (size_t)(j / 2) * panel_len + (size_t)k * step_len, j % 2, weight_dtype);
                 }
             } else {
-                for (int k = 0; k < n_in; k++) {
-                    const vf a = vbroadcast(x + k);
-                    const size_t i = at + (size_t)k * panel;
-                    sum[0] = vfma(a, vload_weight(weights, i, weight_dtype), sum[0]);
-                    sum[1] = vfma(a, vload_weight(weights, i + LANES, weight_dtype), sum[1]);
+                for (int k = 0; k < n_steps; k++) {
+                    const vf a = pairs ? (vf)vbroadcast4((const int8_t *)(rounded + 2 * k)) : vbroadcast(x + k);
+                    sum[0] = vstep(sum[0], a, from + (size_t)k * step_len, 0, weight_dtype);
+                    sum[1] = vstep(sum[1], a, from + (size_t)k * step_len, 1, weight_dtype);
                 }
             }
             UNROLL

@@ -136,16 +136,18 @@ static double value_of(int dtype, uint32_t bits)
         return bits >> 15 ? -magnitude : magnitude;
     }
     float value;
-    bits = dtype == 1 ? bits << 16 : bits;
+    bits = dtype == 1 || dtype == 5 ? bits << 16 : bits;
     memcpy(&value, &bits, 4);
     return value;
 }
 
-/* A random matrix [n_experts][n_out][n_in] and its packed form [n_experts][n_panels][n_in][PANEL]. */
+/* A random matrix [n_experts][n_out][n_in] and its packed form [n_experts][n_panels][n_in][PANEL], by pairs (5)
+ * [(n_in + 1) / 2][PANEL][2]. */
 static void *random_weights(double *plain, int n_experts, int n_out, int n_in, int dtype)
 {
     const int n_panels = (n_out + PANEL - 1) / PANEL;
-    const size_t count = (size_t)n_experts * (size_t)n_panels * (size_t)n_in * PANEL;
+    const size_t n_k = dtype == 5 ? 2 : 1, steps = ((size_t)n_in + n_k - 1) / n_k;
+    const size_t count = (size_t)n_experts * (size_t)n_panels * steps * n_k * PANEL;
     void *packed = buffer(dtype ? (count + 1) / 2 : count);
     memset(packed, 0, count * (dtype ? 2 : 4));
     for (int e = 0; e < n_experts; e++)
@@ -154,13 +156,14 @@ static void *random_weights(double *plain, int n_experts, int n_out, int n_in, i
                 const float value = random_float();
                 uint32_t bits;
                 memcpy(&bits, &value, 4);
-                if (dtype == 1)
+                if (dtype == 1 || dtype == 5)
                     bits >>= 16;
                 if (dtype == 2)
                     bits = (uint32_t)(random_bits() >> 20 & 0xBFFF) % 0xBC00 | (i % 7 == 0 ? 0x8000 : 0);
                 if (dtype == 2 && (bits & 0x7C00) > 0x3C00)
                     bits &= 0x83FF;          /* small, denormals among them */
-                const size_t at = (((size_t)e * (size_t)n_panels + (size_t)(o / PANEL)) * (size_t)n_in + (size_t)i) * PANEL + (size_t)(o % PANEL);
+                const size_t step = ((size_t)e * (size_t)n_panels + (size_t)(o / PANEL)) * steps + (size_t)i / n_k;
+                const size_t at = (step * PANEL + (size_t)(o % PANEL)) * n_k + (size_t)i % n_k;
                 plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i] = value_of(dtype, bits);
                 if (dtype)
                     ((uint16_t *)packed)[at] = (uint16_t)bits;
@@ -199,6 +202,15 @@ static void random_experts(int32_t *experts, int n_tokens, int top_k, int n_expe
         }
 }
 
+static float bf16_value(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits &= 0xFFFF0000;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
 static double silu(double x) { return x / (1 + exp(-x)); }
 
 static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
@@ -212,7 +224,9 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
     const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
     double *plain = malloc(8 * (size_t)(n_experts * n_out * n_in)), *want = calloc((size_t)(out_rows * n_out), 8);
     const void *weights = random_weights(plain, n_experts, n_out, n_in, dtype);
-    const float *in = random_rows(in_rows, n_in, in_stride);
+    float *in = random_rows(in_rows, n_in, in_stride);
+    for (int i = 0; i < in_rows * in_stride && dtype == 5; i++)
+        in[i] = bf16_value(in[i]);          /* what is rounded then is exact */
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
     const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
@@ -792,6 +806,11 @@ int main(void)
         check_gemm_q(__LINE__, i, o, e, w, ip, op, hb, ac, exact, k, t);
 #define QUANTIZE(...) check_quantize(__LINE__, __VA_ARGS__);
 #define GEMM(...) check_gemm(__LINE__, __VA_ARGS__);
+#ifdef __AVX512BF16__
+#define GEMM_BF16(i, o, e, ip, op, hb, ac, exact, k, t) check_gemm(__LINE__, i, o, e, 5, ip, op, hb, ac, exact, k, t);
+#else
+#define GEMM_BF16(...)
+#endif
 #define ROWS(...) check_rows(__LINE__, __VA_ARGS__);
 #define GROUP(...) check_group(__LINE__, __VA_ARGS__);
 #define EMBED(...) check_embed(__LINE__, __VA_ARGS__);

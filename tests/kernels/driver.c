@@ -16,6 +16,7 @@
 typedef struct {
     Arena *arena;
     Text source, entries;
+    TargetId id;
     const Target *target;
     int n_entries, tile_rows, tail_rows, panel;
 } Build;
@@ -80,6 +81,9 @@ static void add_all(Build *build)
 {
     const int panel = build->panel;
 #define GEMM(i, o, e, w, ip, op, hb, ac, exact, k, t) add_gemm(build, __LINE__, i, o, e, w, ip, op, hb, ac, exact);
+#define GEMM_BF16(i, o, e, ip, op, hb, ac, exact, k, t) \
+    if (target_rounds_rows(build->id)) \
+        add_gemm(build, __LINE__, i, o, e, 5, ip, op, hb, ac, exact);
 #define GEMM_Q(i, o, e, w, ip, op, hb, ac, exact, t) add_gemm_q(build, __LINE__, i, o, e, w, ip, op, hb, ac, exact);
 #define QUANTIZE(i) add(build, __LINE__, "quantize", PARAMS("n_in=%d in_stride=%d out_stride=%d", i, whole(i, panel), whole(i, 64) + 64));
 #define ROWS(i, e, rn)                                                                                             \
@@ -119,7 +123,7 @@ enum { PASSED = 0, FAILED = 1, SKIPPED = 77 };   /* a target that cannot run her
 
 static int test_target(Arena *arena, TargetId id, const char *source_dir, const char *dir)
 {
-    Build build = { .arena = arena, .target = target_info(id) };
+    Build build = { .arena = arena, .id = id, .target = target_info(id) };
     const Target *target = build.target;
     const char *cc = getenv("CC") ? getenv("CC") : "cc", *runner = "", *link = "-lm";
     if (!target_runs_here(id)) {

@@ -17,6 +17,7 @@ typedef struct {
     const Graph *graph;
     const Weights *weights;
     DType quant;   /* of matrices; REF_OWN: as stored */
+    DType rows;    /* that meet them: see ref_activation */
     int layer;     /* -1: the tensors outside the layers */
 } Reader;
 
@@ -93,7 +94,7 @@ static RefMamba read_mamba(const Reader *reader, const MambaLayer *sizes)
     return (RefMamba){
         .d_model = d, .d_inner = c, .d_state = sizes->d_state, .d_conv = sizes->d_conv,
         .dt_rank = sizes->dt_rank, .discretization = reader->graph->discretization,
-        .quantised = dtype_is_quantised(reader->quant),
+        .rows = reader->rows,
         .in_router = read_router(reader, "in_router.weight", d),
         .ssm_router = read_router(reader, "ssm_router.weight", c),
         .out_router = read_router(reader, "out_router.weight", c),
@@ -112,7 +113,7 @@ static RefMamba read_mamba(const Reader *reader, const MambaLayer *sizes)
 static RefAttention read_attention(const Reader *reader, const AttentionLayer *sizes)
 {
     return (RefAttention){
-        .quantised = dtype_is_quantised(reader->quant),
+        .rows = reader->rows,
         .d_model = reader->graph->d_model, .n_heads = sizes->n_heads,
         .n_kv_heads = sizes->n_kv_heads, .head_dim = sizes->head_dim,
         .window = sizes->window, .rope_theta = sizes->rope_theta,
@@ -126,7 +127,7 @@ static RefAttention read_attention(const Reader *reader, const AttentionLayer *s
 static RefMlp read_mlp(const Reader *reader, const MlpLayer *sizes)
 {
     return (RefMlp){
-        .quantised = dtype_is_quantised(reader->quant),
+        .rows = reader->rows,
         .d_model = reader->graph->d_model, .d_ff = sizes->d_ff,
         .router = read_router(reader, "router.weight", reader->graph->d_model),
         .gate_proj = read_tensor(reader, "gate_proj.weight"),
@@ -150,12 +151,17 @@ static RefLayer read_layer(const Reader *reader)
 
 Ref *ref_open(Arena *arena, const Graph *graph, const Weights *weights, DType quant)
 {
-    Reader reader = { arena, graph, weights, quant, -1 };
+    return ref_open_rounding(arena, graph, weights, quant, dtype_is_quantised(quant) ? DTYPE_Q8 : DTYPE_F32);
+}
+
+Ref *ref_open_rounding(Arena *arena, const Graph *graph, const Weights *weights, DType quant, DType rows)
+{
+    Reader reader = { arena, graph, weights, quant, rows, -1 };
     Ref *ref = arena_one(arena, Ref);
     ref->vocab_size = graph->vocab_size;
     ref->d_model = graph->d_model;
     ref->norm_eps = graph->norm_eps;
-    ref->quantised = dtype_is_quantised(quant);
+    ref->rows = rows;
     ref->embed = read_tensor(&reader, "embed.weight");
     ref->norm_f = read_tensor(&reader, "norm_f.weight");
     ref->lm_head = graph->tie_embeddings ? ref->embed : read_tensor(&reader, "lm_head.weight");
@@ -216,7 +222,7 @@ static void step_token(const Ref *ref, int mode, LayerState *states, int32_t id,
             x[i] += f[i];
     }
     ref_rmsnorm(ref->norm_f, ref->norm_eps, d, x, u);
-    ref_linear(ref->lm_head, ref->vocab_size, d, ref_activation(ref->quantised, u, d, token->scratch), logits);
+    ref_linear(ref->lm_head, ref->vocab_size, d, ref_activation(ref->rows, u, d, token->scratch), logits);
     arena_release(token->scratch, mark);
 }
 

@@ -21,6 +21,8 @@ typedef struct Ref Ref;
 /* Read every weight as float32; the matrices (TensorSpec.matrix) are rounded to `quant` first,
  * because that is what a compiled model stores. The graph must outlive the result. */
 Ref *ref_open(Arena *arena, const Graph *graph, const Weights *weights, DType quant);
+/* The same, products reading rows rounded to `rows`: DTYPE_F32 not at all, DTYPE_BF16, DTYPE_Q8. */
+Ref *ref_open_rounding(Arena *arena, const Graph *graph, const Weights *weights, DType quant, DType rows);
 
 /* The logits after each of n tokens, from an empty past: [n, V]. */
 void ref_logits(const Ref *ref, int mode, const int32_t *tokens, int n, double *logits);

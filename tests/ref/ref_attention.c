@@ -69,7 +69,7 @@ void ref_attention_step(const RefAttention *layer, RefAttentionState *state, con
     int64_t hd = layer->head_dim, n = layer->n_heads * hd;
     double *q = arena_array(token->scratch, double, (size_t)n);   /* [h, hd] */
     double *y = arena_array(token->scratch, double, (size_t)n);   /* [h, hd] */
-    u = ref_activation(layer->quantised, u, layer->d_model, token->scratch);
+    u = ref_activation(layer->rows, u, layer->d_model, token->scratch);
     store_token(layer, state, token->position, u);
     ref_linear(layer->q_proj, n, layer->d_model, u, q);
     for (int64_t h = 0; h < layer->n_heads; h++) {
@@ -77,6 +77,6 @@ void ref_attention_step(const RefAttention *layer, RefAttentionState *state, con
         ref_rope(layer->rope_theta, token->position, hd, q + h * hd);
         attend(layer, state, token->position, kv_head, q + h * hd, y + h * hd, token->scratch);
     }
-    ref_linear(layer->o_proj, layer->d_model, n, ref_activation(layer->quantised, y, n, token->scratch), f);
+    ref_linear(layer->o_proj, layer->d_model, n, ref_activation(layer->rows, y, n, token->scratch), f);
     arena_release(token->scratch, mark);
 }

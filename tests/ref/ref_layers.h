@@ -22,9 +22,9 @@ double ref_dot(const double *a /* [n] */, const double *b /* [n] */, int64_t n);
 /* y = x . W^T */
 void ref_linear(const double *w /* [n_out, n_in] */, int64_t n_out, int64_t n_in,
                 const double *x /* [n_in] */, double *y /* [n_out] */);
-/* What a product reads: x itself or, where matrices are quantised, x rounded to int8 with one scale,
- * max|x| / 127, ties to even. */
-const double *ref_activation(bool quantised, const double *x /* [n] */, int64_t n, Arena *scratch);
+/* What a product reads: x itself (DTYPE_F32), x rounded to bf16 (DTYPE_BF16), or to int8 with one scale,
+ * max|x| / 127 (DTYPE_Q8); ties to even. */
+const double *ref_activation(DType rows, const double *x /* [n] */, int64_t n, Arena *scratch);
 /* y = x / sqrt(mean(x^2) + eps) * weight */
 void ref_rmsnorm(const double *weight /* [n] */, double eps, int64_t n,
                  const double *x /* [n] */, double *y /* [n] */);
@@ -67,7 +67,7 @@ void ref_moe(const RefChoice *choice, const double *w /* [E, n_out, n_in] */,
 typedef struct {
     int64_t d_model, d_inner, d_state, d_conv, dt_rank;   /* d, c, N, taps, r */
     Discretization discretization;
-    bool quantised;              /* products read rounded rows: ref_activation */
+    DType rows;                  /* as products read them: ref_activation */
     RefRouter in_router, ssm_router, out_router;          /* on d, c, c */
     const double *in_proj;       /* [E, 2c, d] */
     const double *conv1d;        /* [c, taps] */
@@ -107,7 +107,7 @@ typedef struct {
     int64_t d_model, n_heads, n_kv_heads, head_dim;   /* d, h, kv, hd */
     int64_t window;          /* tokens attended to, the current one included; 0 = all */
     double rope_theta;       /* 0 = no rotation */
-    bool quantised;          /* as RefMamba's */
+    DType rows;              /* as RefMamba's */
     const double *q_proj;    /* [h*hd, d] */
     const double *k_proj;    /* [kv*hd, d] */
     const double *v_proj;    /* [kv*hd, d] */
@@ -131,7 +131,7 @@ void ref_attention_step(const RefAttention *layer, RefAttentionState *state,
 
 typedef struct {
     int64_t d_model, d_ff;     /* d, f */
-    bool quantised;            /* as RefMamba's */
+    DType rows;                /* as RefMamba's */
     RefRouter router;          /* on d */
     const double *gate_proj;   /* [E, f, d] */
     const double *up_proj;     /* [E, f, d] */
@@ -152,7 +152,7 @@ typedef struct {
 struct Ref {
     int64_t vocab_size, d_model;
     double norm_eps;
-    bool quantised;          /* as RefMamba's */
+    DType rows;              /* as RefMamba's */
     const double *embed;     /* [V, d] */
     const double *norm_f;    /* [d] */
     const double *lm_head;   /* [V, d]; embed itself when tied */

@@ -51,7 +51,7 @@ void ref_mamba_select(const RefMamba *layer, const RefChoice *choice, const doub
     ArenaMark mark = arena_mark(scratch);
     int64_t c = layer->d_inner, N = layer->d_state, r = layer->dt_rank, rows = r + 2 * N;
     double *own = arena_array(scratch, double, (size_t)rows);   /* [delta_i (r), B_i, C_i (N)] */
-    const double *read = ref_activation(layer->quantised, x_c, c, scratch);
+    const double *read = ref_activation(layer->rows, x_c, c, scratch);
     for (int64_t i = 0; i < c; i++)
         delta[i] = 0;
     for (int64_t n = 0; n < N; n++)
@@ -60,7 +60,7 @@ void ref_mamba_select(const RefMamba *layer, const RefChoice *choice, const doub
         int64_t expert = choice->expert[j];
         double gate = choice->gate[j];
         ref_linear(layer->x_proj + expert * rows * c, rows, c, read, own);
-        add_delta(layer, expert, gate, ref_activation(layer->quantised, own, r, scratch), delta);
+        add_delta(layer, expert, gate, ref_activation(layer->rows, own, r, scratch), delta);
         for (int64_t n = 0; n < N; n++) {
             B[n] += gate * own[r + n];       /* Eq. (11) */
             C[n] += gate * own[r + N + n];   /* Eq. (12) */
@@ -122,14 +122,14 @@ void ref_mamba_step(const RefMamba *layer, int mode, RefMambaState *state, const
     double *x_c = arena_array(token->scratch, double, (size_t)c);        /* [c] */
     double *y = arena_array(token->scratch, double, (size_t)c);          /* [c] */
     RefChoice in = ref_route(&layer->in_router, mode, u, token);
-    ref_moe(&in, layer->in_proj, 2 * c, d, ref_activation(layer->quantised, u, d, token->scratch), xz,
+    ref_moe(&in, layer->in_proj, 2 * c, d, ref_activation(layer->rows, u, d, token->scratch), xz,
             token->scratch);                                                /* step 1: I and G */
     convolve(layer, state, xz, x_c);                                     /* step 2 */
     state_space(layer, mode, state, x_c, y, token);                      /* steps 3 and 4 */
     for (int64_t i = 0; i < c; i++)
         y[i] *= ref_silu(xz[c + i]);
     RefChoice out = ref_route(&layer->out_router, mode, y, token);
-    ref_moe(&out, layer->out_proj, d, c, ref_activation(layer->quantised, y, c, token->scratch), f,
+    ref_moe(&out, layer->out_proj, d, c, ref_activation(layer->rows, y, c, token->scratch), f,
             token->scratch);                                                /* step 5: O */
     arena_release(token->scratch, mark);
 }

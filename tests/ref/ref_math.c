@@ -20,11 +20,15 @@ void ref_linear(const double *w, int64_t n_out, int64_t n_in, const double *x, d
         y[o] = ref_dot(w + o * n_in, x, n_in);
 }
 
-const double *ref_activation(bool quantised, const double *x, int64_t n, Arena *scratch)
+const double *ref_activation(DType rows, const double *x, int64_t n, Arena *scratch)
 {
-    if (!quantised)
+    if (rows == DTYPE_F32)
         return x;
     double *rounded = arena_array(scratch, double, (size_t)n), most = 0;
+    for (int64_t i = 0; i < n && rows == DTYPE_BF16; i++)
+        rounded[i] = (double)dtype_bf16_to_f32(dtype_f32_to_bf16((float)x[i]));
+    if (rows == DTYPE_BF16)
+        return rounded;
     for (int64_t i = 0; i < n; i++)
         most = fmax(most, fabs(x[i]));
     double scale = most / 127;

@@ -11,12 +11,12 @@ static void expert_output(const RefMlp *layer, int64_t expert, const double *u, 
     int64_t d = layer->d_model, n = layer->d_ff, at = expert * n * d;
     double *gate = arena_array(scratch, double, (size_t)n);     /* [f] */
     double *hidden = arena_array(scratch, double, (size_t)n);   /* [f] */
-    u = ref_activation(layer->quantised, u, d, scratch);
+    u = ref_activation(layer->rows, u, d, scratch);
     ref_linear(layer->gate_proj + at, n, d, u, gate);
     ref_linear(layer->up_proj + at, n, d, u, hidden);
     for (int64_t i = 0; i < n; i++)
         hidden[i] *= ref_silu(gate[i]);
-    ref_linear(layer->down_proj + at, d, n, ref_activation(layer->quantised, hidden, n, scratch), out);
+    ref_linear(layer->down_proj + at, d, n, ref_activation(layer->rows, hidden, n, scratch), out);
 }
 
 void ref_mlp_step(const RefMlp *layer, int mode, const double *u, double *f, RefToken *token)
