@@ -44,6 +44,7 @@ typedef struct {
     bool prefill, feeds;
 } moss_gpu_call;
 
+/* last_use: what n_calls was, 0: this entry is free. exec: NULL until it is captured. */
 typedef struct { moss_gpu_call call; uint64_t last_use; moss_cu_graph_exec exec; } moss_gpu_graph;
 
 /* Input of a call, as it lies in pinned and in device memory. */

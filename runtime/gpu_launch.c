@@ -140,26 +140,26 @@ static bool moss_gpu_same_call(const moss_gpu_call *a, const moss_gpu_call *b)
 /* It may still run: that is waited for. */
 static void moss_gpu_drop_graph(moss_context *context, moss_gpu_graph *graph)
 {
-    if (!graph->exec)
-        return;
-    context->model->driver.stream_wait(context->stream);
-    context->model->driver.graph_exec_destroy(graph->exec);
-    graph->exec = NULL;
+    if (graph->exec) {
+        context->model->driver.stream_wait(context->stream);
+        context->model->driver.graph_exec_destroy(graph->exec);
+    }
+    *graph = (moss_gpu_graph){ .exec = NULL };
 }
 
-/* The graph of such a call, or the place for it: an unused one, else that used longest ago. */
+/* The entry of such a call, or a new one in the place of that used longest ago. */
 static moss_gpu_graph *moss_gpu_find_graph(moss_context *context, const moss_gpu_call *call)
 {
     moss_gpu_graph *place = &context->graphs[0];
     for (int i = 0; i < MOSS_GPU_MAX_GRAPHS; i++) {
         moss_gpu_graph *graph = &context->graphs[i];
-        if (graph->exec && moss_gpu_same_call(&graph->call, call))
+        if (graph->last_use && moss_gpu_same_call(&graph->call, call))
             return graph;
-        if (place->exec && (!graph->exec || graph->last_use < place->last_use))
+        if (graph->last_use < place->last_use)
             place = graph;
     }
     moss_gpu_drop_graph(context, place);
-    *place = (moss_gpu_graph){ .call = *call };
+    place->call = *call;
     return place;
 }
 
@@ -169,25 +169,17 @@ void moss_gpu_drop_graphs(moss_context *context)
         moss_gpu_drop_graph(context, &context->graphs[i]);
 }
 
-/* Pieces of a prompt that are not of full length are launched one by one: they do not come again. */
-static bool moss_gpu_comes_again(const moss_gpu_call *call)
-{
-    return !call->prefill || (call->n_tokens == moss_program_data.chunk && call->n_logits <= 1);
-}
-
+/* Decode comes again; a prompt's piece is captured when another of its length comes. */
 int moss_gpu_run(moss_context *context, const moss_gpu_call *call, moss_error *error)
 {
     int result = 0;
-    if (moss_gpu_comes_again(call)) {
-        moss_gpu_graph *graph = moss_gpu_find_graph(context, call);
-        if (!graph->exec)
-            result = moss_gpu_capture(context, call, &graph->exec);
-        graph->last_use = context->n_calls;
-        if (!result)
-            result = context->model->driver.graph_launch(graph->exec, context->stream);
-    } else {
-        result = moss_gpu_launch_call(context, call);
-    }
+    moss_gpu_graph *graph = moss_gpu_find_graph(context, call);
+    if (!graph->exec && (!call->prefill || graph->last_use))
+        result = moss_gpu_capture(context, call, &graph->exec);
+    graph->last_use = context->n_calls;
+    if (!result)
+        result = graph->exec ? context->model->driver.graph_launch(graph->exec, context->stream)
+                             : moss_gpu_launch_call(context, call);
     return moss_gpu_check(context, result, "cannot run the model on the GPU", error);
 }
 

@@ -319,8 +319,11 @@ static void test_graphs(void)
     CU_ASSERT_EQUAL(moss_eval(fixture.context, state, 0, 0, tokens, 1, NULL, 0, NULL), MOSS_OK);
     CU_ASSERT_EQUAL(moss_eval(fixture.context, state, 1, 0, tokens, 1, NULL, 0, NULL), MOSS_OK);
     CU_ASSERT(device->n_captures == 3 && device->n_replays == 12);
-    CU_ASSERT_EQUAL(moss_eval(fixture.context, state, 0, 0, tokens, 2 * FAKE_CHUNK + 3, logits, 1, NULL), MOSS_OK);
-    CU_ASSERT(device->n_captures == 4 && device->n_replays == 14);     /* whole pieces; the last is launched */
+    const int32_t n = 3 * FAKE_CHUNK + 3;      /* the first whole piece is launched, and the odd one */
+    CU_ASSERT_EQUAL(moss_eval(fixture.context, state, 0, 0, tokens, n, logits, 1, NULL), MOSS_OK);
+    CU_ASSERT(device->n_captures == 4 && device->n_replays == 14);
+    CU_ASSERT_EQUAL(moss_eval(fixture.context, state, 0, 0, tokens, n, logits, 1, NULL), MOSS_OK);
+    CU_ASSERT(device->n_captures == 5 && device->n_replays == 18);     /* by now both have come before */
     free(state);
     fixture_close(&fixture);
 }
