@@ -90,7 +90,8 @@ __attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_p
     if (layout.most < MOSS_GPU_MAX_SEQUENCES)
         layout.most = MOSS_GPU_MAX_SEQUENCES;
     const int64_t rows = ((int64_t)64 << 20) / ((int64_t)sizeof(float) * program->vocab_size);
-    layout.rows = rows < MOSS_GPU_MAX_SEQUENCES ? MOSS_GPU_MAX_SEQUENCES : rows < layout.most ? (int32_t)rows : layout.most;
+    layout.rows = rows < MOSS_GPU_MAX_SEQUENCES ? MOSS_GPU_MAX_SEQUENCES
+                : rows < layout.most ? (int32_t)rows : layout.most;
     layout.call = (program->gpu->scratch_len + align) & ~align;
     layout.history = (layout.call + call_len + (uint64_t)layout.most * sizeof(int32_t) + align) & ~align;
     layout.logits = layout.history + MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof(int32_t);
