@@ -22,7 +22,7 @@ static int tile_threads(Tile t) { return 32 * (t.rows / 64) * (t.columns / t.war
 static int tile_shared_len(Tile t, const Product *p)
 {
     int weight_len = p->slot->dtype == DTYPE_Q8 ? 1 : 2;
-    int staging = p->out_kind == OUT_ACT ? 2048 * tile_threads(t) / 32 : 0;
+    int staging = 2048 * tile_threads(t) / 32;
     int tables = 4 * (2 * ((int)p->n_experts + 1) + 4 * t.rows);
     return t.stages * 64 * (2 * t.rows + weight_len * t.columns) + staging + tables;
 }
@@ -125,7 +125,7 @@ static void multiply_h100(GpuModel *g, const Product *p)
         .box_columns = H100_PIECE, .swizzle = 128 });
     other_args(g, p);
     gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,
-            1024 + stages * stage_len + 8 * 2048 + 8 * ((int)p->n_experts + 1), gpu_flags(g) | p->flags);
+            1024 + stages * stage_len + 8 * 2048 + 8 * ((int)p->n_experts + 2), gpu_flags(g) | p->flags);
 }
 
 void gpu_product(GpuModel *g, const Product *p) { (suits_h100(g, p) ? multiply_h100 : multiply)(g, p); }

@@ -413,8 +413,8 @@ static void lower_conv1d(Lowering *l, const Op *op)
 static int64_t scan_shared_len(int64_t d_state, int64_t z_rows, int64_t block)
 {
     int64_t parts = (d_state + 7) / 8, narrow = 2 * block + 16;
-    int64_t stage = 32 * (4 * block + 16) + 32 * (z_rows + 1) * narrow + 256 * d_state;
-    return (8 * stage > 102400 ? 5 : 8) * stage + 480 * (2 * block + 16 * parts) + 320 * parts * block + 64 * narrow;
+    int64_t stage = 32 * (4 * block + 16) + 32 * (z_rows + 1) * narrow + 4096 * ((d_state + 15) / 16);
+    return (8 * stage > 102400 ? 5 : 8) * stage + 432 * (3 * block + 24 * parts) + 320 * parts * block + 64 * narrow;
 }
 
 /* Channels of a block whose state stays in registers; 0: state in memory, for sequences and for large states. */
@@ -465,7 +465,7 @@ static void lower_scan(Lowering *l, const Op *op)
     int parts = (int)(columns(op->operand[3]) + 7) / 8, per_block = block ? block : 32;
     gpu_end(g->b, gpu_fixed((int)(columns(op->result[0]) + per_block - 1) / per_block),
             g->sequences ? gpu_extent(COUNT_TOKENS, 1, 0) : gpu_fixed(1),
-            block ? 32 * (block / 8 * parts + block / 4) : 256,
+            block ? 32 * (block / 8 * parts + block / 2) : 256,
             block ? (int)scan_shared_len(columns(op->operand[3]), z.pairs ? z.top_k.most : 1, block) : 0, gpu_flags(g));
     bind_rows(l, op->result[0], y);
 }

@@ -99,10 +99,11 @@ __attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_p
     return layout;
 }
 
-/* Bytes from slot to slot on the device. */
+/* Bytes from slot to slot on the device; never 0. */
 __attribute__((unused)) static inline uint64_t moss_gpu_state_stride(const moss_program *program, int64_t n_context)
 {
-    return (program->state_fixed_len + (uint64_t)n_context * program->state_token_len + 255) & ~(uint64_t)255;
+    const uint64_t len = program->state_fixed_len + (uint64_t)n_context * program->state_token_len;
+    return len ? (len + 255) & ~(uint64_t)255 : 256;
 }
 
 /* Defined by the generated code. */

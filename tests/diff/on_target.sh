@@ -1,5 +1,5 @@
 #!/bin/sh
-# The differential test for one target: on this CPU where it can run, else under an emulator.
+# The differential test for one target: on this machine where it can run, else under an emulator.
 #
 #   tests/diff/on_target.sh DIFF MOSSC TARGET [OPTION OF DIFF]...
 # Exit code: diff's; 77 (skipped, with the reason) where neither CPU nor emulator can run it.
@@ -20,5 +20,10 @@ arm-* | android-*)
     command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64"
     [ -d /usr/aarch64-linux-gnu/lib ] || skip "no C library of 64-bit ARM in /usr/aarch64-linux-gnu"
     exec "$diff" --mossc "$mossc" --target "$target" --runner "qemu-aarch64 -L /usr/aarch64-linux-gnu" "$@" ;;
+a100 | h100)
+    build=$(cd "$(dirname "$diff")/.." && pwd)
+    [ -f "$build/tests/libgpu_emulator.a" ] || skip "built without LLVM"
+    case $target in a100) sm=80 ;; *) sm=90 ;; esac
+    exec "$diff" --mossc "$mossc" --target "$target" --runner "sh tests/gpu/fake_run.sh $build $sm" "$@" ;;
 *) skip "this CPU lacks its features" ;;
 esac

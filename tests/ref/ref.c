@@ -7,6 +7,7 @@
  */
 #include "ref_layers.h"
 
+#include "../../compiler/gpu_accept.h"
 #include "../../ir/quant.h"
 #include "../../ir/text.h"
 
@@ -19,6 +20,7 @@ typedef struct {
     DType quant;   /* of matrices; REF_OWN: as stored */
     DType rows;    /* that meet them: see ref_activation */
     int layer;     /* -1: the tensors outside the layers */
+    bool gpu;      /* see ref_open_gpu */
 } Reader;
 
 static float rounded(float value, DType quant)
@@ -62,8 +64,9 @@ static const double *read_tensor(const Reader *reader, const char *name)
     const TensorSpec *spec = weights_spec(reader->weights, tensor);
     int64_t count = tensor_spec_count(spec);
     double *out = arena_array(reader->arena, double, (size_t)count);
-    bool quantised = spec->matrix && dtype_is_quantised(reader->quant);
-    DType quant = spec->matrix && !quantised ? reader->quant : REF_OWN;
+    DType stored = reader->gpu ? gpu_dtype(spec, reader->quant) : reader->quant;
+    bool quantised = spec->matrix && dtype_is_quantised(stored);
+    DType quant = spec->matrix && !quantised ? stored : REF_OWN;
     for (int64_t i = 0; i < count; i++) {
         float value;
         weights_read(reader->weights, tensor, i, 1, &value);
@@ -71,7 +74,7 @@ static const double *read_tensor(const Reader *reader, const char *name)
     }
     /* q4 keeps the embedding and the head in q8. */
     if (quantised)
-        quantise_rows(spec->layer < 0 ? DTYPE_Q8 : reader->quant, count / spec->shape[spec->rank - 1],
+        quantise_rows(spec->layer < 0 ? DTYPE_Q8 : stored, count / spec->shape[spec->rank - 1],
                       spec->shape[spec->rank - 1], out, reader->arena);
     return out;
 }
@@ -149,19 +152,15 @@ static RefLayer read_layer(const Reader *reader)
     BUG("layer kind %d", (int)layer->kind);
 }
 
-Ref *ref_open(Arena *arena, const Graph *graph, const Weights *weights, DType quant)
+static Ref *open_reader(Reader reader)
 {
-    return ref_open_rounding(arena, graph, weights, quant, dtype_is_quantised(quant) ? DTYPE_Q8 : DTYPE_F32);
-}
-
-Ref *ref_open_rounding(Arena *arena, const Graph *graph, const Weights *weights, DType quant, DType rows)
-{
-    Reader reader = { arena, graph, weights, quant, rows, -1 };
+    Arena *arena = reader.arena;
+    const Graph *graph = reader.graph;
     Ref *ref = arena_one(arena, Ref);
     ref->vocab_size = graph->vocab_size;
     ref->d_model = graph->d_model;
     ref->norm_eps = graph->norm_eps;
-    ref->rows = rows;
+    ref->rows = reader.rows;
     ref->embed = read_tensor(&reader, "embed.weight");
     ref->norm_f = read_tensor(&reader, "norm_f.weight");
     ref->lm_head = graph->tie_embeddings ? ref->embed : read_tensor(&reader, "lm_head.weight");
@@ -170,6 +169,21 @@ Ref *ref_open_rounding(Arena *arena, const Graph *graph, const Weights *weights,
     for (reader.layer = 0; reader.layer < graph->n_layers; reader.layer++)
         ref->layers[reader.layer] = read_layer(&reader);
     return ref;
+}
+
+Ref *ref_open(Arena *arena, const Graph *graph, const Weights *weights, DType quant)
+{
+    return ref_open_rounding(arena, graph, weights, quant, dtype_is_quantised(quant) ? DTYPE_Q8 : DTYPE_F32);
+}
+
+Ref *ref_open_rounding(Arena *arena, const Graph *graph, const Weights *weights, DType quant, DType rows)
+{
+    return open_reader((Reader){ arena, graph, weights, quant, rows, -1, false });
+}
+
+Ref *ref_open_gpu(Arena *arena, const Graph *graph, const Weights *weights, DType quant)
+{
+    return open_reader((Reader){ arena, graph, weights, quant, DTYPE_F32, -1, true });
 }
 
 /* --- Running --- */

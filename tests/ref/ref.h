@@ -24,6 +24,10 @@ Ref *ref_open(Arena *arena, const Graph *graph, const Weights *weights, DType qu
 /* The same, products reading rows rounded to `rows`: DTYPE_F32 not at all, DTYPE_BF16, DTYPE_Q8. */
 Ref *ref_open_rounding(Arena *arena, const Graph *graph, const Weights *weights, DType quant, DType rows);
 
+/* The same as a GPU stores them: activations stay wide where q8 is asked for, and dt_proj with experts
+ * is float16 then. */
+Ref *ref_open_gpu(Arena *arena, const Graph *graph, const Weights *weights, DType quant);
+
 /* The logits after each of n tokens, from an empty past: [n, V]. */
 void ref_logits(const Ref *ref, int mode, const int32_t *tokens, int n, double *logits);
 
