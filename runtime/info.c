@@ -39,13 +39,24 @@ static void moss_info_print_gpu(const moss_program *program)
            gpu->prefill.end - gpu->prefill.begin, gpu->decode.end - gpu->decode.begin, gpu->feed.end - gpu->feed.begin);
 }
 
+static void moss_info_print_target(const moss_program *program)
+{
+    printf("%-20s %s (needs: ", "target", program->target);
+    if (program->gpu)
+        printf("a GPU of compute capability %d.%d%s", program->gpu->sm / 10, program->gpu->sm % 10,
+               program->gpu->sm >= 90 ? "" : " or later");
+    else
+        printf("%s", program->features);
+    printf(")\n");
+}
+
 static void moss_info_print(const moss_program *program)
 {
     const int32_t n_threads = moss_default_threads();
     char scratch[32];
     snprintf(scratch, sizeof scratch, "scratch, %d thread%s", n_threads, n_threads == 1 ? "" : "s");
     printf("%-20s %s\n", "name", program->name);
-    printf("%-20s %s (needs: %s)\n", "target", program->target, program->features);
+    moss_info_print_target(program);
     printf("%-20s %s\n", "quantisation", program->quant);
     printf("%-20s %d tokens\n", "vocabulary", program->vocab_size);
     printf("%-20s %d tokens\n", "chunk", program->chunk);
