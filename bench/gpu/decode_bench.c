@@ -16,13 +16,14 @@
 #include <string.h>
 #include <time.h>
 
-enum { MAX_ARGS = 24, MAX_LAUNCHES = 512, MAX_KERNELS = 64, MAX_ROWS = 16, ROUTE_LEN = 4224, ROW_LEN_ALIGN = 64 };
+enum { MAX_ARGS = 36, MAX_LAUNCHES = 512, MAX_KERNELS = 64, MAX_ROWS = 16, ROUTE_LEN = 4224, ROW_LEN_ALIGN = 64 };
 
 /* ---- settings ---- */
 
 typedef struct { const char *key; int value; } Setting;
 static Setting settings[] = {
-    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position", 5000 },
+    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "fused", 1 }, { "mamba.slices", 4 }, { "mamba.group", 4 }, { "mamba.ring", 3 }, { "mamba.splits", 2 }, { "mamba.out_group", 4 },
+    { "mamba.out_ring", 2 }, { "grid", 132 }, { "position", 5000 },
     { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
     { "x.splits", 4 }, { "x.slices", 8 }, { "x.group", 2 }, { "x.ring", 2 }, { "x.y", 2 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
@@ -129,7 +130,7 @@ static void arg(Launch *launch, uint64_t value) { launch->args[launch->n_args++]
 static char text[400];
 
 static uint64_t x, next[2], xc, z, ssm_parts, out_parts, xp, y, q, sums, peaks, h, logits, best, best_at;
-static uint64_t tokens, positions, slots, table, history, state_stride, slot0;
+static uint64_t words, step, tokens, positions, slots, table, history, state_stride, slot0;
 static int now;
 
 static int up(int n, int m) { return (n + m - 1) / m; }
@@ -181,6 +182,33 @@ static void list_mamba(Next own, Next after, uint64_t state)
     arg(l, x), arg(l, next[now]), arg(l, y), arg(l, 0), arg(l, out_parts), arg(l, matrix(e, m->d, m->c)), arg(l, scale(e, m->d));
     arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->c);
+}
+
+/* A whole layer in one launch. */
+static void list_fused(Next own, Next after, uint64_t state, int number)
+{
+    const Model *m = &model;
+    const int e = m->experts, w = get("dtype"), ks = get("mamba.slices"), ring = get("mamba.ring") * get("mamba.group"), routed = e > 1;
+    const int out_ring = get("mamba.out_ring") * get("mamba.out_group"), n_next = after.experts > 1 ? after.experts : 0;
+    const int xs = (int)k_of(m->d) > (int)k_of(e * m->r) ? (int)k_of(m->d) : (int)k_of(e * m->r), groups = up(m->c, 16);
+    const int shared_len = 3 * ROUTE_LEN + MAX_ROWS * (xs + 8) * 2 + 16 * (ring > out_ring ? ring : out_ring) * 512 + (4 * ks > 16 ? 4 * ks : 16) * 512
+        + MAX_ROWS * 64 + MAX_ROWS * 2 * m->n * 4 + 32 * (n_next + 1) + (w == 3 ? e * 128 : 0) + 64 * (m->conv + 1) + routed * 2 * e * 68 + e * 64
+        + MAX_ROWS * (m->conv - 1) * 64;
+    Launch *l = add_launch("mamba", groups < get("grid") ? groups : get("grid"), 512, 1, shared_len, TEXT("decode_mamba n_in=%d n_channels=%d d_conv=%d "
+        "d_state=%d dt_rank=%d n_experts=%d renormalize=0 zoh=0 weight_dtype=%d act=2 next_experts=%d n_splits=%d in_slices=%d in_group=%d in_ring=%d "
+        "out_group=%d out_ring=%d eps=1e-5", m->d, m->c, m->conv, m->n, m->r, e, w, after.experts, get("mamba.splits"), ks, get("mamba.group"),
+        get("mamba.ring"), get("mamba.out_group"), get("mamba.out_ring")));
+    arg(l, x), arg(l, next[now ^ 1]), arg(l, next[now]), arg(l, xc), arg(l, z), arg(l, words), arg(l, step), arg(l, 64), arg(l, (uint64_t)number);
+    now ^= 1;
+    arg(l, own.norm), arg(l, matrix(e, 2 * m->c, m->d)), arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv));
+    arg(l, floats(KIND_CONV, m->c)), arg(l, routed ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0), arg(l, matrix(e, m->r + 2 * m->n, m->c));
+    arg(l, scale(e, m->r + 2 * m->n)), arg(l, matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c)), arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c));
+    arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l, floats(KIND_ONE, m->c)), arg(l, routed ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0);
+    arg(l, matrix(e, m->d, m->c)), arg(l, scale(e, m->d)), arg(l, after.norm), arg(l, after.router), arg(l, state), arg(l, slots);
+    arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    const int k = routed ? get("top_k") : 1;
+    l->n_bytes = (int64_t)(matrix_len(k, 2 * m->c + m->d, m->d) + matrix_len(k, m->r + 2 * m->n, m->c) + matrix_len(1, m->c, k * m->r))
+        + (int64_t)m->c * m->n * 12 + (int64_t)(matrix_len(k, m->d, m->c) - matrix_len(k, m->d, m->d));
 }
 
 static void list_attention(Next own, Next after, uint64_t state)
@@ -263,7 +291,8 @@ static void build_list(void)
     peaks = floats(KIND_ZERO, MAX_ROWS * heads * 32 * 2), h = piece(KIND_ZERO, (uint64_t)MAX_ROWS * get("top_k") * m->f * 2);
     logits = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->vocab), best = floats(KIND_ZERO, MAX_ROWS * 8192), best_at = floats(KIND_ZERO, MAX_ROWS * 8192);
     tokens = floats(KIND_ZERO, 16), positions = piece(KIND_ZERO, 128), slots = floats(KIND_ZERO, 16), table = floats(KIND_ZERO, MAX_ROWS * hd);
-    history = floats(KIND_ZERO, 1024 * 16);
+    history = floats(KIND_ZERO, 1024 * 16), step = floats(KIND_ZERO, 1);
+    words = piece(KIND_ZERO, 8 * 16 * (uint64_t)(m->c * 2 + 2 * 32 * 256 + m->experts * 8 * (m->r + 2 * m->n)));
     const uint64_t ring_len = (uint64_t)m->window * m->kv * hd * 2, mamba_len = ((uint64_t)(m->conv - 1) * m->c + (uint64_t)m->c * m->n) * 4;
     state_stride = 0;
     for (int i = 0; i < m->n_layers; i++) {
@@ -275,14 +304,14 @@ static void build_list(void)
     Next own = next_of(0);
     Launch *l = add_launch("embed", blocks, 512, 0, 9 * 32 * 4 + 1024, TEXT("decode_embed d_model=%d weight_dtype=%d act=2 next_experts=%d", m->d, w,
         own.experts));
-    arg(l, x), arg(l, next[now]), arg(l, tokens), arg(l, matrix(1, m->vocab, m->d)), arg(l, scale(1, m->vocab)), arg(l, own.norm), arg(l, own.router);
+    arg(l, x), arg(l, next[now]), arg(l, step), arg(l, tokens), arg(l, matrix(1, m->vocab, m->d)), arg(l, scale(1, m->vocab)), arg(l, own.norm), arg(l, own.router);
     arg(l, ROWS_ARG);
     uint64_t state = slot0;
     for (int i = 0; i < m->n_layers; i++) {
         const char kind = m->layers[i % (int)strlen(m->layers)];
         const Next after = next_of(i + 1);
         if (kind == 'm')
-            list_mamba(own, after, state), state += mamba_len;
+            get("fused") ? list_fused(own, after, state, i) : list_mamba(own, after, state), state += mamba_len;
         else if (kind == 'a')
             list_attention(own, after, state), state += 2 * ring_len;
         else
@@ -596,7 +625,7 @@ static void run_batches(double ceiling)
 /* One kind of kernel after another with itself, over the layers' weights, batch 1. */
 static void run_kinds(void)
 {
-    static const char *const kinds[] = { "embed", "in", "x", "scan", "out", "qkv", "attention", "o", "gated", "down", "head", "feed" };
+    static const char *const kinds[] = { "embed", "mamba", "in", "x", "scan", "out", "qkv", "attention", "o", "gated", "down", "head", "feed" };
     double whole = 0;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         const Launch *own[MAX_LAUNCHES];

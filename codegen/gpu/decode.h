@@ -30,6 +30,20 @@ DEVICE void decode_expect(const void *global)
 #endif
 }
 
+/* copy_async16 for weights: of all that is in the second cache they go first, so that code, states and the many
+ * small tensors, which come again with the next token, stay there. */
+DEVICE void decode_copy16(void *shared, const void *global, int n_bytes)
+{
+#ifdef __NVPTX__
+    uint64_t policy;
+    __asm__("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    __asm__ volatile("cp.async.cg.shared.global.L2::cache_hint.L2::128B [%0], [%1], 16, %2, %3;"
+                     :: "r"(shared_address(shared)), "l"(global), "r"(n_bytes), "l"(policy) : "memory");
+#else
+    copy_async16(shared, global, n_bytes);
+#endif
+}
+
 /* ---- small sums ---- */
 
 DEVICE float decode_warp_sum(float x)
@@ -68,6 +82,81 @@ DEVICE void decode_pick(float *value, int *place)
             *value = other;
             *place = there;
         }
+    }
+}
+
+/* ---- words: between blocks of one launch. 4 bytes of data and the number of the exchange travel together, so that
+ * the data say themselves that they have come, and no fence is needed ---- */
+
+DEVICE void decode_send(uint64_t *word, uint32_t value, uint32_t number)
+{
+    const uint64_t both = (uint64_t)number << 32 | value;
+#ifdef __NVPTX__
+    __asm__ volatile("st.relaxed.gpu.global.u64 [%0], %1;" :: "l"(word), "l"(both) : "memory");
+#else
+    __atomic_store_n(word, both, __ATOMIC_RELAXED);
+#endif
+}
+
+/* Two words, aligned to 16; `is` 0: not waited for. */
+DEVICE int decode_look(uint32_t values[2], const uint64_t *words, uint32_t number, int is)
+{
+    uint64_t a, b;
+    if (!is)
+        return 1;
+#ifdef __NVPTX__
+    __asm__ volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(words) : "memory");
+#else
+    emulate_yield();
+    a = __atomic_load_n(words, __ATOMIC_RELAXED), b = __atomic_load_n(words + 1, __ATOMIC_RELAXED);
+#endif
+    values[0] = (uint32_t)a, values[1] = (uint32_t)b;
+    return (uint32_t)(a >> 32) == number && (uint32_t)(b >> 32) == number;
+}
+
+DEVICE float decode_receive(const uint64_t *word, uint32_t number)
+{
+    uint64_t both;
+    do {
+#ifdef __NVPTX__
+        __asm__ volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(both) : "l"(word) : "memory");
+#else
+        emulate_yield();
+        both = __atomic_load_n(word, __ATOMIC_RELAXED);
+#endif
+    } while ((uint32_t)(both >> 32) != number);
+    return bits_float((uint32_t)both);
+}
+
+/* Columns k to k + 7 of a row of pairs; zeros from n_in on. */
+DEVICE u32x4 decode_receive8(const uint64_t *row, int k, const int n_in, uint32_t number)
+{
+    u32x4 value = { 0, 0, 0, 0 };
+    uint32_t low[2] = { 0, 0 }, high[2] = { 0, 0 };
+    while (!(decode_look(low, row + k / 2, number, k < n_in) & decode_look(high, row + k / 2 + 2, number, k + 4 < n_in)))
+        continue;
+    value[0] = low[0], value[1] = low[1], value[2] = high[0], value[3] = high[1];
+    return value;
+}
+
+/* decode_sum_parts of words, whose rows are an even number long. */
+DEVICE void decode_sum_words(float *sums /* shared [n_sums] */, const uint64_t *words /* [n_sums][n_parts] */, int n_sums,
+    const int n_parts, uint32_t number)
+{
+    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
+        const uint64_t *from = words + i * ((n_parts + 1) / 2 * 2);
+        float sum = 0;
+        UNROLL for (int j = 0; j < n_parts / 64; j++) {
+            uint32_t two[2];
+            while (!decode_look(two, from + j * 64 + 2 * lane(), number, 1))
+                continue;
+            sum += bits_float(two[0]) + bits_float(two[1]);
+        }
+        for (int j = n_parts / 64 * 64 + lane(); j < n_parts; j += 32)
+            sum += decode_receive(from + j, number);
+        sum = decode_warp_sum(sum);
+        if (lane() == 0)
+            sums[i] = sum;
     }
 }
 
@@ -165,6 +254,7 @@ typedef struct {
     int experts_outer;          /* all tiles of an expert before the next one's; else all experts of a tile */
     int gated, by_pair;         /* times the gates; the input differs from expert to expert */
     int early;                  /* the input is far (global): fetched before the wait for the weights */
+    int words;                  /* the input comes in words */
 } DecodeShape;
 
 /* The step that is copied next, and the place in the ring that is used up next. */
@@ -206,7 +296,7 @@ DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const Dec
         uint8_t *to = w->ring + at->slot * shape.group * DECODE_SLOT + lane() / 8 * 128 + ((lane() % 8) ^ (lane() / 8 % 2 * 4)) * 16;
         const int n_left = w->n_chunks - at->group * shape.group - lane() % 8 / 4;
         UNROLL for (int j = 0; j < shape.group; j++)        /* a pair of chunks: its rows 0 to 3, then 4 to 7 */
-            copy_async16(to + j * DECODE_SLOT, from + j / 2 * 2 * DECODE_CHUNK + j % 2 * w->half_stride,
+            decode_copy16(to + j * DECODE_SLOT, from + j / 2 * 2 * DECODE_CHUNK + j % 2 * w->half_stride,
                 j / 2 * 2 < n_left && tile < w->n_valid[j % 2] ? 16 : 0);
         decode_next_step(w, at, shape);
     }
@@ -317,25 +407,36 @@ typedef struct {
     const act_t *x;
     int64_t stride;
     int k0;                     /* the lane's column in the slice's first chunk */
+    const uint64_t *words;      /* in the place of x: pairs of columns in words of this number, 8 a multiple of stride */
+    uint32_t number;
 } DecodeInput;
 
-/* Row r's input for expert e: row r, or with by_pair that of its pair with e, null if there is none. */
-DEVICE const act_t *decode_input_row(const DecodeInput *in, const DecodeRoute *route, int row, int n_rows, int expert,
-    const int by_pair, int top_k)
+/* Row r's input for expert e: row r, or with by_pair that of its pair with e; -1: there is none. */
+DEVICE int decode_input_row(const DecodeRoute *route, int row, int n_rows, int expert, const int by_pair, int top_k)
 {
-    if (row >= n_rows)
-        return NULL;
-    if (!by_pair)
-        return in->x + row * in->stride;
+    if (row >= n_rows || !by_pair)
+        return row < n_rows ? row : -1;
     const uint32_t chosen = route->chosen[row], bit = 1u << expert;
-    return chosen & bit ? in->x + (row * top_k + count_ones(chosen & (bit - 1))) * in->stride : NULL;
+    return chosen & bit ? row * top_k + count_ones(chosen & (bit - 1)) : -1;
 }
 
-DEVICE void decode_load_group(u32x4 *to, const act_t *row, int k, int n_chunks, const DecodeShape shape)
+/* The lane's elements of one chunk of a row, 1 vector or (q8) 2, from column k on; no row: zero. */
+DEVICE void decode_load_input(u32x4 *to, const DecodeInput *in, int row, int k, const DecodeShape shape)
+{
+    UNROLL for (int i = 0; i < (shape.weight_dtype == 3 ? 2 : 1); i++)
+        if (row < 0)
+            to[i] = (u32x4){ 0, 0, 0, 0 };
+        else if (shape.words)
+            to[i] = decode_receive8(in->words + row * (in->stride / 2), k + 8 * i, shape.n_in, in->number);
+        else
+            to[i] = decode_load8(in->x + row * in->stride, k + 8 * i, shape.n_in);
+}
+
+DEVICE void decode_load_group(u32x4 *to, const DecodeInput *in, int row, int k, int n_chunks, const DecodeShape shape)
 {
     const int per = shape.weight_dtype == 3 ? 2 : 1;
     UNROLL for (int j = 0; j < shape.group; j++)
-        decode_load_chunk(to + j * per, j < n_chunks ? row : NULL, k + j * 32 * per, shape.n_in, shape.weight_dtype);
+        decode_load_input(to + j * per, in, j < n_chunks ? row : -1, k + j * 32 * per, shape);
 }
 
 /* parts = the products of all of w's tiles with these experts, summed over them. scales: shared, q8, or null: [expert]
@@ -348,26 +449,26 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
     const int keep = shape.early && shape.n_groups == 1 && !shape.by_pair;     /* the input stays in registers */
     u32x4 ahead[2 * DECODE_MAX_GROUP];                                         /* of row g */
     if (keep)
-        decode_load_group(ahead, decode_input_row(in, route, g, n_rows, 0, 0, top_k), in->k0, w->n_chunks, shape);
+        decode_load_group(ahead, in, g < n_rows ? g : -1, in->k0, w->n_chunks, shape);
     for (int tile = w->tile_begin; tile < w->tile_end; tile += w->tile_step) {
         float total[4] = { 0, 0, 0, 0 };
         for (uint32_t left = experts; left; left &= left - 1) {
             const int expert = __builtin_ctz(left);
-            const act_t *row_lo = decode_input_row(in, route, g, n_rows, expert, shape.by_pair, top_k);
-            const act_t *row_hi = decode_input_row(in, route, g + 8, n_rows, expert, shape.by_pair, top_k);
+            const int row_lo = decode_input_row(route, g, n_rows, expert, shape.by_pair, top_k);
+            const int row_hi = decode_input_row(route, g + 8, n_rows, expert, shape.by_pair, top_k);
             float even[4] = { 0, 0, 0, 0 }, odd[4] = { 0, 0, 0, 0 };
             for (int i = 0; i < shape.n_groups; i++) {
                 const int k = in->k0 + i * shape.group * columns, n_left = w->n_chunks - i * shape.group;
                 if (shape.early && !keep)
-                    decode_load_group(ahead, row_lo, k, n_left, shape);
+                    decode_load_group(ahead, in, row_lo, k, n_left, shape);
                 const uint8_t *from = w->ring + at->used * shape.group * DECODE_SLOT + g * 128;
                 copy_wait(shape.ring - 1);
                 warp_sync();
                 UNROLL for (int j = 0; j < shape.group; j++) {
                     u32x4 lo[2], hi[2];
                     if (!shape.early)
-                        decode_load_chunk(lo, j < n_left ? row_lo : NULL, k + j * columns, shape.n_in, shape.weight_dtype);
-                    decode_load_chunk(hi, j < n_left ? row_hi : NULL, k + j * columns, shape.n_in, shape.weight_dtype);
+                        decode_load_input(lo, in, j < n_left ? row_lo : -1, k + j * columns, shape);
+                    decode_load_input(hi, in, j < n_left ? row_hi : -1, k + j * columns, shape);
                     decode_mma(j % 2 ? odd : even, load16(from + j / 2 * 2 * DECODE_SLOT + ((j % 2 * 4 + t) ^ (g % 2 * 4)) * 16), shape.early ? ahead + j * per : lo, hi,
                         shape.weight_dtype, shape.act);
                 }
@@ -444,7 +545,8 @@ DEVICE float decode_leave_item(int i, const float *router, const float *norm, co
 }
 
 /* By a warp: lane c (and c + 8, …) has x, the row's new column c, 0 where there is none. */
-DEVICE void decode_leave(float *parts /* [row][n_next + 1][blocks] */, const float *items, float x, int row, const int n_next)
+DEVICE void decode_leave(float *parts /* [row][n_next + 1][n_parts] */, const float *items, float x, int row, const int n_next,
+    int n_parts, int part)
 {
     float square = x * x, sum = 0;
     UNROLL for (int mask = 4; mask > 0; mask /= 2)
@@ -455,11 +557,30 @@ DEVICE void decode_leave(float *parts /* [row][n_next + 1][blocks] */, const flo
         if (lane() < n_next)
             sum += from * items[8 * lane() + c];
     }
-    float *to = parts + (int64_t)row * (n_next + 1) * n_blocks_x() + block_x();
+    float *to = parts + (int64_t)row * (n_next + 1) * n_parts + part;
     if (lane() < n_next)
-        to[lane() * n_blocks_x()] = sum;
+        to[lane() * n_parts] = sum;
     if (lane() == 0)
-        to[n_next * n_blocks_x()] = square;
+        to[n_next * n_parts] = square;
+}
+
+/* ---- the scan ---- */
+
+DEVICE float decode_scan_softplus(float x)
+{
+    if (x > 20.0f)
+        return x;
+    const float e = exp2_fast(x * 1.44269504f);
+    return e < 0.03125f ? e * (1.0f - e * (0.5f - e * (0.33333333f - e * 0.25f))) : 0.69314718f * log2_fast(1.0f + e);
+}
+
+/* (exp(u) - 1) / u for u = power ln 2, exp(u) = decay */
+DEVICE float decode_scan_ratio(float power, float decay)
+{
+    const float u = power * 0.69314718f;
+    if (u > -0.25f && u < 0.25f)
+        return 1.0f + u * (0.5f + u * (0.16666667f + u * (0.041666667f + u * (0.0083333333f + u * 0.0013888889f))));
+    return (decay - 1.0f) / u;
 }
 
 #endif

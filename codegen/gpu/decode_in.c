@@ -64,13 +64,13 @@ DEVICE void decode_in_finish(float *xc, float *z, float *logits, const float *pa
 
 KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     float *logits /* [n_rows][n_experts][blocks] */, const float *x /* [n_rows][n_in] */, const float *parts,
-    const float *norm, const void *weights /* [n_experts][2 n_channels][k] */, const float *scales, const float *conv,
+    const float *norm, const void *weights /* [n_experts][2][n_channels up to 8][k] */, const float *scales, const float *conv,
     const float *bias, const float *router, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows,
     int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_own = 8 * tiles, n_warps = n_threads() / 32;
-    const int n_sums = (n_experts > 1 ? n_experts : 0) + 1;
+    const int n_sums = (n_experts > 1 ? n_experts : 0) + 1, part_rows = (n_channels + 7) / 8 * 8;
     const int n_items = n_own * (d_conv + 1) + (n_experts > 1 ? n_own * n_experts : 0) + n_rows * n_own * (d_conv - 1);
     DecodeRoute *route = shared();
     act_t *xs = (act_t *)(route + 1);
@@ -83,7 +83,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     const int r = lane() / 8, t = lane() % 4, c0 = block_x() * n_own;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
     DecodeWeights w = { (const uint8_t *)weights + (int64_t)(c0 + r) * row_len
-        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, (int64_t)n_channels * row_len, (int64_t)2 * n_channels * row_len, tiles,
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, (int64_t)part_rows * row_len, (int64_t)2 * part_rows * row_len, tiles,
         { (n_channels - c0 - r + 7) / 8, (n_channels - c0 - r + 3) / 8 }, slice.n, warp() / n_slices, 2 * tiles, n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
@@ -113,7 +113,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
         for (int i = thread_x(); i < n_experts * 2 * n_own; i += n_threads()) {
             const int e = i / (2 * n_own), half = i / n_own % 2, channel = c0 + i % n_own;
             if (w.experts >> e & 1)
-                scale_at[i] = channel < n_channels ? scales[((int64_t)e * 2 + half) * n_channels + channel] : 0.0f;
+                scale_at[i] = channel < n_channels ? scales[((int64_t)e * 2 + half) * part_rows + channel] : 0.0f;
         }
     if (n_experts > 1) {
         decode_fill_ring(&w, &at, shape);
@@ -127,7 +127,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, n_sums, n_in, eps, n_rows, act);
     barrier();
 
-    const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32) + t * (weight_dtype == 3 ? 16 : 8) };
+    const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32) + t * (weight_dtype == 3 ? 16 : 8), NULL, 0 };
     decode_multiply(sums, &w, &at, w.experts, &in, route, weight_dtype == 3 ? scale_at : NULL, 2 * n_own, n_rows, top_k, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_warps)

@@ -108,7 +108,7 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     barrier();
 
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8, slice.first * 4 * t_width + t * t_width };
+    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8, slice.first * 4 * t_width + t * t_width, NULL, 0 };
     decode_multiply(sums, &w, &at, w.experts, &input, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, top_k, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_threads() / 32) {
@@ -122,6 +122,6 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
         sum = column < n_out ? sum + old : 0.0f;
         if (lane() < 8 && column < n_out)
             x[(int64_t)row * n_out + column] = sum;
-        decode_leave(next, items, sum, row, n_next);
+        decode_leave(next, items, sum, row, n_next, n_blocks_x(), block_x());
     }
 }

@@ -49,7 +49,7 @@ KERNEL(decode_x)(float *out /* [n_rows][n_experts][n_splits][n_out] */, const fl
             const float *from = x + (int64_t)row * n_in + k;
             ((uint32_t *)(xs + row * x_stride))[p] = act_pack(k < n_in ? from[0] : 0.0f, k + 1 < n_in ? from[1] : 0.0f, act);
         }
-    const DecodeInput in = { xs, x_stride, first * width + t * t_width };
+    const DecodeInput in = { xs, x_stride, first * width + t * t_width, NULL, 0 };
     for (; mine; mine &= mine - 1) {
         const int expert = __builtin_ctz(mine), column = row0 + thread_x() % 8;
         const float scale = weight_dtype == 3 && column < n_out ? scales[(int64_t)expert * n_out + column] : 1.0f;

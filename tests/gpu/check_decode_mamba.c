@@ -17,24 +17,24 @@ static void check_in(void)
 {
     const int d = check_param("n_in"), c = check_param("n_channels"), taps = check_param("d_conv"), n_experts = check_param("n_experts");
     const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype");
-    const int own = 8 * check_param("tiles"), blocks = (c + own - 1) / own;
+    const int own = 8 * check_param("tiles"), blocks = (c + own - 1) / own, c8 = (c + 7) / 8 * 8;
     const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), d, check_param_float("eps"));
     const float *x = check_random_f32(n_rows, d, d), *norm = check_random_f32(1, d, d), *conv = check_random_f32(c, taps, taps);
     const float *bias = check_random_f32(1, c, c), *router = n_experts > 1 ? check_random_f32(n_experts, c, c) : NULL;
-    const CheckWeights w = check_random_weights(n_experts, 2 * c, d, dtype);
+    const CheckWeights w = check_random_weights(n_experts, 2 * c8, d, dtype);
     const size_t kept_len = (size_t)(taps - 1) * (size_t)c;
     const Slots slots = random_slots(n_rows, 4 * kept_len);
     char *state = check_buffer((size_t)slots.stride * (size_t)slots.n_slots);
     double *old = check_doubles((size_t)n_rows * kept_len + 1), *kept = check_doubles((size_t)n_rows * kept_len + 1);
     double *want_xc = check_doubles((size_t)(n_rows * c)), *want_z = check_doubles((size_t)(n_rows * c));
-    double *want_logits = check_doubles((size_t)(n_rows * n_experts * blocks)), *u = check_doubles((size_t)d), *both = check_doubles((size_t)(2 * c));
+    double *want_logits = check_doubles((size_t)(n_rows * n_experts * blocks)), *u = check_doubles((size_t)d), *both = check_doubles((size_t)(2 * c8));
     for (int row = 0; row < n_rows; row++) {
         float *own_state = (float *)(state + slots.slots[row] * slots.stride);
         for (size_t i = 0; i < kept_len; i++)
             old[(size_t)row * kept_len + i] = (double)(own_state[i] = check_random());
         for (int i = 0; i < d; i++)
             u[i] = check_act_value(check_act_round((double)x[row * d + i] * route.scale[row] * (double)norm[i], act), act);
-        routed_product(both, &route, row, &w, 2 * c, d, u);
+        routed_product(both, &route, row, &w, 2 * c8, d, u);
         for (int i = 0; i < c; i++) {
             double sum = (double)bias[i] + (double)conv[i * taps + taps - 1] * both[i];
             for (int j = 0; j + 1 < taps; j++) {
@@ -42,7 +42,7 @@ static void check_in(void)
                 kept[(size_t)row * kept_len + (size_t)(j * c + i)] = j + 2 < taps ? old[(size_t)row * kept_len + (size_t)((j + 1) * c + i)] : both[i];
             }
             want_xc[row * c + i] = silu(sum);
-            want_z[row * c + i] = both[c + i];
+            want_z[row * c + i] = both[c8 + i];
             for (int e = 0; e < n_experts && router; e++)
                 want_logits[(row * n_experts + e) * blocks + i / own] += silu(sum) * (double)router[e * c + i];
         }
@@ -222,4 +222,159 @@ static void check_out(void)
     check_left(&left, want, n_rows, d, loose[dtype]);
 }
 
-GPU_CHECKS({ "decode_in", check_in }, { "decode_x", check_x }, { "decode_scan", check_scan }, { "decode_out", check_out })
+/* Gates of a row from its logits, as the reference computes them. */
+static void plain_route(double *gates, const double *logits, int n_experts, int top_k, bool renormalize)
+{
+    double one = 1;
+    Route route = { n_experts, top_k, 0, NULL, gates, &one };
+    if (n_experts > 1)
+        route_row(&route, logits, 0, renormalize);
+    else
+        gates[0] = 1;
+}
+
+typedef struct {
+    int d, c, taps, n, r, n_experts, top_k, act;
+    bool renormalize, zoh;
+    CheckWeights in, x, dt, out;
+    const float *norm, *conv, *conv_bias, *ssm_router, *dt_bias, *a, *skip, *out_router;
+} Layer;
+
+static void act_vector(double *v, int n, int act)
+{
+    for (int i = 0; i < n; i++)
+        v[i] = check_act_value(check_act_round(v[i], act), act);
+}
+
+static void add_product(double *to, const CheckWeights *w, int e, int n_out, int n_in, double gate, const double *in)
+{
+    for (int o = 0; o < n_out && gate != 0; o++)
+        for (int i = 0; i < n_in; i++)
+            to[o] += gate * w->plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
+}
+
+static void router_gates(double *gates, const Layer *l, const float *router, const double *in)
+{
+    double logits[64] = { 0 };
+    for (int e = 0; e < l->n_experts && router; e++)
+        for (int i = 0; i < l->c; i++)
+            logits[e] += (double)router[e * l->c + i] * in[i];
+    plain_route(gates, logits, l->n_experts, l->top_k, l->renormalize);
+}
+
+/* One row: x [d] and the states go on by a token. in_gates: of in_proj; scale: the norm's. */
+static void plain_layer(const Layer *l, double *x, double *conv_state, double *scan_state, const double *in_gates, double scale)
+{
+    const int d = l->d, c = l->c, c8 = (c + 7) / 8 * 8, n = l->n, r = l->r, n_out = r + 2 * n;
+    double *u = calloc((size_t)(d + 2 * c8 + 4 * c + l->n_experts * r + 2 * n + n_out), sizeof(double)), *both = u + d, *xc = both + 2 * c8;
+    double *xa = xc + c, *dt = xa + c, *y = dt + c, *delta = y + c, *bc = delta + l->n_experts * r, *one = bc + 2 * n, gates[64];
+    for (int i = 0; i < d; i++)
+        u[i] = x[i] * scale * (double)l->norm[i];
+    act_vector(u, d, l->act);
+    for (int e = 0; e < l->n_experts; e++)
+        add_product(both, &l->in, e, 2 * c8, d, in_gates[e], u);
+    for (int i = 0; i < c; i++) {
+        double sum = (double)l->conv_bias[i] + (double)l->conv[i * l->taps + l->taps - 1] * both[i];
+        for (int j = 0; j + 1 < l->taps; j++) {
+            sum += (double)l->conv[i * l->taps + j] * conv_state[j * c + i];
+            conv_state[j * c + i] = j + 2 < l->taps ? conv_state[(j + 1) * c + i] : both[i];
+        }
+        xa[i] = xc[i] = silu(sum);
+    }
+    router_gates(gates, l, l->ssm_router, xc);
+    act_vector(xa, c, l->act);
+    for (int e = 0; e < l->n_experts; e++) {
+        if (gates[e] == 0)
+            continue;
+        memset(one, 0, sizeof(double) * (size_t)n_out);
+        add_product(one, &l->x, e, n_out, c, 1, xa);
+        for (int j = 0; j < n_out; j++)
+            *(j < r ? &delta[e * r + j] : &bc[j - r]) += gates[e] * one[j];
+    }
+    act_vector(delta, l->n_experts * r, l->act);
+    add_product(dt, &l->dt, 0, c, l->n_experts * r, 1, delta);
+    for (int i = 0; i < c; i++) {
+        for (int e = 0; e < l->n_experts; e++)
+            dt[i] += gates[e] * (double)l->dt_bias[e * c + i];
+        dt[i] = softplus(dt[i]);
+        y[i] = (double)l->skip[i] * xc[i];
+        for (int j = 0; j < n; j++) {
+            const double power = dt[i] * (double)l->a[i * n + j] * log(2.0), ratio = power == 0 ? 1 : expm1(power) / power;
+            double *s = &scan_state[i * n + j];
+            *s = exp(power) * *s + dt[i] * (l->zoh ? ratio : 1) * bc[j] * xc[i];
+            y[i] += bc[n + j] * *s;
+        }
+        y[i] *= silu(both[c8 + i]);
+    }
+    router_gates(gates, l, l->out_router, y);
+    act_vector(y, c, l->act);
+    for (int e = 0; e < l->n_experts; e++)
+        add_product(x, &l->out, e, d, c, gates[e], y);
+    free(u);
+}
+
+/* A whole layer in one launch, two tokens one after the other with the same words. */
+static void check_layer(void)
+{
+    Layer l = { check_param("n_in"), check_param("n_channels"), check_param("d_conv"), check_param("d_state"), check_param("dt_rank"),
+        check_param("n_experts"), check_param("top_k"), check_param("act"), check_param("renormalize"), check_param("zoh"), .norm = NULL };
+    const int n_rows = check_param("n_rows"), dtype = check_param("weight_dtype"), e = l.n_experts, n_out = l.r + 2 * l.n;
+    const int n_groups = (l.c + 15) / 16, n_splits = check_param("n_splits");
+    l.in = check_random_weights(e, 2 * ((l.c + 7) / 8 * 8), l.d, dtype), l.x = check_random_weights(e, n_out, l.c, dtype);
+    l.dt = check_random_weights(1, l.c, e * l.r, dtype), l.out = check_random_weights(e, l.d, l.c, dtype);
+    float *norm = check_buffer(sizeof(float) * (size_t)l.d);
+    for (int i = 0; i < l.d; i++)
+        norm[i] = 0.1f * check_random();      /* y stays within 16 bits */
+    check_freeze(norm);
+    l.norm = norm, l.conv = check_random_f32(l.c, l.taps, l.taps), l.conv_bias = check_random_f32(1, l.c, l.c);
+    l.ssm_router = e > 1 ? check_random_f32(e, l.c, l.c) : NULL, l.out_router = e > 1 ? check_random_f32(e, l.c, l.c) : NULL;
+    l.dt_bias = check_random_f32(e, l.c, l.c), l.skip = check_random_f32(1, l.c, l.c);
+    float *a = check_buffer(sizeof(float) * (size_t)(l.c * l.n));
+    for (int i = 0; i < l.c * l.n; i++)
+        a[i] = -2 * fabsf(check_random()) - 0.1f;
+    check_freeze(a);
+    l.a = a;
+    const size_t conv_len = (size_t)(l.taps - 1) * (size_t)l.c, scan_len = (size_t)(l.c * l.n), state_len = conv_len + scan_len;
+    const Slots slots = random_slots(n_rows, 4 * state_len);
+    uint8_t *states = check_buffer((size_t)slots.stride * (size_t)slots.n_slots);
+    float *x = check_buffer(sizeof(float) * (size_t)(n_rows * l.d)), *xc = check_buffer(sizeof(float) * (size_t)(n_rows * l.c)), *z = check_buffer(sizeof(float) * (size_t)(n_rows * l.c));
+    double *want_x = check_doubles((size_t)(n_rows * l.d)), *want_state = check_doubles((size_t)n_rows * state_len);
+    for (int row = 0; row < n_rows; row++) {
+        for (int i = 0; i < l.d; i++)
+            want_x[row * l.d + i] = (double)(x[row * l.d + i] = check_random());
+        for (size_t i = 0; i < state_len; i++)
+            want_state[(size_t)row * state_len + i] = (double)(((float *)(states + slots.slots[row] * slots.stride))[i] = check_random());
+    }
+    const Left left = random_left(n_rows, l.d, check_param("next_experts"));
+    const size_t logit_words = e > 1 ? (size_t)(e * ((n_groups + 1) / 2 * 2)) : 0, row_words = (size_t)((l.c + 7) / 8 * 4);
+    const size_t words_len = 8 * 16 * (2 * row_words + 2 * logit_words + (size_t)(e * n_splits * n_out));
+    uint64_t *words = check_buffer(words_len);
+    memset(words, 0, words_len);
+    uint32_t *step = check_buffer(sizeof(uint32_t));
+    const int32_t n_numbers = 3, number = 1;
+    const float *s_in = l.in.scales, *s_x = l.x.scales, *s_dt = l.dt.scales, *s_out = l.out.scales;
+    early((const void *[]){ l.norm, l.conv, l.conv_bias, l.ssm_router, l.out_router, l.dt_bias, l.a, l.skip, states, slots.slots, left.norm, left.router }, 12);
+    for (int token = 0; token < 2; token++) {
+        const Route route = random_route(n_rows, e, l.top_k, (l.d + 7) / 8, l.renormalize, l.d, check_param_float("eps"));
+        const CheckArg args[] = { CHECK_EACH_16(x, left.parts, route.parts, xc, z, words, step, n_numbers, number, l.norm, l.in.weights, s_in, l.conv,
+                                      l.conv_bias, l.ssm_router, l.x.weights),
+            CHECK_EACH_16(s_x, l.dt.weights, s_dt, l.dt_bias, l.a, l.skip, l.out_router, l.out.weights, s_out, left.norm, left.router, states,
+                slots.slots, slots.stride, n_rows, l.top_k) };
+        *step = 1 + (uint32_t)token;
+        check_launch_resident(check_param("grid"), 1, 512, 200 * 1024, 32, args);
+        for (int row = 0; row < n_rows; row++) {
+            double *state = want_state + (size_t)row * state_len;
+            plain_layer(&l, want_x + row * l.d, state, state + conv_len, route.gates + row * e, route.scale[row]);
+            check_rows_f32("state", (float *)(states + slots.slots[row] * slots.stride), state, 1, (int)state_len, (int)state_len, 2 * loose[dtype]);
+        }
+        check_rows_f32("x", x, want_x, n_rows, l.d, l.d, 2 * loose[dtype]);
+        check_left(&left, want_x, n_rows, l.d, 4 * loose[dtype]);
+        for (int i = 0; i < n_rows * l.d; i++)
+            want_x[i] = (double)(x[i] = check_random());
+        for (int row = 0; row < n_rows; row++)
+            for (size_t i = 0; i < state_len; i++)
+                want_state[(size_t)row * state_len + i] = (double)((float *)(states + slots.slots[row] * slots.stride))[i];
+    }
+}
+
+GPU_CHECKS({ "decode_mamba", check_layer }, { "decode_in", check_in }, { "decode_x", check_x }, { "decode_scan", check_scan }, { "decode_out", check_out })
