@@ -2,7 +2,7 @@
  *
  *   scan_bench FOLDER [TOKENS...]
  *
- * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS]" for each kernel: KIND norm, route, group, conv1d, spread or
+ * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS STAGES]" for each kernel: KIND norm, route, group, conv1d, spread or
  * scan; FILE the PTX of one instance for d_model 1024, 2048 channels, 16 states, 8 experts, top-2, f16, unit strides
  * (d_model or channels; 96 for x_proj's rows, 512 for spread's). Output: a line for each kernel and number of tokens
  * (8192 and 32768) with the median time, the bytes it must move over that time and their share of a copy measured
@@ -326,12 +326,11 @@ static Address none = 0;
 static int top_k = TOP_K;
 static int64_t no_stride = 0;
 
-static int scan_shared_len(int block)
+static int scan_shared_len(int b, int stages)
 {
     const int parts = (STATES + 7) / 8;
-    const int raw = 32 * (4 * block + 16) + 32 * (TOP_K + 1) * (2 * block + 16) + 4096 * ((STATES + 15) / 16);
-    return (8 * raw <= 102400 ? 8 : 5) * raw + 432 * (3 * block + 24 * parts) + 320 * parts * block +
-           64 * (2 * block + 16);
+    const int raw = 32 * (4 * b + 16) + 32 * (TOP_K + 1) * (2 * b + 16) + 4096 * ((STATES + 15) / 16);
+    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16) + 32 * b * parts;
 }
 
 static const char *check_scan(const Data *data, int n_tokens)
@@ -359,11 +358,12 @@ static const char *check_scan(const Data *data, int n_tokens)
     return verdict(worst, 1e-3);
 }
 
-static void run_scan(Data *data, Kernel kernel, const char *label, int block, int n_tokens, bool check)
+static void run_scan(Data *data, Kernel kernel, const char *label, int block, int stages, int n_tokens,
+                     bool check)
 {
     void *args[] = { &data->out, &data->dt, &data->x16, &data->bc, &data->pairs16, &data->a, &data->vector, &data->state,
                      &data->slots, &no_stride, &n_tokens, &top_k };
-    const int blocks = CHANNELS / block, shared_len = scan_shared_len(block);
+    const int blocks = CHANNELS / block, shared_len = scan_shared_len(block, stages);
     const double ms = time_launch(kernel, blocks, 1, shared_len, args);
     if (check) {                                     /* once more, from a state of zeros */
         TRY(cu_clear(data->state, 0, 4 * CHANNELS * STATES));
@@ -443,7 +443,7 @@ static const char *check_route(const Data *data, int n_tokens, bool is_norm, con
 
 static void run_route(Data *data, Kernel kernel, const char *label, bool is_norm, int n_tokens, bool check)
 {
-    const int shared_len = 4 * EXPERTS * (is_norm ? D_MODEL : CHANNELS) + 160 * EXPERTS;
+    const int shared_len = 4 * EXPERTS * (is_norm ? D_MODEL : CHANNELS) + 320 * EXPERTS;
     void *args[] = { is_norm ? &data->x32 : &data->x16, is_norm ? &data->pairs : &none, &data->vector, &data->router,
                      &data->out, &data->ints, &data->floats, &data->new_counts, &n_tokens, &n_tokens, &top_k, &top_k };
     const double ms = time_launch(kernel, (n_tokens + 63) / 64, 1, shared_len, args);
@@ -527,14 +527,14 @@ static void open_driver(void)
 static bool run_line(Data *data, const char *folder, const char *line, const int *tokens, int n)
 {
     char kind[32], file[256], label[64];
-    int block = 16;
-    if (sscanf(line, "%31s %255s %63s %d", kind, file, label, &block) < 3)
+    int block = 16, stages = 8;
+    if (sscanf(line, "%31s %255s %63s %d %d", kind, file, label, &block, &stages) < 3)
         return false;
     const Kernel kernel = load_file(folder, file);
     for (int i = 0; i < n; i++) {
         const bool check = i == 0;
         if (strcmp(kind, "scan") == 0)
-            run_scan(data, kernel, label, block, tokens[i], check);
+            run_scan(data, kernel, label, block, stages, tokens[i], check);
         else if (strcmp(kind, "conv1d") == 0)
             run_conv1d(data, kernel, label, tokens[i], check);
         else if (strcmp(kind, "norm") == 0 || strcmp(kind, "route") == 0)

@@ -62,6 +62,27 @@ DEVICE float conv1d_input(const act_t *in, const float *state, int channel, int 
     return x;
 }
 
+/* Eight channels, n of them real, of the d_conv - 1 inputs from time `first` on. */
+DEVICE void conv1d_window(float x[][8], const act_t *in, const float *state, int channel, int n, int first, int top_k)
+{
+    UNROLL
+    for (int j = 0; j < d_conv - 1; j++)
+        UNROLL
+        for (int c = 0; c < 8; c++)
+            x[j][c] = first + j < 0 && c < n ? state[(int64_t)(first + j + d_conv - 1) * n_channels + channel + c] : 0;
+    for (int s = 0; s < (in_pairs ? top_k : 1); s++) {
+        u32x4 rows[CONV1D_TAPS];
+        UNROLL
+        for (int j = 0; j < d_conv - 1; j++) {
+            const int64_t row = (int64_t)(first + j) * (in_pairs ? top_k : 1) + s;
+            rows[j] = first + j < 0 ? (u32x4){ 0, 0, 0, 0 } : load16(in + row * in_stride + channel);
+        }
+        UNROLL
+        for (int j = 0; j < d_conv - 1; j++)
+            conv1d_add(x[j], rows[j]);
+    }
+}
+
 DEVICE float conv1d_activation(float x)
 {
     return silu ? x * reciprocal_fast(1 + exp2_fast(x * -1.44269504f)) : x;
@@ -93,10 +114,8 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
         UNROLL
         for (int j = 0; j < d_conv; j++)
             w[j][i] = i < n ? weight[(int64_t)(channel + i) * d_conv + j] : 0;
-        UNROLL
-        for (int j = 0; j < d_conv - 1; j++)
-            x[j][i] = i < n ? conv1d_input(in, state, channel + i, begin + j - (d_conv - 1), top_k) : 0;
     }
+    conv1d_window(x, in, state, channel, n, begin - (d_conv - 1), top_k);
     for (int t = begin; t < end; t += CONV1D_STEP) {
         conv1d_sum(x + d_conv - 1, rows, in, channel, t, end, top_k);
         conv1d_fetch(rows, in, channel, t + CONV1D_STEP, end, top_k);
@@ -122,7 +141,20 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
     }
 }
 
-/* The same for any number of taps, every input read as often as it is used. */
+/* The new state. */
+DEVICE void conv1d_keep(float *state, const act_t *in, int channel, int n, int n_tokens, int top_k)
+{
+    float x[CONV1D_TAPS][8];
+    conv1d_window(x, in, state, channel, n, n_tokens - (d_conv - 1), top_k);
+    UNROLL
+    for (int j = 0; j < d_conv - 1; j++)
+        UNROLL
+        for (int c = 0; c < 8; c++)
+            if (c < n)
+                state[(int64_t)j * n_channels + channel + c] = x[j][c];
+}
+
+/* conv1d_run for any number of taps: every input is read as often as it is used. */
 DEVICE void conv1d_long(act_t *out, const act_t *in, const float *weight, const float *bias, const float *state,
     int channel, int n, int end, int top_k)
 {
@@ -144,7 +176,7 @@ KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_to
     const int n = min_i(n_channels - channel, 8);
     dependency_wait();
     dependency_launch();
-    if (n <= 0)
+    if (n <= 0 || (!sequences && block_y() * CONV1D_RUN >= n_tokens))
         return;
     const int sequence = sequences ? block_y() : 0, first = sequences ? 0 : block_y() * CONV1D_RUN;
     state = (float *)((char *)state + slots[sequence] * state_stride);
@@ -153,12 +185,14 @@ KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_to
         out += (int64_t)sequence * out_stride;
         n_tokens = 1;
     }
-    if (d_conv <= CONV1D_TAPS)
+    if (d_conv <= CONV1D_TAPS) {
         conv1d_run(out, in, weight, bias, state, channel, n, first, min_i(first + CONV1D_RUN, n_tokens), top_k);
-    else if (first == 0)
+        if (first == 0)
+            conv1d_keep(state, in, channel, n, n_tokens, top_k);
+    } else if (first == 0) {
         conv1d_long(out, in, weight, bias, state, channel, n, n_tokens, top_k);
-    if (first == 0)                               /* upwards: what is still needed lies above */
-        for (int j = 0; j < d_conv - 1; j++)
+        for (int j = 0; j < d_conv - 1; j++)      /* upwards: what is still needed lies above */
             for (int c = channel; c < channel + n; c++)
                 state[(int64_t)j * n_channels + c] = conv1d_input(in, state, c, n_tokens + j - (d_conv - 1), top_k);
+    }
 }

@@ -1,21 +1,21 @@
 /* A residual row takes in its pairs, is normalised, and is routed: softmax over experts, the k largest.
  *
- * Grid: 64 rows a block; 256 threads. A warp does some rows at a time, eight columns of a chunk of 256 a lane; logits
+ * Grid: 64 rows a block; 512 threads. A warp does some rows at a time, eight columns of a chunk of 256 a lane; logits
  * are summed before the row's scale is known, which multiplies them in the end. The router lies in shared memory
  * where it fits. Shared: with ROUTER = 4 E (n_in rounded up to 256), 0 when that passes 98304 or E is 1:
- * ROUTER + 160 E bytes.
+ * ROUTER + 320 E bytes.
  */
 PARAM(n_in, i) PARAM(in_stride, is) PARAM(from_act, fa) PARAM(normalise, nm) PARAM(pairs_stride, ps)
 PARAM(out_stride, os) PARAM(act, a) PARAM(n_experts, e) PARAM(renormalize, rn) FPARAM(eps, eps)
 
 enum {
-    NORM_ROUTE_ROWS = 64, NORM_ROUTE_WARPS = 8, NORM_ROUTE_HELD = 8,     /* HELD: chunks in a lane's registers */
+    NORM_ROUTE_ROWS = 64, NORM_ROUTE_WARPS = 16, NORM_ROUTE_HELD = 8,    /* HELD: chunks in a lane's registers */
     NORM_ROUTE_BATCH = 8, NORM_ROUTE_SHARED = 98304,                     /* BATCH: experts summed at a time */
 };
 
 DEVICE int norm_route_chunks(void) { return (n_in + 255) / 256; }
 /* Rows that a warp does at a time: of each, HELD / rows chunks are in registers. */
-DEVICE int norm_route_rows(void) { return !normalise ? 4 : norm_route_chunks() <= 4 ? 2 : 1; }
+DEVICE int norm_route_rows(void) { return normalise ? 1 : 4; }
 DEVICE bool norm_route_fits(void) { return 4 * (int64_t)n_experts * norm_route_chunks() * 256 <= NORM_ROUTE_SHARED; }
 
 DEVICE float norm_route_sum(float x)
@@ -218,7 +218,27 @@ DEVICE void norm_route_product(float logits[][NORM_ROUTE_BATCH], float v[][8], c
         }
 }
 
-/* ---- one row's choice, from its logits [E] in shared memory, which lack the row's scale ---- */
+/* ---- the choice, from logits in shared memory, which lack their row's scale ---- */
+
+/* Lanes that share a row, so that a warp does several rows at once. */
+DEVICE int norm_route_lanes(void) { return n_experts <= 8 ? 8 : n_experts <= 16 ? 16 : 32; }
+
+/* Sums, or maxima, over the lanes of a row. */
+DEVICE float norm_route_row_sum(float x)
+{
+    UNROLL
+    for (int i = 1; i < norm_route_lanes(); i *= 2)
+        x += shuffle_xor_f(x, i);
+    return x;
+}
+
+DEVICE float norm_route_row_max(float x)
+{
+    UNROLL
+    for (int i = 1; i < norm_route_lanes(); i *= 2)
+        x = max_f(x, shuffle_xor_f(x, i));
+    return x;
+}
 
 /* The share of expert e before division by the sum of all. */
 DEVICE float norm_route_share(const float *logits, int e, float scale, float largest)
@@ -236,27 +256,30 @@ DEVICE bool norm_route_is_chosen(const float *logits, int e, int top_k)
     return n_before < top_k;
 }
 
-/* Writes a row's choice. counts [E], this warp's, are in shared memory. With NaNs some k experts are chosen. */
-DEVICE void norm_route_choose(int32_t *experts, float *gates, int32_t *counts, const float *logits, float scale, int top_k)
+/* Writes the choice of a row for each norm_route_lanes() lanes; a row that is not real has logits all the same.
+ * chosen_by [E][row] gets a 1 for each of the row's experts. With NaNs some k experts are chosen. */
+DEVICE void norm_route_choose(int32_t *experts, float *gates, uint8_t *chosen_by, const float *logits, float scale,
+    bool is_real, int top_k)
 {
+    const int lanes = norm_route_lanes(), first_lane = lane() & -lanes, own = lane() - first_lane;
     float largest = -3.4e38f, sum = 0;
-    for (int e = lane(); e < n_experts; e += 32)
+    for (int e = own; e < n_experts; e += lanes)
         largest = max_f(largest, logits[e] * scale);
-    largest = norm_route_max(largest);
-    for (int e = lane(); e < n_experts; e += 32)
+    largest = norm_route_row_max(largest);
+    for (int e = own; e < n_experts; e += lanes)
         if (!renormalize || norm_route_is_chosen(logits, e, top_k))
             sum += norm_route_share(logits, e, scale, largest);
-    const float over_sum = 1 / norm_route_sum(sum);
+    const float over_sum = 1 / norm_route_row_sum(sum);
     int n_chosen = 0;
-    for (int first = 0; first < n_experts; first += 32) {
-        const int e = first + lane();
+    for (int first = 0; first < n_experts; first += lanes) {
+        const int e = first + own;
         const bool is_chosen = e < n_experts && norm_route_is_chosen(logits, e, top_k);
-        const uint32_t chosen = ballot(is_chosen);
-        const int at = n_chosen + count_ones(chosen & ((1u << lane()) - 1));
-        if (is_chosen && at < top_k) {
+        const uint32_t chosen = ballot(is_chosen) >> first_lane & (0xffffffffu >> (32 - lanes));
+        const int at = n_chosen + count_ones(chosen & ((1u << own) - 1));
+        if (is_real && is_chosen && at < top_k) {
             experts[at] = e;
             gates[at] = norm_route_share(logits, e, scale, largest) * over_sum;
-            counts[e]++;
+            chosen_by[e * NORM_ROUTE_ROWS] = 1;
         }
         n_chosen += count_ones(chosen);
     }
@@ -296,18 +319,27 @@ DEVICE void norm_route_store(act_t *out, float v[][8], const float *scales, int 
     }
 }
 
-/* Sums over lanes; lane 0 keeps them for the choice. */
+/* Sums over lanes of BATCH experts of all rows. Half of the values are given away for a half of the others', until
+ * each lane has one. */
 DEVICE void norm_route_keep_logits(float *kept, float logits[][NORM_ROUTE_BATCH], int e)
 {
+    float values[32];
     UNROLL
-    for (int r = 0; r < norm_route_rows(); r++)
+    for (int i = 0; i < 32; i++)
+        values[i] = logits[i / NORM_ROUTE_BATCH][i % NORM_ROUTE_BATCH];
+    UNROLL
+    for (int step = 0; step < 5; step++) {
+        const int half = 16 >> step;
         UNROLL
-        for (int b = 0; b < NORM_ROUTE_BATCH; b++)
-            if (e + b < n_experts) {
-                const float sum = norm_route_sum(logits[r][b]);
-                if (lane() == 0)
-                    kept[r * n_experts + e + b] = sum;
-            }
+        for (int i = 0; i < half; i++) {
+            const bool is_upper = lane() & half;
+            const float given = is_upper ? values[i] : values[i + half];
+            values[i] = (is_upper ? values[i + half] : values[i]) + shuffle_xor_f(given, half);
+        }
+    }
+    const int r = lane() / NORM_ROUTE_BATCH, expert = e + lane() % NORM_ROUTE_BATCH;
+    if (expert < n_experts)
+        kept[r * n_experts + expert] = values[0];
 }
 
 KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n_tokens · pair_k][pairs_stride] */,
@@ -321,20 +353,20 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     const int router_len = n_experts > 1 && norm_route_fits() ? n_experts * norm_route_chunks() * 256 : 0;
     float *const shared_router = shared();                                      /* [E][whole chunks], placed */
     float *const kept = shared_router + router_len + warp() * 4 * n_experts;    /* [rows][E], this warp's logits */
-    int32_t *const all_counts = (int32_t *)(shared_router + router_len + NORM_ROUTE_WARPS * 4 * n_experts);
-    int32_t *const own_counts = all_counts + warp() * n_experts;                /* [E], this warp's */
+    uint8_t *const chosen_by = (uint8_t *)(shared_router + router_len + NORM_ROUTE_WARPS * 4 * n_experts);  /* [E][ROWS] */
     if (router_len > 0)
         norm_route_copy_router(shared_router, router);
     copy_commit();
     dependency_wait();
     dependency_launch();
-    const int begin = block_x() * NORM_ROUTE_ROWS + warp() * warp_rows, end = min_i(begin + warp_rows, n_rows);
+    const int block_row = block_x() * NORM_ROUTE_ROWS, begin = block_row + warp() * warp_rows;
+    const int end = min_i(begin + warp_rows, n_rows);
     const bool is_ahead = from_act && !normalise;                               /* fetching */
     u32x4 fetched[NORM_ROUTE_HELD];
     if (is_ahead)
         norm_route_fetch(fetched, x, n_tokens - n_rows + begin, end - begin, 0);
-    for (int e = lane(); n_experts > 1 && e < n_experts; e += 32)
-        own_counts[e] = 0;
+    for (int i = thread_x(); n_experts > 1 && i < n_experts * NORM_ROUTE_ROWS; i += 32 * NORM_ROUTE_WARPS)
+        chosen_by[i] = 0;
     copy_wait(0);
     barrier();
     for (int row = begin; row < end; row += rows) {
@@ -378,11 +410,17 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
         warp_sync();
         if (n_experts > 1)
             UNROLL
-            for (int r = 0; r < rows; r++)
-                if (r < left) {
-                    const int64_t at = (int64_t)(row + r) * top_k;
-                    norm_route_choose(experts + at, gates + at, own_counts, kept + r * n_experts, scales[r], top_k);
-                }
+            for (int first = 0; first < rows; first += 32 / norm_route_lanes()) {
+                const int r = min_i(first + lane() / norm_route_lanes(), rows - 1);
+                const bool is_real = first + lane() / norm_route_lanes() < left;
+                const int64_t at = (int64_t)(row + r) * top_k;
+                float scale = scales[0];
+                UNROLL
+                for (int i = 1; i < rows; i++)
+                    scale = r == i ? scales[i] : scale;
+                norm_route_choose(experts + at, gates + at, chosen_by + row + r - block_row, kept + r * n_experts, scale,
+                                  is_real, top_k);
+            }
         warp_sync();
     }
     if (n_experts == 1)
@@ -390,8 +428,8 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     barrier();
     for (int e = thread_x(); e < n_experts; e += 32 * NORM_ROUTE_WARPS) {
         int count = 0;
-        for (int w = 0; w < NORM_ROUTE_WARPS; w++)
-            count += all_counts[w * n_experts + e];
+        for (int r = 0; r < NORM_ROUTE_ROWS; r += 4)
+            count = dot4_s8(count, *(const int *)(chosen_by + e * NORM_ROUTE_ROWS + r), 0x01010101);
         counts[(int64_t)block_x() * n_experts + e] = count;
     }
 }
