@@ -319,24 +319,29 @@ DEVICE void norm_route_store(act_t *out, float v[][8], const float *scales, int 
     }
 }
 
-/* Sums over lanes of BATCH experts of all rows. Half of the values are given away for a half of the others', until
- * each lane has one. */
+/* Half of 2 · half values for a half of those of the lane `half` further. */
+DEVICE void norm_route_swap(float values[], int half)
+{
+    const bool is_upper = lane() & half;
+    UNROLL
+    for (int i = 0; i < half; i++) {
+        const float lower = values[i], upper = values[i + half];
+        values[i] = (is_upper ? upper : lower) + shuffle_xor_f(is_upper ? lower : upper, half);
+    }
+}
+
+/* Sums over lanes of BATCH experts of all rows: in the end each lane has one of them. */
 DEVICE void norm_route_keep_logits(float *kept, float logits[][NORM_ROUTE_BATCH], int e)
 {
     float values[32];
     UNROLL
     for (int i = 0; i < 32; i++)
         values[i] = logits[i / NORM_ROUTE_BATCH][i % NORM_ROUTE_BATCH];
-    UNROLL
-    for (int step = 0; step < 5; step++) {
-        const int half = 16 >> step;
-        UNROLL
-        for (int i = 0; i < half; i++) {
-            const bool is_upper = lane() & half;
-            const float given = is_upper ? values[i] : values[i + half];
-            values[i] = (is_upper ? values[i + half] : values[i]) + shuffle_xor_f(given, half);
-        }
-    }
+    norm_route_swap(values, 16);
+    norm_route_swap(values, 8);
+    norm_route_swap(values, 4);
+    norm_route_swap(values, 2);
+    norm_route_swap(values, 1);
     const int r = lane() / NORM_ROUTE_BATCH, expert = e + lane() % NORM_ROUTE_BATCH;
     if (expert < n_experts)
         kept[r * n_experts + expert] = values[0];
