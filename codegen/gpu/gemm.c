@@ -43,7 +43,7 @@ DEVICE void gemm_add_four(float sums[][MAX_COLUMNS][4], const int expert_of[4], 
     UNROLL for (int n = 0; n < warp_columns / 8; n++)
         UNROLL for (int r = 0; r < 4; r++) {
             float add[2];
-            gemm_load_pair(add, bias, (int64_t)expert_of[r] * n_out, column + n * 8, n_out);
+            gemm_load_pair(add, bias, (int64_t)expert_of[r] * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
             UNROLL for (int i = 0; i < 2; i++)
                 sums[r / 2][n][r % 2 * 2 + i] = fma_f(gate[r], add[i], sums[r / 2][n][r % 2 * 2 + i]);
         }
@@ -58,9 +58,10 @@ DEVICE void gemm_add_bias(float sums[][MAX_COLUMNS][4], const int32_t *rows, int
         UNROLL for (int n = 0; n < warp_columns / 8; n++) {
             float scale[2] = { 1, 1 }, add[2] = { 0, 0 };
             if (weight_dtype == 3)
-                gemm_load_pair(scale, scales, (int64_t)expert * n_out, column + n * 8, n_out);
+                gemm_load_pair(scale, scales, (int64_t)expert * n_out, column + n * 8, n_out,
+                    n_out % tile_columns == 0);
             if (has_bias == 1)
-                gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out);
+                gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
             UNROLL for (int m = 0; m < 4; m++)
                 UNROLL for (int i = 0; i < 4; i++)
                     sums[m][n][i] = fma_f(sums[m][n][i], scale[i & 1], add[i & 1]);
@@ -180,27 +181,17 @@ DEVICE void gemm_load_b(uint32_t b[][2], const char *stage, int first_column, in
     }
 }
 
-DEVICE void gemm_multiply(float sums[][MAX_COLUMNS][4], uint32_t a[][4], uint32_t b[][2])
-{
-    if (weight_dtype != 3) {
-        UNROLL for (int m = 0; m < 4; m++)
-            UNROLL for (int n = 0; n < warp_columns / 8; n++)
-                mma_16x8x16(sums[m][n], a[m], b[n], act);
-        return;
-    }
-    UNROLL for (int n = 0; n < warp_columns / 8; n++) {
-        uint32_t pairs[2];
-        act_from_s8(pairs, b[n][0], act);
-        UNROLL for (int m = 0; m < 4; m++)
-            mma_16x8x16(sums[m][n], a[m], pairs, act);
-    }
-}
-
 /* A slice of 16 rows (of them n_rows real) from staging to out; column: of sums. */
 DEVICE void gemm_write_slice(void *out, char *staging, const int32_t *rows, int n_rows, int column, int n_slice)
 {
     const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
     const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
+    if (out_kind == 2) {
+        UNROLL for (int row = 0; row < 16; row++)
+            if (row < n_rows && lane() * shrink < n_slice)
+                gemm_add_staged(out, rows[row], column / shrink, staging, row, n_out / shrink, out_stride, epilogue);
+        return;
+    }
     UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
         const int row = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
         if (row < n_rows && chunk * chunk_columns * shrink < n_slice)
@@ -270,7 +261,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
     barrier();
 
     float sums[4][MAX_COLUMNS][4];
-    uint32_t a[2][4][4], b[2][MAX_COLUMNS][2];
+    uint32_t a[2][4][4], b[2][MAX_COLUMNS][2], wide[MAX_COLUMNS][2];
     UNROLL for (int i = 0; i < 4 * warp_columns / 2; i++)
         sums[i / (warp_columns / 2)][i / 4 % (warp_columns / 8)][i & 3] = 0;
     gemm_load_a(a[0], ring, warp_row, 0);
@@ -306,7 +297,12 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
             const char *from = ring + stage * stage_len;
             gemm_load_a(a[(step + 1) & 1], from, warp_row, (step + 1) & 3);
             gemm_load_b(b[(step + 1) & 1], from + tile_rows * 128, warp_column, (step + 1) & 3);
-            gemm_multiply(sums, a[step & 1], b[step & 1]);
+            uint32_t (*const now)[2] = weight_dtype == 3 ? wide : b[step & 1];
+            UNROLL for (int n = 0; weight_dtype == 3 && n < warp_columns / 8; n++)
+                act_from_s8(wide[n], b[step & 1][n][0], act);
+            UNROLL for (int m = 0; m < 4; m++)
+                UNROLL for (int n = 0; n < warp_columns / 8; n++)
+                    mma_16x8x16(sums[m][n], a[step & 1][m], now[n], act);
         }
         k = is_last ? 0 : k + 1;
         if (!is_last)

@@ -52,11 +52,11 @@ DEVICE float gemm_softplus(float x)
     return max_f(x, 0.0f) + log;
 }
 
-/* Two neighbouring columns of a row of scales or biases that starts at `at`, `column` even. */
-DEVICE void gemm_load_pair(float pair[2], const float *row, int64_t at, int column, int n_out)
+/* Two neighbouring columns of a row of scales or biases that starts at `at`, `column` even. whole: both are there. */
+DEVICE void gemm_load_pair(float pair[2], const float *row, int64_t at, int column, int n_out, int whole)
 {
     if (n_out % 2 == 0) {
-        const uint64_t both = column < n_out ? *(const uint64_t *)(row + at + column) : 0;
+        const uint64_t both = whole || column < n_out ? *(const uint64_t *)(row + at + column) : 0;
         pair[0] = bits_float((uint32_t)both);
         pair[1] = bits_float((uint32_t)(both >> 32));
         return;
@@ -114,22 +114,15 @@ DEVICE void gemm_write_act(act_t *row, int column, const char *staged, int n_col
         if (column + j < n_columns)
             row[column + j] = ((const act_t *)staged)[j];
 }
-DEVICE void gemm_write_f32(float *row, int column, const char *staged, int n_columns, int out_stride, int adds)
+DEVICE void gemm_write_f32(float *row, int column, const char *staged, int n_columns, int out_stride)
 {
-    const float *value = (const float *)staged;
     if (out_stride % 4 == 0 && (n_columns % 4 == 0 || column + 4 <= n_columns)) {
-        u32x4 four = load16(staged);
-        if (adds) {
-            const u32x4 old = load16(row + column);
-            UNROLL for (int j = 0; j < 4; j++)
-                four[j] = float_bits(bits_float(old[j]) + bits_float(four[j]));
-        }
-        store16(row + column, four);
+        store16(row + column, load16(staged));
         return;
     }
     UNROLL for (int j = 0; j < 4; j++)
         if (column + j < n_columns)
-            row[column + j] = adds ? row[column + j] + value[j] : value[j];
+            row[column + j] = ((const float *)staged)[j];
 }
 /* n_columns: those of out. */
 DEVICE void gemm_write_chunk(void *out, int64_t row, int column, const char *staged, int n_columns, int out_stride,
@@ -140,7 +133,26 @@ DEVICE void gemm_write_chunk(void *out, int64_t row, int column, const char *sta
     if (out_kind == 0)
         gemm_write_act((act_t *)out + row * out_stride, column, staged, n_columns);
     else
-        gemm_write_f32((float *)out + row * out_stride, column, staged, n_columns, out_stride, out_kind == 2);
+        gemm_write_f32((float *)out + row * out_stride, column, staged, n_columns, out_stride);
+}
+
+/* Adds without waiting for what is there; nobody else adds to it now. */
+#ifdef __NVPTX__
+DEVICE void gemm_add(float *global, float value)
+{
+    __asm__ volatile("red.global.add.f32 [%0], %1;" :: "l"(global), "f"(value) : "memory");
+}
+#else
+DEVICE void gemm_add(float *global, float value) { *global += value; }
+#endif
+
+/* Each lane its column of a staged row of 32 float32 to row `to_row` of out, at column …; n_columns: those of out. */
+DEVICE void gemm_add_staged(void *out, int64_t to_row, int column, char *staging, int row, int n_columns,
+    int out_stride, int epilogue)
+{
+    const float *const staged = (const float *)gemm_staged(staging, row, lane() / 4, 2, epilogue) + lane() % 4;
+    if (column + lane() < n_columns)
+        gemm_add((float *)out + to_row * out_stride + column + lane(), *staged);
 }
 
 #endif

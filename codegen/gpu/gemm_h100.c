@@ -1,7 +1,7 @@
 /* Matrix product of many rows with the experts that chose them (or one dense matrix), for Hopper: gemm with wgmma.
  *
  * Grid: any number of blocks x; each takes every n_blocks_x-th tile of 128 x tile_columns outputs. Threads: 384. Shared
- * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 1).
+ * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 2).
  * weights: a tensor map of [E n_out][k], boxes of tile_columns / cluster rows and 64 columns, 128-byte swizzle.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
  * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
@@ -24,6 +24,7 @@ enum {
     PIECE = 64,            /* k of a stage */
     A_LEN = TILE_ROWS * PIECE * 2,
     COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece */
+    LEAD = 2,
 };
 
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
@@ -35,7 +36,21 @@ DEVICE GemmTile gemm_h100_tile(int t, const int *ends, const int *begins)
     return gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS * cluster, tile_columns, 16 / cluster);
 }
 
-/* Warps 0 to 3: every piece of every tile, in order. */
+/* What a fetching thread copies of a tile: rows of `in` (-1: none, zeros), and the first row of weights. */
+typedef struct { int rows[COPIES], weight_row; } GemmFetch;
+
+DEVICE void gemm_h100_open(GemmFetch *fetch, int t, const int32_t *slots, const int *ends, const int *begins, int top_k)
+{
+    const GemmTile tile = gemm_h100_tile(t, ends, begins);
+    UNROLL for (int i = 0; i < COPIES; i++) {
+        const int row = block_x() % cluster * TILE_ROWS + (thread_x() >> 3) + i * 16, at = tile.first + row;
+        const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
+        fetch->rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
+    }
+    fetch->weight_row = tile.expert * n_out + tile.column;
+}
+
+/* Warps 0 to 3: every piece of every tile, in order. The next tile's rows are looked up before they are needed. */
 DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
     const int32_t *slots, const int *ends, const int *begins, int n_tiles, int top_k)
 {
@@ -43,35 +58,34 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
     const int row = thread_x() >> 3, chunk = thread_x() & 7, rank = block_x() % cluster;
     const int share = tile_columns / cluster;            /* rows of weights that this block fetches */
     int stage = 0, parity = 1;
+    GemmFetch fetch, next;
+    if (block_x() / cluster < n_tiles)
+        gemm_h100_open(&next, block_x() / cluster, slots, ends, begins, top_k);
     for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
-        const GemmTile tile = gemm_h100_tile(t, ends, begins);
-        int rows[COPIES];                                /* of in; -1: none, zeros */
-        UNROLL for (int i = 0; i < COPIES; i++) {
-            const int of_tile = rank * TILE_ROWS + row + i * 16, at = tile.first + of_tile;
-            const int pair = of_tile >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
-            rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
-        }
+        fetch = next;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(empty + stage * 8, parity);
             char *const to = ring + stage * stage_len;
             if (thread_x() == 0) {
                 char *const b_to = to + A_LEN + rank * share * 128;
-                const int b_row = tile.expert * n_out + tile.column + rank * share;
                 mbarrier_expect(full + stage * 8, tile_columns * 128);
                 if (cluster == 1)
-                    tensor_copy(b_to, weights, k * PIECE, b_row, full + stage * 8);
+                    tensor_copy(b_to, weights, k * PIECE, fetch.weight_row, full + stage * 8);
                 else
-                    tensor_copy_to_all(b_to, weights, k * PIECE, b_row, full + stage * 8, (1 << cluster) - 1);
+                    tensor_copy_to_all(b_to, weights, k * PIECE, fetch.weight_row + rank * share, full + stage * 8,
+                        (1 << cluster) - 1);
             }
             const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
             char *const a_to = to + gemm_h100_place(row, chunk);
             UNROLL for (int i = 0; i < COPIES; i++)
-                copy_async16(a_to + i * 16 * 128, from + (int64_t)max_i(rows[i], 0) * (in_stride * 2),
-                    rows[i] < 0 ? 0 : n_bytes);
+                copy_async16(a_to + i * 16 * 128, from + (int64_t)max_i(fetch.rows[i], 0) * (in_stride * 2),
+                    fetch.rows[i] < 0 ? 0 : n_bytes);
             mbarrier_arrive_copied(full + stage * 8);
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
+            if (k == 0 && t + n_blocks_x() / cluster < n_tiles)
+                gemm_h100_open(&next, t + n_blocks_x() / cluster, slots, ends, begins, top_k);
         }
     }
 }
@@ -83,7 +97,7 @@ DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int
     if (has_bias == 1)
         UNROLL for (int n = 0; n < tile_columns / 8; n++) {
             float add[2];
-            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out);
+            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
             UNROLL for (int i = 0; i < 4; i++)
                 sums[n * 4 + i] += add[i & 1];
         }
@@ -95,13 +109,14 @@ DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int
             from[half] = (int64_t)experts[pair] * n_out;
             gate_of[half] = gates[pair];
         }
-        UNROLL for (int n = 0; n < tile_columns / 8; n++)
+        UNROLL for (int n = 0; n < tile_columns / 8; n++) {
             UNROLL for (int half = 0; half < 2; half++) {
                 float add[2];
-                gemm_load_pair(add, bias, from[half], column + n * 8, n_out);
+                gemm_load_pair(add, bias, from[half], column + n * 8, n_out, n_out % tile_columns == 0);
                 UNROLL for (int i = 0; i < 2; i++)
                     sums[n * 4 + half * 2 + i] = fma_f(gate_of[half], add[i], sums[n * 4 + half * 2 + i]);
             }
+        }
     }
 }
 
@@ -110,6 +125,14 @@ DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows,
 {
     const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
     const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
+    if (out_kind == 2) {
+        UNROLL for (int r = 0; r < 16; r++) {
+            const int to_row = shuffle_i(row, r);
+            if (r < n_rows && lane() * shrink < n_slice)
+                gemm_add_staged(out, to_row, column / shrink, staging, r, n_out / shrink, out_stride, epilogue);
+        }
+        return;
+    }
     UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
         const int r = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
         const int to_row = shuffle_i(row, r);
@@ -149,24 +172,45 @@ DEVICE void gemm_h100_release(char *empty)
         mbarrier_arrive_at(empty, 1 - block_x() % cluster);
 }
 
-/* Warps 4 to 11: 64 rows of each tile a warpgroup. */
-DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *staging, const float *bias,
-    const int32_t *slots, const int32_t *experts, const float *gates, const int *ends, const int *begins, int n_tiles,
-    int top_k)
+/* A tile for a multiplying thread: row, gate: of out, for row (lane & 15) of its warp. */
+typedef struct { int expert, column, n_rows, row; float gate; } GemmTake;
+
+DEVICE GemmTake gemm_h100_take(int t, const int32_t *slots, const float *gates, const int *ends, const int *begins)
+{
+    const int warp_row = block_x() % cluster * TILE_ROWS + (warp() - 4) * 16;
+    const GemmTile tile = gemm_h100_tile(t, ends, begins);
+    const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
+    GemmTake take;
+    take.expert = tile.expert;
+    take.column = tile.column;
+    take.n_rows = tile.n_rows - warp_row;                /* of this warp, maybe more than 16 or less than 1 */
+    take.row = n_experts == 1 ? at : slots[at];
+    take.gate = gated ? gates[take.row] : 1;
+    return take;
+}
+
+/* Warps 4 to 11: 64 rows of each tile a warpgroup. The second one stays LEAD pieces behind the first, so that one
+ * multiplies while the other writes. The next tile is looked up while this one is multiplied. */
+DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *lead, char *staging,
+    const float *bias, const int32_t *slots, const int32_t *experts, const float *gates, const int *ends,
+    const int *begins, int n_tiles, int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const int group_row = (warp() / 4 - 1) * 64, warp_row = block_x() % cluster * TILE_ROWS + (warp() - 4) * 16;
-    const uint64_t a = wgmma_matrix(ring + group_row * 128), b = wgmma_matrix(ring + A_LEN);
-    int stage = 0, parity = 0;
+    const bool leads = warp() < 8, lags = n_pieces >= stages;      /* the first is less than a tile ahead */
+    const uint64_t a = wgmma_matrix(ring + (leads ? 0 : 64 * 128)), b = wgmma_matrix(ring + A_LEN);
+    int stage = 0, parity = 0, lead_parity = 0;
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
+    GemmTake take, next;
+    if (block_x() / cluster < n_tiles)
+        next = gemm_h100_take(block_x() / cluster, slots, gates, ends, begins);
     for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
-        const GemmTile tile = gemm_h100_tile(t, ends, begins);
-        const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
-        const int row = n_experts == 1 ? at : slots[at];
-        const float gate = gated ? gates[row] : 1;
         int before = -1;
+        take = next;
+        if (lags && !leads)
+            mbarrier_wait(lead, lead_parity);
+        lead_parity ^= 1;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(full + stage * 8, parity);
             proxy_fence();
@@ -174,6 +218,10 @@ DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, c
             wgmma_begin();
             wgmma_piece(sums, tile_columns, a + ahead, b + ahead, k > 0, act);
             wgmma_commit();
+            if (lags && leads && k == LEAD - 1 && thread_x() % 128 == 0)
+                mbarrier_arrive(lead);
+            if (k == 0 && t + n_blocks_x() / cluster < n_tiles)
+                next = gemm_h100_take(t + n_blocks_x() / cluster, slots, gates, ends, begins);
             wgmma_wait_before();
             if (before >= 0)
                 gemm_h100_release(empty + before * 8);
@@ -183,11 +231,11 @@ DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, c
         }
         wgmma_wait(sums, tile_columns);
         gemm_h100_release(empty + before * 8);
-        if (warp_row >= tile.n_rows)
+        if (take.n_rows <= 0)
             continue;
-        const int to_row[2] = { shuffle_i(row, lane() / 4), shuffle_i(row, lane() / 4 + 8) };
-        gemm_h100_add_bias(sums, to_row, tile.expert, tile.column + (lane() & 3) * 2, bias, experts, gates, top_k);
-        gemm_h100_write(out, sums, staging, row, gate, tile.n_rows - warp_row, tile.column);
+        const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
+        gemm_h100_add_bias(sums, to_row, take.expert, take.column + (lane() & 3) * 2, bias, experts, gates, top_k);
+        gemm_h100_write(out, sums, staging, take.row, take.gate, take.n_rows, take.column);
     }
 }
 
@@ -199,7 +247,8 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
     char *const staging = ring + stages * stage_len + (warp() - 4) * 2048;
     char *const full = ring + stages * stage_len + 8 * 2048, *const empty = full + stages * 8;
-    int *const ends = (int *)(empty + stages * 8), *const begins = ends + n_experts + 1;
+    char *const lead = empty + stages * 8;
+    int *const ends = (int *)(lead + 8), *const begins = ends + n_experts + 1;
     (void)scales;
 
     if (thread_x() == 0) {
@@ -207,6 +256,7 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
             mbarrier_init(full + i * 8, 128 + 1);
             mbarrier_init(empty + i * 8, 2 * cluster);
         }
+        mbarrier_init(lead, 1);
         mbarrier_init_done();
     }
     dependency_wait();
@@ -222,7 +272,8 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
         gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, begins, n_tiles, top_k);
     } else {
         registers_take();
-        gemm_h100_multiply(out, ring, full, empty, staging, bias, slots, experts, gates, ends, begins, n_tiles, top_k);
+        gemm_h100_multiply(out, ring, full, empty, lead, staging, bias, slots, experts, gates, ends, begins, n_tiles,
+            top_k);
     }
     if (cluster > 1)
         cluster_barrier();                /* a neighbour's copies and arrivals still come here */
