@@ -1,0 +1,60 @@
+#!/bin/sh
+# The matrix products of MossNet-8x200M+ (a piece of 16384 tokens, two of eight experts) for gemm_bench, as a folder to
+# carry to a machine with a GPU: sh FOLDER/run.sh there prints a line for each product and tile.
+#
+#   bench/gpu/gemm.sh GPU_RENDER FOLDER       GPU_RENDER: tests/gpu_render in the build folder
+set -eu
+[ $# = 2 ] || { echo "usage: gemm.sh GPU_RENDER FOLDER" >&2; exit 2; }
+render=$1 folder=$2
+here=$(cd "$(dirname "$0")" && pwd)
+mkdir -p "$folder"
+${CC:-cc} -O2 -std=c17 -D_GNU_SOURCE -o "$folder/gemm_bench" "$here/gemm_bench.c" -ldl -lm
+: >"$folder/cases.txt"
+n=0
+
+# instance TEMPLATE SM THREADS BLOCKS TOKENS TOP_K GRID PARAM=VALUE...
+instance() {
+    template=$1 sm=$2 threads=$3 blocks=$4 rest="$5 $6 $7"
+    shift 7
+    n=$((n + 1))
+    "$render" ptx "$template" "$sm" "$@" threads="$threads" blocks="$blocks" >"$folder/k$n.ptx" 2>/dev/null
+    echo "k$n.ptx $("$render" name "$template" "$sm" "$@") $rest" >>"$folder/cases.txt"
+}
+
+# product TOP_K PARAM=VALUE...: on Hopper, and with two tiles of sm_80
+product() {
+    top_k=$1
+    shift
+    sm_80="weight_dtype=2 tile_rows=128 warp_columns=64 stages=3"
+    instance gemm_h100 90 384 1 16384 "$top_k" p1 "$@" act=2 tile_columns=256 stages=4 cluster=1
+    # shellcheck disable=SC2086
+    instance gemm 80 256 1 16384 "$top_k" p1 "$@" act=2 $sm_80 tile_columns=256
+    # shellcheck disable=SC2086
+    instance gemm 80 128 2 16384 "$top_k" p2 "$@" act=2 $sm_80 tile_columns=128
+}
+
+# k K and n N give a shape; what all others have comes after.
+k() { echo "n_in=$1 in_stride=$1"; }
+n() { echo "n_out=$1 out_stride=$1"; }
+grouped="n_experts=8 out_kind=0 has_bias=0"
+dense="n_experts=1 in_pairs=0 gated=0"
+# shellcheck disable=SC2086,SC2046
+{
+product 2 $(k 1024) $(n 4096) $grouped in_pairs=0 gated=0 epilogue=0                            # in_proj
+product 2 $(k 2048) $(n 1024) $grouped in_pairs=0 gated=1 epilogue=0                            # out_proj
+product 2 $(k 1024) n_out=6144 out_stride=3072 $grouped in_pairs=0 gated=0 epilogue=1           # gate and up
+product 2 $(k 3072) $(n 1024) $grouped in_pairs=1 gated=1 epilogue=0                            # down
+product 1 $(k 1024) $(n 1536) $dense out_kind=0 has_bias=0 epilogue=0                           # q, k, v
+product 1 $(k 1024) $(n 1024) $dense out_kind=2 has_bias=0 epilogue=0                           # o
+product 2 $(k 512) $(n 2048) $dense out_kind=1 has_bias=2 epilogue=2                            # dt_proj
+x_proj="$(k 2048) $(n 96) n_experts=8 in_pairs=0 out_kind=1 gated=0 has_bias=0 epilogue=0 act=2 tile_columns=96"
+instance gemm_h100 90 384 1 16384 2 p1 $x_proj stages=7 cluster=1
+instance gemm 80 128 2 16384 2 p2 $x_proj weight_dtype=2 tile_rows=128 warp_columns=48 stages=3
+head="$(k 1024) $(n 50304) $dense out_kind=1 has_bias=0 epilogue=0 act=2 weight_dtype=2"
+instance gemm 80 64 2 1 1 p2 $head tile_rows=64 tile_columns=64 warp_columns=32 stages=6
+q8="$(k 1024) $(n 4096) $grouped in_pairs=0 gated=0 epilogue=0 act=2 weight_dtype=3 tile_rows=128"
+instance gemm 80 256 1 16384 2 p1 $q8 tile_columns=256 warp_columns=64 stages=3
+instance gemm 80 128 2 16384 2 p2 $q8 tile_columns=128 warp_columns=64 stages=3
+instance gemm 80 256 1 16384 2 p1 $q8 tile_columns=128 warp_columns=32 stages=4
+}
+printf '%s\n' '#!/bin/sh' 'cd "$(dirname "$0")" && ./gemm_bench <cases.txt' >"$folder/run.sh"
