@@ -169,7 +169,7 @@ static int norm_shared_len(const Norm *n)
 {
     enum { ROUTER_MOST = 98304 };
     int64_t n_experts = n->routing ? n->routing->n_experts : 1, router = 4 * n_experts * ((n->n_in + 255) / 256 * 256);
-    return (int)((n_experts == 1 || router > ROUTER_MOST ? 0 : router) + 160 * n_experts);
+    return (int)((n_experts == 1 || router > ROUTER_MOST ? 0 : router) + 320 * n_experts);
 }
 
 static void emit_norm(Lowering *l, const Norm *n)
@@ -208,7 +208,7 @@ static void emit_norm(Lowering *l, const Norm *n)
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, n->top_k);
     gpu_top_k(g, n->left.buffer ? n->left.top_k : (TopK){ 1, 1 });
-    end_launch(l, gpu_extent(n->n_rows, BLOCK_ROWS, 0), 256, norm_shared_len(n), n->flags);
+    end_launch(l, gpu_extent(n->n_rows, BLOCK_ROWS, 0), 512, norm_shared_len(n), n->flags);
 }
 
 static Routing *new_routing(Lowering *l, const Value *experts, const Value *router)
@@ -409,22 +409,29 @@ static void lower_conv1d(Lowering *l, const Op *op)
     bind_rows(l, op->result[0], out);
 }
 
+/* Channels of a block whose state stays in registers, and tiles in flight; 0: token by token, the state in memory. */
+typedef struct { int channels, stages, n_threads, shared_len; } ScanBlock;
+
 /* See codegen/gpu/scan.c. */
-static int64_t scan_shared_len(int64_t d_state, int64_t z_rows, int64_t block)
+static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
 {
-    int64_t parts = (d_state + 7) / 8, narrow = 2 * block + 16;
-    int64_t stage = 32 * (4 * block + 16) + 32 * (z_rows + 1) * narrow + 4096 * ((d_state + 15) / 16);
-    return (8 * stage > 102400 ? 5 : 8) * stage + 432 * (3 * block + 24 * parts) + 320 * parts * block + 64 * narrow;
+    int parts = (d_state + 7) / 8, narrow = 2 * channels + 16;
+    int tile = 32 * (4 * channels + 16) + 32 * (z_rows + 1) * narrow + 4096 * ((d_state + 15) / 16);
+    int others = 432 * (3 * channels + 24 * parts) + 480 * parts * channels + 64 * narrow + 32 * channels * parts;
+    return (ScanBlock){ channels, stages, 32 * (channels / 4 * parts + channels / 2), stages * tile + others };
 }
 
-/* Channels of a block whose state stays in registers; 0: state in memory, for sequences and for large states. */
-static int scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)
+static ScanBlock scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)
 {
-    enum { SHARED_MOST = 160 << 10, STATE_MOST = 64 };
-    bool fits = scan_shared_len(d_state, z_rows, 16) <= SHARED_MOST;
-    if (l->g->sequences || d_state > STATE_MOST || scan_shared_len(d_state, z_rows, 8) > SHARED_MOST)
-        return 0;
-    return fits ? 16 : 8;
+    enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16 };
+    bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
+    for (int channels = 16; channels >= 8 && held; channels /= 2)
+        for (int stages = 8; stages >= 6; stages--) {
+            ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
+            if (block.shared_len <= SHARED_MOST && block.n_threads <= THREADS_MOST)
+                return block;
+        }
+    return (ScanBlock){ 0, 0, 256, 0 };
 }
 
 static void lower_scan(Lowering *l, const Op *op)
@@ -445,8 +452,9 @@ static void lower_scan(Lowering *l, const Op *op)
     gpu_param(g->b, "zoh", (double)op_int(op, ATTR_ZOH, 0));
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "sequences", g->sequences);
-    int block = scan_block(l, columns(op->operand[3]), z.pairs ? z.top_k.most : 1);
-    gpu_param(g->b, "block_channels", block);
+    ScanBlock block = scan_block(l, columns(op->operand[3]), z.pairs ? z.top_k.most : 1);
+    gpu_param(g->b, "block_channels", block.channels);
+    gpu_param(g->b, "stages", block.stages);
     gpu_rows(g, &y, ACCESS_WRITE);
     gpu_rows(g, &dt, ACCESS_READ);
     gpu_rows(g, &x, ACCESS_READ);
@@ -462,11 +470,10 @@ static void lower_scan(Lowering *l, const Op *op)
     gpu_special(g->b, ARG_STATE_STRIDE);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, z.pairs ? z.top_k : (TopK){ 1, 1 });
-    int parts = (int)(columns(op->operand[3]) + 7) / 8, per_block = block ? block : 32;
+    int per_block = block.channels ? block.channels : 32;
     gpu_end(g->b, gpu_fixed((int)(columns(op->result[0]) + per_block - 1) / per_block),
-            g->sequences ? gpu_extent(COUNT_TOKENS, 1, 0) : gpu_fixed(1),
-            block ? 32 * (block / 8 * parts + block / 2) : 256,
-            block ? (int)scan_shared_len(columns(op->operand[3]), z.pairs ? z.top_k.most : 1, block) : 0, gpu_flags(g));
+            g->sequences ? gpu_extent(COUNT_TOKENS, 1, 0) : gpu_fixed(1), block.n_threads, block.shared_len,
+            gpu_flags(g));
     bind_rows(l, op->result[0], y);
 }
 
