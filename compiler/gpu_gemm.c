@@ -116,7 +116,6 @@ static void multiply_h100(GpuModel *g, const Product *p)
     shape_params(g, p);
     gpu_param(g->b, "tile_columns", columns);
     gpu_param(g->b, "stages", stages);
-    gpu_param(g->b, "cluster", 1);
     gpu_min_blocks(g->b, 1);
     out_and_in(g, p);
     gpu_tensor_map(g->b, &(TensorMap){

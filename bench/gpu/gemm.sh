@@ -26,7 +26,7 @@ product() {
     top_k=$1
     shift
     sm_80="weight_dtype=2 tile_rows=128 warp_columns=64 stages=3"
-    instance gemm_h100 90 384 1 16384 "$top_k" p1 "$@" act=2 tile_columns=256 stages=4 cluster=1
+    instance gemm_h100 90 384 1 16384 "$top_k" p1 "$@" act=2 tile_columns=256 stages=4
     # shellcheck disable=SC2086
     instance gemm 80 256 1 16384 "$top_k" p1 "$@" act=2 $sm_80 tile_columns=256
     # shellcheck disable=SC2086
@@ -48,7 +48,7 @@ product 1 $(k 1024) $(n 1536) $dense out_kind=0 has_bias=0 epilogue=0           
 product 1 $(k 1024) $(n 1024) $dense out_kind=2 has_bias=0 epilogue=0                           # o
 product 2 $(k 512) $(n 2048) $dense out_kind=1 has_bias=2 epilogue=2                            # dt_proj
 x_proj="$(k 2048) $(n 96) n_experts=8 in_pairs=0 out_kind=1 gated=0 has_bias=0 epilogue=0 act=2 tile_columns=96"
-instance gemm_h100 90 384 1 16384 2 p1 $x_proj stages=7 cluster=1
+instance gemm_h100 90 384 1 16384 2 p1 $x_proj stages=7
 instance gemm 80 128 2 16384 2 p2 $x_proj weight_dtype=2 tile_rows=128 warp_columns=48 stages=3
 head="$(k 1024) $(n 50304) $dense out_kind=1 has_bias=0 epilogue=0 act=2 weight_dtype=2"
 instance gemm 80 64 2 1 1 p2 $head tile_rows=64 tile_columns=64 warp_columns=32 stages=6

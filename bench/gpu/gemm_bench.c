@@ -83,7 +83,7 @@ typedef struct {
     char file[256], kernel[256], grid[16];
     int n_tokens, top_k;
     int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, act, in_pairs, out_kind, gated, has_bias, epilogue;
-    int tile_rows, tile_columns, warp_columns, stages, cluster;
+    int tile_rows, tile_columns, warp_columns, stages;
     bool is_h100;
 } Case;
 
@@ -107,7 +107,7 @@ static bool read_case(const char *line, Case *c)
         { "e", &c->n_experts },
         { "w", &c->weight_dtype }, { "a", &c->act }, { "ip", &c->in_pairs }, { "ok", &c->out_kind }, { "g", &c->gated },
         { "hb", &c->has_bias }, { "ep", &c->epilogue }, { "tr", &c->tile_rows }, { "tc", &c->tile_columns },
-        { "wc", &c->warp_columns }, { "st", &c->stages }, { "cl", &c->cluster },
+        { "wc", &c->warp_columns }, { "st", &c->stages },
     };
     for (size_t i = 0; i < sizeof params / sizeof *params; i++)
         *params[i].to = name_value(c->kernel, params[i].code);
@@ -398,7 +398,7 @@ static TensorMap weights_map(const Case *c, const Data *d, DevicePointer weights
     TensorMap map;
     const uint64_t sizes[] = { (uint64_t)d->k, (uint64_t)c->n_experts * (uint64_t)c->n_out };
     const uint64_t strides[] = { (uint64_t)d->k * 2 };
-    const unsigned box[] = { 64, (unsigned)(c->tile_columns / c->cluster) }, steps[] = { 1, 1 };
+    const unsigned box[] = { 64, (unsigned)c->tile_columns }, steps[] = { 1, 1 };
     CU(cuTensorMapEncodeTiled, &map, c->act == 2 ? 6 : 9, 2, (void *)weights, sizes, strides, box, steps,
         0, 3 /* 128-byte swizzle */, 2 /* 128 bytes to L2 */, 0);
     return map;

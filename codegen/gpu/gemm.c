@@ -279,11 +279,6 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
                 out_row = n_experts == 1 ? tile.first + thread_x() : slots[tile.first + thread_x()];
         }
         UNROLL for (int step = 0; step < 4; step++) {
-            if (step == 1) {
-                if (fetches)
-                    gemm_fetch_piece(&fetch);
-                copy_commit();
-            }
             if (step == 3) {
                 if (is_last && thread_x() < tile.n_rows) {
                     row_table[table + thread_x()] = out_row;
@@ -297,6 +292,11 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
             const char *from = ring + stage * stage_len;
             gemm_load_a(a[(step + 1) & 1], from, warp_row, (step + 1) & 3);
             gemm_load_b(b[(step + 1) & 1], from + tile_rows * 128, warp_column, (step + 1) & 3);
+            if (step == 1) {              /* after the loads that the next products wait for */
+                if (fetches)
+                    gemm_fetch_piece(&fetch);
+                copy_commit();
+            }
             uint32_t (*const now)[2] = weight_dtype == 3 ? wide : b[step & 1];
             UNROLL for (int n = 0; weight_dtype == 3 && n < warp_columns / 8; n++)
                 act_from_s8(wide[n], b[step & 1][n][0], act);

@@ -2,11 +2,11 @@
  *
  * Grid: any number of blocks x; each takes every n_blocks_x-th tile of 128 x tile_columns outputs. Threads: 384. Shared
  * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 2).
- * weights: a tensor map of [E n_out][k], boxes of tile_columns / cluster rows and 64 columns, 128-byte swizzle.
+ * weights: a tensor map of [E n_out][k], boxes of tile_columns rows and 64 columns, 128-byte swizzle.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
  * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
- * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it; those of all blocks
- * of a cluster, each of which fetches its share of the weights for all). Everything else is as in gemm.
+ * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it). Everything else
+ * is as in gemm. Measured and left out: two blocks of a cluster that share weights, one group lagging behind the other.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
@@ -16,7 +16,6 @@ PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the to
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
 PARAM(tile_columns, tc)  /* 96, 128, 256 */
 PARAM(stages, st)        /* 3 to 8 */
-PARAM(cluster, cl)       /* blocks that share weights: 1, or 2, which take 256 rows together; divides the grid */
 
 
 enum {
@@ -24,16 +23,14 @@ enum {
     PIECE = 64,            /* k of a stage */
     A_LEN = TILE_ROWS * PIECE * 2,
     COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece */
-    LEAD = 2,
 };
 
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
-/* The t-th tile of a cluster. */
 DEVICE GemmTile gemm_h100_tile(int t, const int *ends, const int *begins)
 {
-    return gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS * cluster, tile_columns, 16 / cluster);
+    return gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns, 16);
 }
 
 /* What a fetching thread copies of a tile: rows of `in` (-1: none, zeros), and the first row of weights. */
@@ -43,7 +40,7 @@ DEVICE void gemm_h100_open(GemmFetch *fetch, int t, const int32_t *slots, const 
 {
     const GemmTile tile = gemm_h100_tile(t, ends, begins);
     UNROLL for (int i = 0; i < COPIES; i++) {
-        const int row = block_x() % cluster * TILE_ROWS + (thread_x() >> 3) + i * 16, at = tile.first + row;
+        const int row = (thread_x() >> 3) + i * 16, at = tile.first + row;
         const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
         fetch->rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
     }
@@ -55,25 +52,19 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
     const int32_t *slots, const int *ends, const int *begins, int n_tiles, int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const int row = thread_x() >> 3, chunk = thread_x() & 7, rank = block_x() % cluster;
-    const int share = tile_columns / cluster;            /* rows of weights that this block fetches */
+    const int row = thread_x() >> 3, chunk = thread_x() & 7;
     int stage = 0, parity = 1;
     GemmFetch fetch, next;
-    if (block_x() / cluster < n_tiles)
-        gemm_h100_open(&next, block_x() / cluster, slots, ends, begins, top_k);
-    for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
+    if (block_x() < n_tiles)
+        gemm_h100_open(&next, block_x(), slots, ends, begins, top_k);
+    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
         fetch = next;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(empty + stage * 8, parity);
             char *const to = ring + stage * stage_len;
             if (thread_x() == 0) {
-                char *const b_to = to + A_LEN + rank * share * 128;
                 mbarrier_expect(full + stage * 8, tile_columns * 128);
-                if (cluster == 1)
-                    tensor_copy(b_to, weights, k * PIECE, fetch.weight_row, full + stage * 8);
-                else
-                    tensor_copy_to_all(b_to, weights, k * PIECE, fetch.weight_row + rank * share, full + stage * 8,
-                        (1 << cluster) - 1);
+                tensor_copy(to + A_LEN, weights, k * PIECE, fetch.weight_row, full + stage * 8);
             }
             const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
@@ -84,8 +75,8 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
             mbarrier_arrive_copied(full + stage * 8);
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
-            if (k == 0 && t + n_blocks_x() / cluster < n_tiles)
-                gemm_h100_open(&next, t + n_blocks_x() / cluster, slots, ends, begins, top_k);
+            if (k == 0 && t + n_blocks_x() < n_tiles)
+                gemm_h100_open(&next, t + n_blocks_x(), slots, ends, begins, top_k);
         }
     }
 }
@@ -162,22 +153,12 @@ DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row
     }
 }
 
-/* This warpgroup has read a stage. */
-DEVICE void gemm_h100_release(char *empty)
-{
-    if (thread_x() % 128 != 0)
-        return;
-    mbarrier_arrive(empty);
-    if (cluster == 2)
-        mbarrier_arrive_at(empty, 1 - block_x() % cluster);
-}
-
 /* A tile for a multiplying thread: row, gate: of out, for row (lane & 15) of its warp. */
 typedef struct { int expert, column, n_rows, row; float gate; } GemmTake;
 
 DEVICE GemmTake gemm_h100_take(int t, const int32_t *slots, const float *gates, const int *ends, const int *begins)
 {
-    const int warp_row = block_x() % cluster * TILE_ROWS + (warp() - 4) * 16;
+    const int warp_row = (warp() - 4) * 16;
     const GemmTile tile = gemm_h100_tile(t, ends, begins);
     const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
     GemmTake take;
@@ -189,28 +170,23 @@ DEVICE GemmTake gemm_h100_take(int t, const int32_t *slots, const float *gates, 
     return take;
 }
 
-/* Warps 4 to 11: 64 rows of each tile a warpgroup. The second one stays LEAD pieces behind the first, so that one
- * multiplies while the other writes. The next tile is looked up while this one is multiplied. */
-DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *lead, char *staging,
-    const float *bias, const int32_t *slots, const int32_t *experts, const float *gates, const int *ends,
-    const int *begins, int n_tiles, int top_k)
+/* Warps 4 to 11: 64 rows of each tile a warpgroup. The next tile is looked up while this one is multiplied. */
+DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *staging, const float *bias,
+    const int32_t *slots, const int32_t *experts, const float *gates, const int *ends, const int *begins, int n_tiles,
+    int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const bool leads = warp() < 8, lags = n_pieces >= stages;      /* the first is less than a tile ahead */
-    const uint64_t a = wgmma_matrix(ring + (leads ? 0 : 64 * 128)), b = wgmma_matrix(ring + A_LEN);
-    int stage = 0, parity = 0, lead_parity = 0;
+    const uint64_t a = wgmma_matrix(ring + (warp() / 4 - 1) * 64 * 128), b = wgmma_matrix(ring + A_LEN);
+    int stage = 0, parity = 0;
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
     GemmTake take, next;
-    if (block_x() / cluster < n_tiles)
-        next = gemm_h100_take(block_x() / cluster, slots, gates, ends, begins);
-    for (int t = block_x() / cluster; t < n_tiles; t += n_blocks_x() / cluster) {
+    if (block_x() < n_tiles)
+        next = gemm_h100_take(block_x(), slots, gates, ends, begins);
+    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
         int before = -1;
         take = next;
-        if (lags && !leads)
-            mbarrier_wait(lead, lead_parity);
-        lead_parity ^= 1;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(full + stage * 8, parity);
             proxy_fence();
@@ -218,19 +194,18 @@ DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, c
             wgmma_begin();
             wgmma_piece(sums, tile_columns, a + ahead, b + ahead, k > 0, act);
             wgmma_commit();
-            if (lags && leads && k == LEAD - 1 && thread_x() % 128 == 0)
-                mbarrier_arrive(lead);
-            if (k == 0 && t + n_blocks_x() / cluster < n_tiles)
-                next = gemm_h100_take(t + n_blocks_x() / cluster, slots, gates, ends, begins);
+            if (k == 0 && t + n_blocks_x() < n_tiles)
+                next = gemm_h100_take(t + n_blocks_x(), slots, gates, ends, begins);
             wgmma_wait_before();
-            if (before >= 0)
-                gemm_h100_release(empty + before * 8);
+            if (before >= 0 && thread_x() % 128 == 0)
+                mbarrier_arrive(empty + before * 8);
             before = stage;
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
         }
         wgmma_wait(sums, tile_columns);
-        gemm_h100_release(empty + before * 8);
+        if (thread_x() % 128 == 0)
+            mbarrier_arrive(empty + before * 8);
         if (take.n_rows <= 0)
             continue;
         const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
@@ -247,34 +222,26 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
     char *const staging = ring + stages * stage_len + (warp() - 4) * 2048;
     char *const full = ring + stages * stage_len + 8 * 2048, *const empty = full + stages * 8;
-    char *const lead = empty + stages * 8;
-    int *const ends = (int *)(lead + 8), *const begins = ends + n_experts + 1;
+    int *const ends = (int *)(empty + stages * 8), *const begins = ends + n_experts + 1;
     (void)scales;
 
     if (thread_x() == 0) {
         for (int i = 0; i < stages; i++) {
             mbarrier_init(full + i * 8, 128 + 1);
-            mbarrier_init(empty + i * 8, 2 * cluster);
+            mbarrier_init(empty + i * 8, 2);
         }
-        mbarrier_init(lead, 1);
         mbarrier_init_done();
     }
     dependency_wait();
     if (thread_x() == 0)
-        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS * cluster);
-    if (cluster == 1)
-        barrier();
-    else
-        cluster_barrier();
+        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
+    barrier();
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
     if (warp() < 4) {
         registers_give();
         gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, begins, n_tiles, top_k);
     } else {
         registers_take();
-        gemm_h100_multiply(out, ring, full, empty, lead, staging, bias, slots, experts, gates, ends, begins, n_tiles,
-            top_k);
+        gemm_h100_multiply(out, ring, full, empty, staging, bias, slots, experts, gates, ends, begins, n_tiles, top_k);
     }
-    if (cluster > 1)
-        cluster_barrier();                /* a neighbour's copies and arrivals still come here */
 }

@@ -59,29 +59,6 @@ DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, vo
                      : "memory");
 }
 
-/* The same, to the same place of the blocks of the cluster whose bits are set, and told to the barrier there. */
-DEVICE void tensor_copy_to_all(void *to, const tensor_map *map, int column, int row, void *barrier, int blocks)
-{
-    __asm__ volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
-                     "[%0], [%1, {%2, %3}], [%4], %5;"
-                     :: "r"(shared_address(to)), "l"(map), "r"(column), "r"(row), "r"(shared_address(barrier)),
-                        "h"((uint16_t)blocks) : "memory");
-}
-
-/* ---- clusters: neighbouring blocks ---- */
-
-/* All threads of the cluster. */
-DEVICE void cluster_barrier(void)
-{
-    __asm__ volatile("barrier.cluster.arrive.release.aligned; barrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-/* mbarrier_arrive at the barrier in the same place of another block. */
-DEVICE void mbarrier_arrive_at(void *barrier, int rank)
-{
-    __asm__ volatile("{ .reg .b32 a; mapa.shared::cluster.u32 a, %0, %1; mbarrier.arrive.shared::cluster.b64 _, [a]; }"
-                     :: "r"(shared_address(barrier)), "r"(rank) : "memory");
-}
-
 /* ---- warpgroups ---- */
 
 /* Registers of a thread from here on: by all of a warpgroup, when 128 threads gave them for 256 that take them. */

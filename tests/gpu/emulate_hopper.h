@@ -89,22 +89,6 @@ DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, vo
     emulate_mbarrier_step(b);
 }
 
-/* ---- clusters: only those of one block ---- */
-
-DEVICE void tensor_copy_to_all(void *to, const tensor_map *map, int column, int row, void *barrier, int blocks)
-{
-    if (blocks != 1)
-        emulate_fail("tensor_copy_to_all: no clusters here");
-    tensor_copy(to, map, column, row, barrier);
-}
-DEVICE void cluster_barrier(void) { barrier(); }
-DEVICE void mbarrier_arrive_at(void *barrier, int rank)
-{
-    if (rank != 0)
-        emulate_fail("mbarrier_arrive_at: no clusters here");
-    mbarrier_arrive(barrier);
-}
-
 /* ---- warpgroups ---- */
 
 DEVICE void registers_give(void) { }
