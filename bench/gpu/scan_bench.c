@@ -330,7 +330,7 @@ static int scan_shared_len(int b, int stages)
 {
     const int parts = (STATES + 7) / 8;
     const int raw = 32 * (4 * b + 16) + 32 * (TOP_K + 1) * (2 * b + 16) + 4096 * ((STATES + 15) / 16);
-    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16) + 32 * b * parts;
+    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16);
 }
 
 static const char *check_scan(const Data *data, int n_tokens)

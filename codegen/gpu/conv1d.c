@@ -8,7 +8,7 @@ PARAM(n_channels, c) PARAM(d_conv, k) PARAM(in_stride, is) PARAM(in_pairs, ip) P
 PARAM(act, a) PARAM(sequences, sq)
 
 /* Tokens a run, tokens at a time, taps that registers hold, pairs of a token that are fetched a step ahead. */
-enum { CONV1D_RUN = 16, CONV1D_STEP = 4, CONV1D_TAPS = 8, CONV1D_FETCHED = 2 };
+enum { CONV1D_RUN = 16, CONV1D_STEP = 2, CONV1D_TAPS = 8, CONV1D_FETCHED = 2 };
 
 /* Rows s < FETCHED of the inputs of tokens t to t + STEP - 1, eight channels of each; zeros beyond `end`. */
 DEVICE void conv1d_fetch(u32x4 rows[][CONV1D_STEP], const act_t *in, int channel, int t, int end, int top_k)
@@ -101,6 +101,25 @@ DEVICE void conv1d_store(act_t *to, const float y[8], int n)
             to[i] = float_act(y[i], act);
 }
 
+/* w[tap][channel], and biases. */
+DEVICE void conv1d_weights(float w[][8], float b[8], const float *weight, const float *bias, int channel, int n)
+{
+    UNROLL
+    for (int i = 0; i < 8; i++) {
+        const float *const row = weight + (int64_t)(channel + i) * d_conv;
+        b[i] = i < n ? bias[channel + i] : 0;
+        if (d_conv == 4) {
+            const u32x4 taps = i < n ? load16(row) : (u32x4){ 0, 0, 0, 0 };
+            UNROLL
+            for (int j = 0; j < 4; j++)
+                w[j][i] = bits_float(taps[j]);
+        } else
+            UNROLL
+            for (int j = 0; j < d_conv; j++)
+                w[j][i] = i < n ? row[j] : 0;
+    }
+}
+
 /* Tokens begin to end of eight channels, n of them real; a window of inputs in registers. */
 DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const float *bias, const float *state,
     int channel, int n, int begin, int end, int top_k)
@@ -108,13 +127,7 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
     float x[CONV1D_TAPS - 1 + CONV1D_STEP][8], w[CONV1D_TAPS][8], b[8];
     u32x4 rows[CONV1D_FETCHED][CONV1D_STEP];
     conv1d_fetch(rows, in, channel, begin, end, top_k);
-    UNROLL
-    for (int i = 0; i < 8; i++) {
-        b[i] = i < n ? bias[channel + i] : 0;
-        UNROLL
-        for (int j = 0; j < d_conv; j++)
-            w[j][i] = i < n ? weight[(int64_t)(channel + i) * d_conv + j] : 0;
-    }
+    conv1d_weights(w, b, weight, bias, channel, n);
     conv1d_window(x, in, state, channel, n, begin - (d_conv - 1), top_k);
     for (int t = begin; t < end; t += CONV1D_STEP) {
         conv1d_sum(x + d_conv - 1, rows, in, channel, t, end, top_k);

@@ -1,6 +1,6 @@
 /* A residual row takes in its pairs, is normalised, and is routed: softmax over experts, the k largest.
  *
- * Grid: 64 rows a block; 512 threads. A warp does some rows at a time, eight columns of a chunk of 256 a lane; logits
+ * Grid: 64 rows a block; 256 threads, 512 without normalise. A warp does some rows at a time, eight columns of a chunk of 256 a lane; logits
  * are summed before the row's scale is known, which multiplies them in the end. The router lies in shared memory
  * where it fits. Shared: with ROUTER = 4 E (n_in rounded up to 256), 0 when that passes 98304 or E is 1:
  * ROUTER + 320 E bytes.
@@ -9,13 +9,14 @@ PARAM(n_in, i) PARAM(in_stride, is) PARAM(from_act, fa) PARAM(normalise, nm) PAR
 PARAM(out_stride, os) PARAM(act, a) PARAM(n_experts, e) PARAM(renormalize, rn) FPARAM(eps, eps)
 
 enum {
-    NORM_ROUTE_ROWS = 64, NORM_ROUTE_WARPS = 16, NORM_ROUTE_HELD = 8,    /* HELD: chunks in a lane's registers */
+    NORM_ROUTE_ROWS = 64, NORM_ROUTE_HELD = 8,                           /* HELD: chunks in a lane's registers */
     NORM_ROUTE_BATCH = 8, NORM_ROUTE_SHARED = 98304,                     /* BATCH: experts summed at a time */
 };
 
 DEVICE int norm_route_chunks(void) { return (n_in + 255) / 256; }
 /* Rows that a warp does at a time: of each, HELD / rows chunks are in registers. */
-DEVICE int norm_route_rows(void) { return normalise ? 1 : 4; }
+DEVICE int norm_route_rows(void) { return !normalise ? 4 : norm_route_chunks() <= 4 ? 2 : 1; }
+DEVICE int norm_route_warps(void) { return normalise ? 8 : 16; }
 DEVICE bool norm_route_fits(void) { return 4 * (int64_t)n_experts * norm_route_chunks() * 256 <= NORM_ROUTE_SHARED; }
 
 DEVICE float norm_route_sum(float x)
@@ -170,7 +171,7 @@ DEVICE int norm_route_place(int j, int half, int of_lane) { return ((j * 2 + hal
 DEVICE void norm_route_copy_router(float *to, const float *router)
 {
     const int quads = norm_route_chunks() * 64;              /* of four columns, of one expert */
-    for (int i = thread_x(); i < n_experts * quads; i += 32 * NORM_ROUTE_WARPS) {
+    for (int i = thread_x(); i < n_experts * quads; i += 32 * norm_route_warps()) {
         const int e = i / quads, q = i % quads, n = max_i(min_i(n_in - 4 * q, 4), 0);
         const float *from = router + (int64_t)e * n_in + 4 * q;
         float *place = to + e * quads * 4 + norm_route_place(q / 64, q % 2, q / 2 % 32);
@@ -352,13 +353,13 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     act_t *out /* [n_rows][out_stride] */, int32_t *experts, float *gates /* both [n_rows][top_k] */,
     int32_t *counts /* [block][E] */, int32_t n_rows, int32_t n_tokens, int32_t top_k, int32_t pair_k)
 {
-    enum { warp_rows = NORM_ROUTE_ROWS / NORM_ROUTE_WARPS };
     const int rows = norm_route_rows(), chunks = NORM_ROUTE_HELD / rows;
+    const int warp_rows = NORM_ROUTE_ROWS / norm_route_warps();
     const bool is_held = norm_route_chunks() <= chunks;
     const int router_len = n_experts > 1 && norm_route_fits() ? n_experts * norm_route_chunks() * 256 : 0;
     float *const shared_router = shared();                                      /* [E][whole chunks], placed */
     float *const kept = shared_router + router_len + warp() * 4 * n_experts;    /* [rows][E], this warp's logits */
-    uint8_t *const chosen_by = (uint8_t *)(shared_router + router_len + NORM_ROUTE_WARPS * 4 * n_experts);  /* [E][ROWS] */
+    uint8_t *const chosen_by = (uint8_t *)(shared_router + router_len + norm_route_warps() * 4 * n_experts);  /* [E][ROWS] */
     if (router_len > 0)
         norm_route_copy_router(shared_router, router);
     copy_commit();
@@ -370,7 +371,7 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     u32x4 fetched[NORM_ROUTE_HELD];
     if (is_ahead)
         norm_route_fetch(fetched, x, n_tokens - n_rows + begin, end - begin, 0);
-    for (int i = thread_x(); n_experts > 1 && i < n_experts * NORM_ROUTE_ROWS; i += 32 * NORM_ROUTE_WARPS)
+    for (int i = thread_x(); n_experts > 1 && i < n_experts * NORM_ROUTE_ROWS; i += 32 * norm_route_warps())
         chosen_by[i] = 0;
     copy_wait(0);
     barrier();
@@ -431,7 +432,7 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     if (n_experts == 1)
         return;
     barrier();
-    for (int e = thread_x(); e < n_experts; e += 32 * NORM_ROUTE_WARPS) {
+    for (int e = thread_x(); e < n_experts; e += 32 * norm_route_warps()) {
         int count = 0;
         for (int r = 0; r < NORM_ROUTE_ROWS; r += 4)
             count = dot4_s8(count, *(const int *)(chosen_by + e * NORM_ROUTE_ROWS + r), 0x01010101);

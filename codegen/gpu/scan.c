@@ -3,14 +3,14 @@
  * block_channels 0: token by token, the state in global memory; for sequences and for any d_state.
  * Grid: ceil(n_channels / 32) × 1, or × n_tokens with sequences; 256 threads.
  *
- * Else 8 or 16: one sequence. Grid: ceil(n_channels / block_channels); threads: 32 (block_channels / 4 · P +
+ * Else 8 or 16: one sequence. Grid: ceil(n_channels / block_channels); threads: 32 (block_channels / 8 · P +
  * block_channels / 2), P = ceil(d_state / 8). Time is not split: that would double the exponentials, which bound
  * this kernel. Of the first warps each has 8 channels x 8 states, a lane two of one channel, in registers for
  * the whole run. The other warps help: a lane has a token of a tile of 32 and four channels. Half of them copy
  * inputs well ahead and turn them so that a lane reads four tokens at once, half add up the P parts of y and gate. C · s is done
  * by tensor cores, whose rounding is undone by splitting both factors in two.
  * Tile k is scanned while k + 2 is turned, k + 6 (or k + 3) is fetched, k - 1 is gated and k - 2 stored.
- * Shared: S (32 (4 b + 16) + 32 (z + 1) (2 b + 16) + 4096 ceil(d_state / 16)) + 432 (3 b + 24 P) + 320 P b + 64 (2 b + 16) + 32 b P bytes,
+ * Shared: S (32 (4 b + 16) + 32 (z + 1) (2 b + 16) + 4096 ceil(d_state / 16)) + 432 (3 b + 24 P) + 320 P b + 64 (2 b + 16) bytes,
  * b = block_channels, z = z_pairs or 1, S = 8, or 5 where 8 times that first term passes 102400.
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_stride, ds) PARAM(x_stride, xs) PARAM(z_stride, zs) PARAM(z_pairs, zp)
@@ -19,8 +19,8 @@ PARAM(stages, st)
 
 /* Tokens; floats of a turned row and of one of y's parts, which avoid bank conflicts; tiles of the ring of turned ones; see ScanFetch. */
 enum { SCAN_TILE = 32, SCAN_ROW = 36, SCAN_PART_ROW = 40, SCAN_TURNED = 3, SCAN_Y_PARTS = 3, SCAN_PIECES = 9 };
-/* Barriers: among helpers; tile k scanned, tile k turned, each + k % 3; the state handed over, + whose turn is next. */
-enum { SCAN_HELPERS = 1, SCAN_DONE = 2, SCAN_READY = 5, SCAN_HAND = 8 };
+/* Barriers: among helpers; tile k scanned, tile k turned, each + k % 3. */
+enum { SCAN_HELPERS = 1, SCAN_DONE = 2, SCAN_READY = 5 };
 
 typedef uint32_t scan_u32x2 __attribute__((vector_size(8)));
 typedef float scan_f32x2 __attribute__((vector_size(8)));
@@ -30,7 +30,6 @@ typedef struct {
     float *turned;                  /* [TURNED][3 block_channels + 24 P][ROW]: Δ, Δ x (zoh: x) and B in two, C */
     char *raw;                      /* [stages]: Δ, x, z as rows of tokens, then bc as it is */
     char *out;                      /* [2][TILE] rows of y */
-    scan_f32x2 *hand;               /* [scanning warps / 2][32]: states on their way to the other warp */
 } ScanShared;
 
 typedef struct {
@@ -64,7 +63,7 @@ DEVICE ScanShared scan_shared(void)
     float *const turned = (float *)(raw + scan_stages() * scan_raw_len());
     float *const y_parts = turned + SCAN_TURNED * scan_turned_len();
     char *const out = (char *)(y_parts + SCAN_Y_PARTS * scan_part_len());
-    return (ScanShared){ y_parts, turned, raw, out, (scan_f32x2 *)(out + 2 * SCAN_TILE * scan_act_len()) };
+    return (ScanShared){ y_parts, turned, raw, out };
 }
 DEVICE char *scan_raw(ScanShared s, unsigned tile) { return s.raw + (int)(tile % (unsigned)scan_stages()) * scan_raw_len(); }
 DEVICE char *scan_raw_act(char *raw, int row) { return raw + SCAN_TILE * (scan_dt_len() + row * scan_act_len()); }   /* x, then z */
@@ -364,10 +363,8 @@ DEVICE void scan_finish(ScanShared s, ScanArrays in, int helper)
 
 /* ---- the warps that scan: lane = 4 g + q has channel g and states 2 q, 2 q + 1 of its warp's 8 x 8 ---- */
 
-/* Eight tokens; dt_x, b: parts; c: of token g. */
-typedef struct { float dt[8], dt_x[8], b[8], c[2]; } ScanTokens;
-/* input[t]: with state i, in place t % 2 · 2 + i. */
-typedef struct { float decay[8][2], input[8][4]; } ScanSteps;
+typedef struct { float dt[8], dt_x[8], b[8], c[2]; } ScanTokens;     /* eight tokens; dt_x, b: parts; c: of token g */
+typedef struct { float decay[2][8], input[2][8], c[2]; } ScanSteps;
 
 DEVICE void scan_load8(float to[8], const float *from)
 {
@@ -394,69 +391,59 @@ DEVICE void scan_load(ScanTokens *to, const float *turned, int channel, int part
         to->c[i] = states[(16 * scan_parts() + 8 * part + 2 * q + i) * SCAN_ROW + g];
 }
 
-/* Decay and input, (Δ x) B, of token t. Rows 0 to 7 of a product are the first token of a pair, 8 to 15 the other. */
-DEVICE void scan_prepare(ScanSteps *to, const ScanTokens *from, const float a[2], int t)
+/* Decays and inputs, (Δ x) B, of a row of products each: 0 to 7 with the first token of a pair, 8 to 15 with the other. */
+DEVICE void scan_prepare(ScanSteps *to, const ScanTokens *from, const float a[2])
 {
     const float zero[4] = { 0, 0, 0, 0 };
-    mma_16x8x4(to->input[t], from->dt_x + t / 2 * 2, from->b[t], zero);
     UNROLL
-    for (int i = 0; i < 2; i++) {
-        const float power = from->dt[t] * a[i];
-        to->decay[t][i] = exp2_fast(power);
-        if (zoh)
-            to->input[t][t % 2 * 2 + i] *= scan_zoh_factor(from->dt[t], power, to->decay[t][i], a[i]);
-    }
-}
-
-/* Eight states of the sequence: history[t][i]. */
-DEVICE void scan_chain(float history[][2], float s[2], const ScanSteps *steps)
-{
-    UNROLL
-    for (int t = 0; t < 8; t++)
+    for (int t = 0; t < 8; t++) {
+        float d[4];
+        mma_16x8x4(d, from->dt_x + t / 2 * 2, from->b[t], zero);
         UNROLL
-        for (int i = 0; i < 2; i++)
-            history[t][i] = s[i] = fma_f(steps->decay[t][i], s[i], steps->input[t][t % 2 * 2 + i]);
-}
-
-/* C · s of two tokens. Rows 0 to 7 are the first one's states, 8 to 15 the other's; columns are the C of all eight
- * tokens, of which each row needs its own. */
-DEVICE void scan_product(float y[4], float history[][2], const float c[2], const float c_low[2])
-{
-    const float zero[4] = { 0, 0, 0, 0 };
-    float state[4], low[4];
-    UNROLL
-    for (int i = 0; i < 4; i++) {
-        state[i] = history[i % 2][i / 2];
-        low[i] = state[i] - scan_high(state[i]);
+        for (int i = 0; i < 2; i++) {
+            const float power = from->dt[t] * a[i], decay = exp2_fast(power);
+            to->decay[i][t] = decay;
+            to->input[i][t] = d[t % 2 * 2 + i];
+            if (zoh)
+                to->input[i][t] *= scan_zoh_factor(from->dt[t], power, decay, a[i]);
+        }
     }
-    mma_16x8x8(y, state, c_low, zero);
-    mma_16x8x8(y, low, c, y);
-    mma_16x8x8(y, state, c, y);
+    to->c[0] = from->c[0];
+    to->c[1] = from->c[1];
 }
 
-/* y of channel g and tokens 2 q, 2 q + 1, of four products. */
-DEVICE void scan_put_y(float *part, float y[][4])
+/* Eight steps; y: C · s of channel g, tokens 2 q and 2 q + 1. Rows 0 to 7 of a product are a token's states, 8 to 15
+ * the next one's; its columns are the C of all eight tokens, of which each row needs its own. */
+DEVICE void scan_step(float y[2], float s[2], const ScanSteps *steps)
 {
-    scan_f32x2 own = { y[0][0], y[0][3] };
+    const float zero[4] = { 0, 0, 0, 0 }, c_low[2] = { steps->c[0] - scan_high(steps->c[0]), steps->c[1] - scan_high(steps->c[1]) };
     UNROLL
-    for (int m = 1; m < 4; m++) {
-        own[0] = lane() % 4 == m ? y[m][0] : own[0];
-        own[1] = lane() % 4 == m ? y[m][3] : own[1];
+    for (int m = 0; m < 4; m++) {
+        float state[4], low[4], d[4];
+        UNROLL
+        for (int t = 0; t < 2; t++)
+            UNROLL
+            for (int i = 0; i < 2; i++) {
+                s[i] = fma_f(steps->decay[i][2 * m + t], s[i], steps->input[i][2 * m + t]);
+                state[2 * i + t] = s[i];
+                low[2 * i + t] = s[i] - scan_high(s[i]);
+            }
+        mma_16x8x8(d, state, c_low, zero);
+        mma_16x8x8(d, low, steps->c, d);
+        mma_16x8x8(d, state, steps->c, d);
+        y[0] = lane() % 4 == m ? d[0] : y[0];
+        y[1] = lane() % 4 == m ? d[3] : y[1];
     }
-    *(scan_f32x2 *)(part + lane() % 4 * 2) = own;
 }
 
-/* Two warps take turns, eight tokens each: while one goes through its states, the other makes y of those it had and
- * prepares those to come. */
+/* Loads are two groups of eight tokens ahead of the states, exponentials one. */
 DEVICE void scan_run(ScanShared s, float *state, const float *a, int n_tokens)
 {
     enum { groups = SCAN_TILE / 8 };
-    const int n_tiles = (n_tokens + SCAN_TILE - 1) / SCAN_TILE, n_pairs = scan_channels() / 8 * scan_parts();
-    const int pair = warp() % n_pairs, turn = warp() / n_pairs, part = pair % scan_parts();
-    const int channel = pair / scan_parts() * 8 + lane() / 4, first_state = part * 8 + lane() % 4 * 2;
+    const int n_tiles = (n_tokens + SCAN_TILE - 1) / SCAN_TILE, part = warp() % scan_parts();
+    const int channel = warp() / scan_parts() * 8 + lane() / 4, first_state = part * 8 + lane() % 4 * 2;
     const int64_t real_channel = block_x() * scan_channels() + channel;
-    scan_f32x2 *const hand = s.hand + pair * 32 + lane();
-    float own_a[2] = { 0, 0 }, own[2] = { 0, 0 };
+    float own_a[2] = { 0, 0 }, own[2] = { 0, 0 }, y[2] = { 0, 0 };
     UNROLL
     for (int i = 0; i < 2; i++)
         if (real_channel < n_channels && first_state + i < d_state) {
@@ -464,44 +451,29 @@ DEVICE void scan_run(ScanShared s, float *state, const float *a, int n_tokens)
             own[i] = state[real_channel * d_state + first_state + i];
         }
     barrier();
-    ScanTokens tokens;
-    ScanSteps steps;
-    scan_load(&tokens, scan_turned(s, 0), channel, part, turn * 8);
-    UNROLL
-    for (int t = 0; t < 8; t++)
-        scan_prepare(&steps, &tokens, own_a, t);
+    ScanTokens tokens[2];
+    ScanSteps steps[2];
+    scan_load(&tokens[0], scan_turned(s, 0), channel, part, 0);
+    scan_load(&tokens[1], scan_turned(s, 0), channel, part, 8);
+    scan_prepare(&steps[0], &tokens[0], own_a);
     for (unsigned tile = 0; tile < (unsigned)n_tiles; tile++) {
+        const float *const turned = scan_turned(s, tile), *const next = scan_turned(s, tile + 1);
+        float *const y_part = s.y_parts + (int)(tile % SCAN_Y_PARTS) * scan_part_len() +
+                              (part * scan_channels() + channel) * SCAN_PART_ROW;
+        if (tile > 0 && tile + 1 < (unsigned)n_tiles)
+            barrier_some(SCAN_READY + (tile + 1) % 3, n_threads());
         UNROLL
-        for (int g = 0; g < groups; g += 2) {
-            const float c[2] = { tokens.c[0], tokens.c[1] }, c_low[2] = { c[0] - scan_high(c[0]), c[1] - scan_high(c[1]) };
-            const bool is_last = g + 2 == groups;
-            float history[8][2], y[4][4];
-            if (is_last && tile > 0 && tile + 1 < (unsigned)n_tiles)
-                barrier_some(SCAN_READY + (tile + 1) % 3, n_threads());
-            scan_load(&tokens, scan_turned(s, is_last ? tile + 1 : tile), channel, part, (is_last ? 0 : g + 2) * 8 + turn * 8);
-            if (tile > 0 || g > 0 || turn > 0) {
-                barrier_some(SCAN_HAND + turn, 64 * n_pairs);
-                own[0] = (*hand)[0];
-                own[1] = (*hand)[1];
-            }
-            scan_chain(history, own, &steps);
-            *hand = (scan_f32x2){ own[0], own[1] };
-            if (turn == 0 || !is_last || tile + 1 < (unsigned)n_tiles)
-                barrier_arrive(SCAN_HAND + 1 - turn, 64 * n_pairs);
-            UNROLL
-            for (int m = 0; m < 4; m++) {
-                scan_product(y[m], history + 2 * m, c, c_low);
-                scan_prepare(&steps, &tokens, own_a, 2 * m);
-                scan_prepare(&steps, &tokens, own_a, 2 * m + 1);
-            }
-            scan_put_y(s.y_parts + (int)(tile % SCAN_Y_PARTS) * scan_part_len() +
-                       (part * scan_channels() + channel) * SCAN_PART_ROW + (g + turn) * 8, y);
+        for (int g = 0; g < groups; g++) {
+            scan_load(&tokens[g % 2], g + 2 < groups ? turned : next, channel, part, (g + 2) % groups * 8);
+            scan_prepare(&steps[(g + 1) % 2], &tokens[(g + 1) % 2], own_a);
+            scan_step(y, own, &steps[g % 2]);
+            *(scan_f32x2 *)(y_part + g * 8 + lane() % 4 * 2) = (scan_f32x2){ y[0], y[1] };
         }
         barrier_arrive(SCAN_DONE + tile % 3, n_threads());
     }
     UNROLL
     for (int i = 0; i < 2; i++)
-        if (turn == 1 && real_channel < n_channels && first_state + i < d_state)
+        if (real_channel < n_channels && first_state + i < d_state)
             state[real_channel * d_state + first_state + i] = own[i];
 }
 
@@ -520,7 +492,7 @@ KERNEL(scan)(act_t *y /* [n_tokens][y_stride] */, const float *dt /* [n_tokens][
             scan_token(in, state, a, t);
         return;
     }
-    const int n_scanning = block_channels * 8 * scan_parts();        /* threads */
+    const int n_scanning = block_channels * 4 * scan_parts();        /* threads */
     if (thread_x() < n_scanning)
         scan_run(scan_shared(), state, a, n_tokens);
     else if (thread_x() < n_scanning + scan_helpers())

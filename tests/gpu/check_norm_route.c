@@ -81,7 +81,7 @@ static void check_norm_route(void)
     }
     const int router_len = 4 * n_experts * ((n_in + 255) / 256 * 256);
     const int shared_len = (n_experts > 1 && router_len <= 98304 ? router_len : 0) + 320 * n_experts;
-    CHECK_LAUNCH(n_blocks, 1, 512, shared_len, from_act ? (void *)x_act : (void *)x, pairs, weight, router, out, experts, gates,
+    CHECK_LAUNCH(n_blocks, 1, normalise ? 256 : 512, shared_len, from_act ? (void *)x_act : (void *)x, pairs, weight, router, out, experts, gates,
                  counts, n_rows, n_tokens, top_k, pair_k);
     if (!from_act)
         check_rows_f32("x", x, want_x, n_tokens, n_in, in_stride, 0x1p-22);

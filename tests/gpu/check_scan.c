@@ -34,7 +34,7 @@ static int shared_len(int b, int d_state, int z_pairs, int stages)
 {
     const int z_rows = z_pairs ? z_pairs : 1, parts = (d_state + 7) / 8;
     const int raw = 32 * (4 * b + 16) + 32 * (z_rows + 1) * (2 * b + 16) + 4096 * ((d_state + 15) / 16);
-    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16) + 32 * b * parts;
+    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16);
 }
 
 static void check_scan(void)
@@ -75,7 +75,7 @@ static void check_scan(void)
     check_freeze(slots);
     const int parts = (scan.d_state + 7) / 8;
     CHECK_LAUNCH(block ? (channels + block - 1) / block : (channels + 31) / 32, sequences ? n_tokens : 1,
-                 block ? 32 * (block / 4 * parts + block / 2) : 256, block ? shared_len(block, scan.d_state, z_pairs, check_param("stages")) : 0,
+                 block ? 32 * (block / 8 * parts + block / 2) : 256, block ? shared_len(block, scan.d_state, z_pairs, check_param("stages")) : 0,
                  y, scan.dt, scan.x, scan.bc, scan.z, scan.a, scan.d, (float *)states, slots, state_stride, n_tokens, top_k);
     check_rows_act("y", y, want, n_tokens, channels, y_stride, scan.act, 0x1p-19);
     for (int i = 0; i < N_SLOTS; i++) {
