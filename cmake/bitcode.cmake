@@ -1,8 +1,10 @@
 # GPU kernels: every codegen/gpu/*.c as LLVM bitcode for nvptx64, embedded in mossc as embedded_gpu_bitcode.
 #   MOSSC_LLVM is set to the LLVM 19 library to link, or empty (no LLVM here, or -DGPU_TARGETS=OFF): then nothing is
 #   embedded and GPU targets are refused.
+# -DSTATIC_LLVM=ON links what mossc uses of LLVM into it (33 MB): it then runs where there is no LLVM.
 # A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19, and LLVM 19's headers and library.
 option(GPU_TARGETS "Build the GPU targets, which takes LLVM 19" ON)
+option(STATIC_LLVM "Link LLVM into mossc" OFF)
 if(GPU_TARGETS)
   find_program(CLANG_19 NAMES clang-19 HINTS /usr/lib/llvm-19/bin)
   find_program(OPT_19 NAMES opt-19 HINTS /usr/lib/llvm-19/bin)
@@ -16,6 +18,9 @@ embed(embedded_gpu_templates ${PROJECT_BINARY_DIR}/embedded_gpu_templates.c ${gp
 set(gpu_bitcode_files)
 if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
   set(MOSSC_LLVM ${LLVM_19_LIBRARY})
+  if(STATIC_LLVM)
+    include(cmake/static_llvm.cmake)
+  endif()
   set(dialect ${PROJECT_SOURCE_DIR}/codegen/gpu/dialect.h)
   file(GLOB gpu_headers CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.h)
   set(tidy "sroa,early-cse,simplifycfg,instcombine<no-verify-fixpoint>")
