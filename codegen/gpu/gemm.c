@@ -22,7 +22,6 @@ PARAM(stages, st)        /* 3 to 8 */
 
 enum {
     PIECE = 64,          /* k of a stage */
-    MAX_COPIES = 16,     /* 16-byte copies of a thread for one stage of one factor */
     MAX_COLUMNS = 8,     /* 8-column tiles of a warp */
     STAGING_LEN = 2048,  /* of a warp, for what it writes */
 };
@@ -87,7 +86,7 @@ typedef struct {
     const char *a, *b;       /* in; this thread's first row of the tile's weights */
     char *ring;
     int tile, k, stage;      /* next piece: k of tile, into stage */
-    int rows[MAX_COPIES];    /* of in; -1: none, zeros */
+    int row;                 /* of in, for copy (lane & 7) of 8 lanes that share their rows; -1: none, zeros */
     int edge;                /* how many rows of weights follow *b */
 } GemmFetch;
 
@@ -98,18 +97,16 @@ DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *begins,
     const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
     const int64_t row_len = (n_in + PIECE - 1) / PIECE * PIECE * weight_len;
     const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins, n_experts, n_out, tile_rows, tile_columns, 16);
-    UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++) {
-        const int row = (thread_x() >> 3) + i * (n_block / 8), at = tile.first + row;
-        const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
-        fetch->rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
-    }
+    const int row = (thread_x() >> 3) + (lane() & 7) * (n_block / 8), at = tile.first + row;
+    const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
+    fetch->row = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
     const int column = tile.column + thread_x() / (4 * weight_len), chunk = thread_x() % (4 * weight_len);
     fetch->edge = n_out - 1 - column;
     fetch->b = (const char *)weights + ((int64_t)tile.expert * n_out + column) * row_len + chunk * 16;
 }
 
-/* Start the copies of one piece and step on. */
-DEVICE void gemm_fetch_piece(GemmFetch *fetch)
+/* If there is one: start the copies of a piece and step on. */
+DEVICE void gemm_fetch_piece(GemmFetch *fetch, bool is_there)
 {
     const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
     const int stage_len = (tile_rows * 2 + tile_columns * weight_len) * PIECE, n_pieces = (n_in + PIECE - 1) / PIECE;
@@ -119,11 +116,17 @@ DEVICE void gemm_fetch_piece(GemmFetch *fetch)
     const int b_row = thread_x() / (4 * weight_len), b_chunk = thread_x() % (4 * weight_len);
     const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - fetch->k * PIECE - chunk * 8) * 2));
 
+    int rows[8];                          /* outside of the branch, which then needs no jump */
+    UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++)
+        rows[i] = shuffle_i(fetch->row, (lane() & 24) + i);
+    if (!is_there)
+        return;
+
     char *const a_to = fetch->ring + fetch->stage * stage_len + gemm_swizzle(row, chunk);
     const char *const a_from = fetch->a + (fetch->k * PIECE + chunk * 8) * 2;
     UNROLL for (int i = 0; i < tile_rows * 8 / n_block; i++)
-        copy_async16(a_to + i * (n_block / 8) * 128, a_from + (int64_t)max_i(fetch->rows[i], 0) * (in_stride * 2),
-            fetch->rows[i] < 0 ? 0 : n_bytes);
+        copy_async16(a_to + i * (n_block / 8) * 128, a_from + (int64_t)max_i(rows[i], 0) * (in_stride * 2),
+            rows[i] < 0 ? 0 : n_bytes);
 
     char *const b_to = fetch->ring + fetch->stage * stage_len + tile_rows * PIECE * 2 +
                        (weight_dtype == 3 ? gemm_swizzle_s8(b_row, b_chunk) : gemm_swizzle(b_row, b_chunk));
@@ -250,11 +253,9 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
 
     GemmFetch fetch = { .a = (const char *)in, .ring = ring, .tile = block_x() };
     UNROLL for (int i = 0; i < stages - 1; i++) {
-        if (i < n_steps) {
-            if (fetch.k == 0)
-                gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
-            gemm_fetch_piece(&fetch);
-        }
+        if (i < n_steps && fetch.k == 0)
+            gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
+        gemm_fetch_piece(&fetch, i < n_steps);
         copy_commit();
     }
     copy_wait(stages - 2);
@@ -267,10 +268,11 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
     gemm_load_a(a[0], ring, warp_row, 0);
     gemm_load_b(b[0], ring + tile_rows * 128, warp_column, 0);
 
-    int stage = 0, k = 0, tile_at = block_x(), out_row = 0;
-    GemmTile tile = { 0, 0, 0, 0 };
+    int stage = 0, k = 0, tile_at = block_x();
     for (int left = n_steps; left > 0; left--) {
         const bool fetches = left >= stages, is_last = k == n_pieces - 1;
+        GemmTile tile = { 0, 0, 0, 0 };   /* of the last piece only: no register keeps it */
+        int out_row = 0;
         if (fetches && fetch.k == 0)
             gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
         if (is_last) {
@@ -293,8 +295,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
             gemm_load_a(a[(step + 1) & 1], from, warp_row, (step + 1) & 3);
             gemm_load_b(b[(step + 1) & 1], from + tile_rows * 128, warp_column, (step + 1) & 3);
             if (step == 1) {              /* after the loads that the next products wait for */
-                if (fetches)
-                    gemm_fetch_piece(&fetch);
+                gemm_fetch_piece(&fetch, fetches);
                 copy_commit();
             }
             uint32_t (*const now)[2] = weight_dtype == 3 ? wide : b[step & 1];
