@@ -4,18 +4,20 @@
 
 typedef struct { int expert, first, n_rows, column; } GemmTile;   /* rows: positions first … in slots */
 
-/* ends [n_experts + 1]: tile rows before each expert; begins: its first position in slots (E = 1: 0, n_tokens). */
+/* By the whole block. ends [n_experts + 1]: tile rows before each expert; begins: its first position in slots (E = 1: 0,
+ * n_tokens). */
 DEVICE void gemm_list_tiles(int *ends, int *begins, const int32_t *offsets, int n_tokens, int n_experts, int tile_rows)
 {
+    for (int e = thread_x(); e <= n_experts; e += n_threads())
+        begins[e] = n_experts > 1 ? offsets[e] : e == 0 ? 0 : n_tokens;
+    barrier();
     int n_tiles = 0;
-    for (int e = 0; e < n_experts; e++) {
-        const int begin = n_experts == 1 ? 0 : offsets[e], end = n_experts == 1 ? n_tokens : offsets[e + 1];
+    for (int e = 0; thread_x() == 0 && e <= n_experts; e++) {
         ends[e] = n_tiles;
-        begins[e] = begin;
-        begins[e + 1] = end;
-        n_tiles += (end - begin + tile_rows - 1) / tile_rows;
+        if (e < n_experts)
+            n_tiles += (begins[e + 1] - begins[e] + tile_rows - 1) / tile_rows;
     }
-    ends[n_experts] = n_tiles;
+    barrier();
 }
 
 /* Groups of n_group tile rows run down all columns. */

@@ -233,9 +233,7 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
         mbarrier_init_done();
     }
     dependency_wait();
-    if (thread_x() == 0)
-        gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
-    barrier();
+    gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
     if (warp() < 4) {
         registers_give();
