@@ -5,7 +5,7 @@
 PARAM(d_model, n) PARAM(weight_dtype, w) PARAM(act, a) PARAM(next_experts, ne)
 
 KERNEL(decode_embed)(float *x /* [n_rows][d_model] */, float *next /* [n_rows][next_experts + 1][blocks] */,
-    uint32_t *step /* counts the tokens, for exchanges in words */, const int32_t *tokens, const void *weights, const float *scales, const float *next_norm, const float *next_router,
+    const int32_t *tokens, const void *weights, const float *scales, const float *next_norm, const float *next_router,
     int32_t n_rows)
 {
     const int n_next = next_experts > 1 ? next_experts : 0, column0 = block_x() * 8, column = column0 + lane() % 8;
@@ -16,8 +16,6 @@ KERNEL(decode_embed)(float *x /* [n_rows][d_model] */, float *next /* [n_rows][n
     barrier();
     dependency_wait();
     dependency_launch();
-    if (block_x() == 0 && thread_x() == 0)
-        *step += 1;
     for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         const int64_t token = tokens[row];
         float value = 0;
