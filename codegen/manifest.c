@@ -87,10 +87,13 @@ void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out)
                 (long long)plan->graph->vocab_size, (long long)plan->graph->d_model, plan->n_layers, plan->chunk,
                 (long long)graph_total_params(plan->graph));
     text_printf(out, "  \"memory\": {\"weights\": %lld, \"state\": %lld, \"window\": %lld, \"state_per_context_token\": %lld,\n"
-                     "    \"scratch_shared\": %lld, \"scratch_per_thread\": %lld},\n",
+                     "    \"scratch_shared\": %lld, \"scratch_per_thread\": %lld",
                 (long long)plan->weights_len, (long long)plan->state_len, (long long)plan->window_len,
                 (long long)plan->state_token_len,
                 (long long)plan->shared_len, (long long)plan->private_len);
+    if (plan->logits_len)
+        text_printf(out, ", \"logits\": %lld", (long long)plan->logits_len);
+    text_printf(out, "},\n");
     text_printf(out, "  \"context_flops\": %.0f,\n  \"modes\": [\n", plan->context_flops);
     for (int m = 0; m < plan->graph->n_modes; m++) {
         write_mode(out, plan, m);

@@ -208,7 +208,7 @@ static void emit_norm(Lowering *l, const Norm *n)
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, n->top_k);
     gpu_top_k(g, n->left.buffer ? n->left.top_k : (TopK){ 1, 1 });
-    end_launch(l, gpu_extent(n->n_rows, BLOCK_ROWS, 0), 512, norm_shared_len(n), n->flags);
+    end_launch(l, gpu_extent(n->n_rows, BLOCK_ROWS, 0), n->weight ? 256 : 512, norm_shared_len(n), n->flags);
 }
 
 static Routing *new_routing(Lowering *l, const Value *experts, const Value *router)
@@ -417,8 +417,8 @@ static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
 {
     int parts = (d_state + 7) / 8, narrow = 2 * channels + 16;
     int tile = 32 * (4 * channels + 16) + 32 * (z_rows + 1) * narrow + 4096 * ((d_state + 15) / 16);
-    int others = 432 * (3 * channels + 24 * parts) + 480 * parts * channels + 64 * narrow + 32 * channels * parts;
-    return (ScanBlock){ channels, stages, 32 * (channels / 4 * parts + channels / 2), stages * tile + others };
+    int others = 432 * (3 * channels + 24 * parts) + 480 * parts * channels + 64 * narrow;
+    return (ScanBlock){ channels, stages, 32 * (channels / 8 * parts + channels / 2), stages * tile + others };
 }
 
 static ScanBlock scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)

@@ -63,6 +63,14 @@ static Launches *make_lists(Arena *arena, const Plan *plan)
     return launches;
 }
 
+/* As runtime/program.h divides a context's memory. */
+static int64_t logits_len(const Plan *plan)
+{
+    int64_t row_len = 4 * plan->graph->vocab_size, rows = ((int64_t)64 << 20) / row_len;
+    rows = rows > plan->chunk ? plan->chunk : rows;
+    return row_len * (rows < MAX_SEQUENCES ? MAX_SEQUENCES : rows);
+}
+
 Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
 {
     Plan *plan = plan_new(arena, graph, module, target);
@@ -75,6 +83,7 @@ Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId
             break;
     }
     plan->shared_len = plan->launches->scratch_len;
+    plan->logits_len = logits_len(plan);
     plan_finish(plan);
     return plan;
 }

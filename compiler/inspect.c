@@ -123,7 +123,8 @@ static void read_manifest(Reader *r, const cJSON *root, Inspection *out)
                                 .shared_len = whole(r, memory, "scratch_shared", 0),
                                 .private_len = whole(r, memory, "scratch_per_thread", 0),
                                 .vocab_size = whole(r, root, "vocab_size", 1) };
-    /* Not in the first manifests. */
+    /* Not in the first manifests, or not for every target. */
+    out->sizes.logits_len = (int64_t)number_of(r, member(r, memory, "logits", true), "logits", 0);
     out->sizes.window_len = (int64_t)number_of(r, member(r, memory, "window", true), "window", 0);
     out->context_flops = number_of(r, member(r, root, "context_flops", true), "context_flops", 0);
     if (out->sizes.window_len > out->sizes.state_len)
@@ -215,9 +216,20 @@ static Cost cost_at(const Inspection *in, const InspectionMode *mode, bool decod
 
 static double bytes_of(const Cost *cost) { return cost->weight_bytes + cost->state_bytes; }
 
-static const double bandwidths[] = { 10e9, 40e9, 60e9, 100e9, 1700e9 };
-static const double flop_rates[] = { 100e9, 1e12, 10e12, 300e12 };
-enum { N_BANDWIDTHS = sizeof bandwidths / sizeof *bandwidths, N_FLOP_RATES = sizeof flop_rates / sizeof *flop_rates };
+/* What bounds are told for: processors, and GPUs from an older one to an H200 as measured. */
+enum { N_BANDWIDTHS = 5, N_FLOP_RATES = 4 };
+typedef struct { double bandwidths[N_BANDWIDTHS], flop_rates[N_FLOP_RATES]; } Rates;
+
+static const Rates cpu_rates = { { 10e9, 40e9, 60e9, 100e9, 1700e9 }, { 100e9, 1e12, 10e12, 300e12 } };
+static const Rates gpu_rates = { { 900e9, 1700e9, 2000e9, 3300e9, 4600e9 }, { 125e12, 250e12, 650e12, 990e12 } };
+
+static bool is_gpu(const Inspection *in)
+{
+    TargetId target;
+    return target_from_name(in->target, &target) && target_sm(target) != 0;
+}
+
+static const Rates *rates_of(const Inspection *in) { return is_gpu(in) ? &gpu_rates : &cpu_rates; }
 
 typedef struct { const char *key, *text; int64_t len; } MemoryRow;
 enum { N_MEMORY_ROWS = 8 };
@@ -244,11 +256,15 @@ static void print_memory(const Inspection *in, int64_t n_context, int n_threads,
     PlanMemory memory = memory_of_sizes(&in->sizes, n_context, n_threads);
     MemoryRow rows[N_MEMORY_ROWS];
     memory_rows(&memory, rows);
-    text_printf(out, "\nmemory, context %lld, %d thread%s\n", (long long)n_context, n_threads,
-                n_threads == 1 ? "" : "s");
+    if (is_gpu(in))
+        text_printf(out, "\nmemory of the device, one state, context %lld\n", (long long)n_context);
+    else
+        text_printf(out, "\nmemory, context %lld, %d thread%s\n", (long long)n_context, n_threads,
+                    n_threads == 1 ? "" : "s");
     for (int i = 0; i < N_MEMORY_ROWS; i++)
-        text_printf(out, "  %-24s %16lld bytes %12.2f MB\n", rows[i].text, (long long)rows[i].len,
-                    (double)rows[i].len / 1e6);
+        if (rows[i].len || !is_gpu(in))
+            text_printf(out, "  %-24s %16lld bytes %12.2f MB\n", rows[i].text, (long long)rows[i].len,
+                        (double)rows[i].len / 1e6);
 }
 
 static void print_cost(const char *phase, const InspectionMode *mode, const Cost *cost, Text *out)
@@ -270,6 +286,7 @@ static void print_costs(const Inspection *in, int64_t n_context, Text *out)
 
 static void print_bounds(const Inspection *in, int64_t n_context, Text *out)
 {
+    const double *bandwidths = rates_of(in)->bandwidths, *flop_rates = rates_of(in)->flop_rates;
     text_printf(out, "\n%-19s", "decode, tokens/s");
     for (int i = 0; i < N_BANDWIDTHS; i++)
         text_printf(out, " %6.0f GB/s", bandwidths[i] / 1e9);
@@ -353,7 +370,7 @@ static void put_bounds(const Inspection *in, int64_t n_context, bool decode, Tex
 {
     int n = decode ? N_BANDWIDTHS : N_FLOP_RATES;
     for (int i = 0; i < n; i++) {
-        double rate = decode ? bandwidths[i] : flop_rates[i];
+        double rate = decode ? rates_of(in)->bandwidths[i] : rates_of(in)->flop_rates[i];
         text_printf(out, "%s\n      {\"%s\": %.0f, \"tokens_per_second\": [", i ? "," : "",
                     decode ? "bytes_per_second" : "flops_per_second", rate);
         for (int m = 0; m < in->n_modes; m++) {

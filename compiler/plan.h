@@ -9,6 +9,7 @@ Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId tar
 /* What the memory of a process follows from; window_len is the part of state_len that is ring buffers. */
 typedef struct {
     int64_t weights_len, state_len, window_len, state_token_len, shared_len, private_len, vocab_size;
+    int64_t logits_len;      /* of a GPU: its rows of logits; 0 on CPUs, where a row is the caller's */
 } MemorySizes;
 MemorySizes plan_memory_sizes(const Plan *plan);
 

@@ -35,7 +35,7 @@ MemorySizes plan_memory_sizes(const Plan *plan)
     return (MemorySizes){ .weights_len = plan->weights_len, .state_len = plan->state_len,
                           .window_len = plan->window_len, .state_token_len = plan->state_token_len,
                           .shared_len = plan->shared_len, .private_len = plan->private_len,
-                          .vocab_size = plan->graph->vocab_size };
+                          .vocab_size = plan->graph->vocab_size, .logits_len = plan->logits_len };
 }
 
 PlanMemory memory_of_sizes(const MemorySizes *sizes, int64_t n_context, int n_threads)
@@ -50,6 +50,10 @@ PlanMemory memory_of_sizes(const MemorySizes *sizes, int64_t n_context, int n_th
         .logits = add(align(4 * sizes->vocab_size), align(8 * sizes->vocab_size)),
         .program = PROGRAM_LEN,
     };
+    if (sizes->logits_len) {         /* what is counted is the device's: no sampler, no code */
+        m.logits = sizes->logits_len;
+        m.program = 0;
+    }
     m.window = rings > INT64_MAX - ALIGN_LEN ? INT64_MAX : align(rings);
     const int64_t parts[] = { m.weights, m.state, m.window, m.shared, m.private_all, m.logits, m.program };
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)

@@ -372,6 +372,40 @@ section_c() {
 
 # --- Same input, same bytes ---
 
+# Graphs for GPUs: texts need nothing, artifacts LLVM, running a driver.
+section_gpu() {
+    local target golden=$top/tests/data/golden_logits
+    for target in a100 h100; do
+        expect 0 "feed: 1 launches" "$mossc" compile "$tiny" --target $target --emit plan
+        expect 0 "swiglu_pairs" "$mossc" compile "$tiny" --target $target --emit ir
+        expect 0 "memory of the device" "$mossc" inspect "$tiny" --target $target
+        refuse 2 "join-gates" "$mossc" compile "$tiny" --target $target --emit ir --dump-after nope
+    done
+    golden=$golden/mamba_zoh
+    expect 1 "computes with matrices of one type" "$mossc" compile "$golden/graph.json" --target a100 --emit plan \
+        --weights "$golden/weights.safetensors"
+    expect 0 "matrices in bf16" "$mossc" inspect "$golden/graph.json" --target a100 --quant bf16 \
+        --weights "$golden/weights.safetensors"
+    expect 1 "a multiple of 8" "$mossc" compile "$golden/../attention_norope/graph.json" --target h100 --emit plan
+    expect 1 "--max-rss allows 1024" "$mossc" inspect "$tiny" --target a100 --max-rss 1K
+    if "$mossc" compile "$tiny" --target a100 --emit ptx 2>&1 | grep -q "needs LLVM 19"; then
+        skip "no LLVM: no artifacts for GPUs"
+        return
+    fi
+    "$mossc" compile "$tiny" --target h100 --emit ptx >first.ptx
+    expect 0 "" "$mossc" compile "$tiny" --target h100 --emit ptx -o second.ptx
+    cmp -s first.ptx second.ptx || fail "PTX differs from run to run"
+    grep -q "^.target sm_90" first.ptx || fail "PTX for h100 has no .target sm_90"
+    make "$tiny" --target a100 --emit c -o model.c
+    expect 0 "" cc -std=c17 -O1 -Wall -Wextra -Werror -c model.c -o model.o
+    make "$tiny" --target a100 --emit lib -o libgpu.so
+    expect 0 '"target": "a100"' cat manifest.json
+    [ -e /usr/lib/x86_64-linux-gnu/libcuda.so.1 ] && return
+    make "$tiny" --target a100 -o program
+    expect 3 "libcuda" ./program -p hello
+    expect 0 "target a100" "$mossc" inspect program
+}
+
 section_repeat() {
     local kind file
     for kind in exe lib static obj c; do
@@ -498,7 +532,7 @@ section_interrupt() {
     [ $found -eq 0 ] && grep -q "^generated:" stderr || fail "run, interrupted: exit $found: $(cat stderr)"
 }
 
-sections=${*:-usage facts graphs sharing texts exe weights max_rss libraries c repeat run environment disk_full interrupt}
+sections=${*:-usage facts graphs sharing texts exe weights max_rss libraries c gpu repeat run environment disk_full interrupt}
 for section in $sections; do
     before=$failed
     here=$work/$section
