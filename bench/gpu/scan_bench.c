@@ -2,12 +2,12 @@
  *
  *   scan_bench FOLDER [TOKENS...]
  *
- * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS STAGES]" for each kernel: KIND norm, route, group, conv1d, spread or
- * scan; FILE the PTX of one instance for d_model 1024, 2048 channels, 16 states, 8 experts, top-2, f16, unit strides
- * (d_model or channels; 96 for x_proj's rows, 512 for spread's). Output: a line for each kernel and number of tokens
- * (8192 and 32768) with the median time, the bytes it must move over that time and their share of a copy measured
- * in the same run; for the scan also its share of the bound that exponentials set. The smallest number
- * of tokens is checked against loops in double. Exit code: 0 ok, 1 a result is wrong, 3 the environment.
+ * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS STAGES]" for each kernel: KIND norm, route, group, conv1d,
+ * spread or scan; FILE the PTX of one instance for d_model 1024, 2048 channels, 16 states, 8 experts, top-2, f16, and
+ * the least strides (d_model or channels; 96 for x_proj's rows, 512 for spread's). Output: a line for each kernel and
+ * number of tokens (8192 and 32768) with the median time, the bytes it must move over that time and their share of a
+ * copy measured in the same run; for the scan also its share of the bound that exponentials set. The first number of
+ * tokens is checked against loops in double. Exit code: 0 ok, 1 a result is wrong, 3 the environment.
  *
  * Build: cc -std=c17 -O2 -D_GNU_SOURCE scan_bench.c -o scan_bench -ldl -lm
  */
@@ -35,8 +35,8 @@ static Result (*cu_function)(Handle *, Handle, const char *), (*cu_attribute)(Ha
 static Result (*cu_alloc)(Address *, size_t), (*cu_clear)(Address, unsigned char, size_t);
 static Result (*cu_to_device)(Address, const void *, size_t), (*cu_to_host)(void *, Address, size_t);
 static Result (*cu_on_device)(Address, Address, size_t);
-static Result (*cu_launch)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Handle, void **,
-                           void **);
+static Result (*cu_launch)(Handle, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Handle,
+                           void **, void **);
 static Result (*cu_event)(Handle *, unsigned), (*cu_record)(Handle, Handle), (*cu_elapsed)(float *, Handle, Handle);
 static Result (*cu_sync)(void), (*cu_error_name)(Result, const char **);
 
@@ -280,7 +280,8 @@ static const char *verdict(Worst worst, double tolerance)
     static char text[100];
     const bool good = worst.error <= tolerance * worst.largest;
     all_right &= good;
-    snprintf(text, sizeof text, "error %.1e of %.2g: %s", worst.error / worst.largest, tolerance, good ? "ok" : "WRONG");
+    snprintf(text, sizeof text, "error %.1e of %.2g: %s", worst.error / worst.largest, tolerance,
+             good ? "ok" : "WRONG");
     return text;
 }
 
@@ -330,7 +331,7 @@ static int scan_shared_len(int b, int stages)
 {
     const int parts = (STATES + 7) / 8;
     const int raw = 32 * (4 * b + 16) + 32 * (TOP_K + 1) * (2 * b + 16) + 4096 * ((STATES + 15) / 16);
-    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16);
+    return stages * raw + 432 * (3 * b + 24 * parts) + 320 * parts * b + 64 * (2 * b + 16);
 }
 
 static const char *check_scan(const Data *data, int n_tokens)
@@ -361,8 +362,8 @@ static const char *check_scan(const Data *data, int n_tokens)
 static void run_scan(Data *data, Kernel kernel, const char *label, int block, int stages, int n_tokens,
                      bool check)
 {
-    void *args[] = { &data->out, &data->dt, &data->x16, &data->bc, &data->pairs16, &data->a, &data->vector, &data->state,
-                     &data->slots, &no_stride, &n_tokens, &top_k };
+    void *args[] = { &data->out, &data->dt, &data->x16, &data->bc, &data->pairs16, &data->a, &data->vector,
+                     &data->state, &data->slots, &no_stride, &n_tokens, &top_k };
     const int blocks = CHANNELS / block, shared_len = scan_shared_len(block, stages);
     const double ms = time_launch(kernel, blocks, 1, shared_len, args);
     if (check) {                                     /* once more, from a state of zeros */
@@ -431,7 +432,8 @@ static const char *check_route(const Data *data, int n_tokens, bool is_norm, con
             int n_before = 0;
             for (int e = 0; e < EXPERTS; e++)
                 n_before += chosen < 0 || chosen >= EXPERTS || p[e] > p[chosen] * (1 + 1e-3);
-            compare(&worst, n_before < TOP_K ? (double)gates[t * TOP_K + s] : NAN, n_before < TOP_K ? p[chosen] / sum : 0);
+            const bool is_right = n_before < TOP_K;
+            compare(&worst, is_right ? (double)gates[t * TOP_K + s] : NAN, is_right ? p[chosen] / sum : 0);
         }
     }
     free(experts);

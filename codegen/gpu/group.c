@@ -50,7 +50,8 @@ KERNEL(group)(int32_t *slots /* [pairs] */, int32_t *offsets /* [E + 1] */, cons
     barrier();
     if (own >= n_blocks)
         return;
-    const int begin = own * tokens_a_block * top_k, end = min_i(own * tokens_a_block + tokens_a_block, n_tokens) * top_k;
+    const int begin = own * tokens_a_block * top_k;
+    const int end = min_i(own * tokens_a_block + tokens_a_block, n_tokens) * top_k;
     int offset = 0;                               /* pairs of experts below e */
     for (int e = 0; e < n_experts; e++) {
         if (own == 0 && thread_x() == 0)

@@ -1,9 +1,9 @@
 /* A residual row takes in its pairs, is normalised, and is routed: softmax over experts, the k largest.
  *
- * Grid: 64 rows a block; 256 threads, 512 without normalise. A warp does some rows at a time, eight columns of a chunk of 256 a lane; logits
- * are summed before the row's scale is known, which multiplies them in the end. The router lies in shared memory
- * where it fits. Shared: with ROUTER = 4 E (n_in rounded up to 256), 0 when that passes 98304 or E is 1:
- * ROUTER + 320 E bytes.
+ * Grid: 64 rows a block; 256 threads, 512 without normalise. A warp does some rows at a time, eight columns of a chunk
+ * of 256 a lane; logits are summed before the row's scale is known, which multiplies them in the end. The router lies
+ * in shared memory where it fits. Shared: ROUTER + 320 E bytes, ROUTER = 4 E (n_in rounded up to 256), or 0 when that
+ * passes 98304 or E is 1.
  */
 PARAM(n_in, i) PARAM(in_stride, is) PARAM(from_act, fa) PARAM(normalise, nm) PARAM(pairs_stride, ps)
 PARAM(out_stride, os) PARAM(act, a) PARAM(n_experts, e) PARAM(renormalize, rn) FPARAM(eps, eps)
@@ -286,7 +286,7 @@ DEVICE void norm_route_choose(int32_t *experts, float *gates, uint8_t *chosen_by
     }
 }
 
-/* v as the norm's weight leaves it; the rows' sums of squares before that are added to squares, where it is not null. */
+/* v as the norm's weight leaves it; the sums of squares before that are added to squares, where it is not null. */
 DEVICE void norm_route_weigh(float v[][8], const float *weight, int first, float *squares)
 {
     const int rows = norm_route_rows(), chunks = NORM_ROUTE_HELD / rows;
@@ -359,7 +359,8 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     const int router_len = n_experts > 1 && norm_route_fits() ? n_experts * norm_route_chunks() * 256 : 0;
     float *const shared_router = shared();                                      /* [E][whole chunks], placed */
     float *const kept = shared_router + router_len + warp() * 4 * n_experts;    /* [rows][E], this warp's logits */
-    uint8_t *const chosen_by = (uint8_t *)(shared_router + router_len + norm_route_warps() * 4 * n_experts);  /* [E][ROWS] */
+    /* [E][ROWS] */
+    uint8_t *const chosen_by = (uint8_t *)(shared_router + router_len + norm_route_warps() * 4 * n_experts);
     if (router_len > 0)
         norm_route_copy_router(shared_router, router);
     copy_commit();
@@ -386,8 +387,10 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
                     if (is_ahead) {
                         norm_route_unpack(v, fetched, first);
                         const bool is_row_left = first + chunks < norm_route_chunks();
-                        const int next = is_row_left || (!is_held && e + NORM_ROUTE_BATCH < n_experts) ? row : row + rows;
-                        norm_route_fetch(fetched, x, n_tokens - n_rows + next, end - next, is_row_left ? first + chunks : 0);
+                        const bool is_again = !is_held && e + NORM_ROUTE_BATCH < n_experts;
+                        const int next = is_row_left || is_again ? row : row + rows;
+                        norm_route_fetch(fetched, x, n_tokens - n_rows + next, end - next,
+                                         is_row_left ? first + chunks : 0);
                     } else
                         norm_route_load(v, x, token, left, first);
                     if (pairs_stride > 0 && e == 0)
@@ -424,8 +427,8 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
                 UNROLL
                 for (int i = 1; i < rows; i++)
                     scale = r == i ? scales[i] : scale;
-                norm_route_choose(experts + at, gates + at, chosen_by + row + r - block_row, kept + r * n_experts, scale,
-                                  is_real, top_k);
+                norm_route_choose(experts + at, gates + at, chosen_by + row + r - block_row, kept + r * n_experts,
+                                  scale, is_real, top_k);
             }
         warp_sync();
     }

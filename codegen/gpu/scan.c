@@ -4,23 +4,22 @@
  * Grid: ceil(n_channels / 32) × 1, or × n_tokens with sequences; 256 threads.
  *
  * Else 8 or 16: one sequence. Grid: ceil(n_channels / block_channels); threads: 32 (block_channels / 8 · P +
- * block_channels / 2), P = ceil(d_state / 8). Time is not split: that would double the exponentials, which bound
- * this kernel. Of the first warps each has 8 channels x 8 states, a lane two of one channel, in registers for
- * the whole run. The other warps help: a lane has a token of a tile of 32 and four channels. Half of them copy
- * inputs well ahead and turn them so that a lane reads four tokens at once, half add up the P parts of y and gate. C · s is done
- * by tensor cores, whose rounding is undone by splitting both factors in two.
- * Tile k is scanned while k + 2 is turned, k + 6 (or k + 3) is fetched, k - 1 is gated and k - 2 stored.
- * Shared: S (32 (4 b + 16) + 32 (z + 1) (2 b + 16) + 4096 ceil(d_state / 16)) + 432 (3 b + 24 P) + 320 P b + 64 (2 b + 16) bytes,
- * b = block_channels, z = z_pairs or 1, S = 8, or 5 where 8 times that first term passes 102400.
+ * block_channels / 2), P = ceil(d_state / 8). Time is not split: that would double the exponentials. Of the first
+ * warps each has 8 channels × 8 states, a lane two of one channel, in registers for the whole run. The others help; a
+ * lane has a token of a tile of 32 and four channels. Half of them copy inputs well ahead and turn them so that a lane
+ * reads four tokens at once, half add up the P parts of y and gate. C · s and (Δ x) B are done by tensor cores, whose
+ * rounding is undone by splitting factors in two. While tile k is scanned, k + 2 is turned, k + stages - 2 fetched,
+ * k - 1 gated and k - 2 stored.
+ * Shared: stages (32 (4 b + 16) + 32 (z + 1) (2 b + 16) + 4096 ceil(d_state / 16)) + 432 (3 b + 24 P) + 320 P b +
+ * 64 (2 b + 16) bytes, b = block_channels, z = z_pairs or 1; stages (of inputs) is 6 or more.
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_stride, ds) PARAM(x_stride, xs) PARAM(z_stride, zs) PARAM(z_pairs, zp)
 PARAM(y_stride, ys) PARAM(zoh, zoh) PARAM(act, a) PARAM(sequences, sq) PARAM(block_channels, bc)
 PARAM(stages, st)
 
-/* Tokens; floats of a turned row and of one of y's parts, which avoid bank conflicts; tiles of the ring of turned ones; see ScanFetch. */
-enum { SCAN_TILE = 32, SCAN_ROW = 36, SCAN_PART_ROW = 40, SCAN_TURNED = 3, SCAN_Y_PARTS = 3, SCAN_PIECES = 9 };
-/* Barriers: among helpers; tile k scanned, tile k turned, each + k % 3. */
-enum { SCAN_HELPERS = 1, SCAN_DONE = 2, SCAN_READY = 5 };
+/* Tokens of a tile; floats of a turned row and of one of y's parts, which avoid bank conflicts; tiles in the rings of
+ * turned ones and of y's parts; pieces of x and z that a helper copies, at most. */
+enum { SCAN_TILE = 32, SCAN_ROW = 36, SCAN_PART_ROW = 40, SCAN_TURNED = 3, SCAN_Y_PARTS = 2, SCAN_PIECES = 9 };
 
 typedef uint32_t scan_u32x2 __attribute__((vector_size(8)));
 typedef float scan_f32x2 __attribute__((vector_size(8)));
@@ -45,9 +44,10 @@ typedef struct {
 DEVICE int scan_channels(void) { return block_channels ? block_channels : 8; }
 DEVICE int scan_parts(void) { return (d_state + 7) / 8; }
 DEVICE int scan_z_rows(void) { return z_pairs ? z_pairs : 1; }
-DEVICE int scan_dt_len(void) { return 4 * scan_channels() + 16; }           /* bytes of a token's row in shared memory */
+/* Bytes of a token's rows in shared memory. */
+DEVICE int scan_dt_len(void) { return 4 * scan_channels() + 16; }
 DEVICE int scan_act_len(void) { return 2 * scan_channels() + 16; }
-DEVICE int scan_bc_len(void) { return (d_state + 15) / 16 * 128; }         /* room for a token's B and C: 8 pieces of 16 bytes, or 16, ... */
+DEVICE int scan_bc_len(void) { return (d_state + 15) / 16 * 128; }        /* whole eights of pieces of 16 bytes */
 DEVICE int scan_raw_len(void)
 {
     return SCAN_TILE * (scan_dt_len() + (1 + scan_z_rows()) * scan_act_len() + scan_bc_len());
@@ -65,10 +65,17 @@ DEVICE ScanShared scan_shared(void)
     char *const out = (char *)(y_parts + SCAN_Y_PARTS * scan_part_len());
     return (ScanShared){ y_parts, turned, raw, out };
 }
-DEVICE char *scan_raw(ScanShared s, unsigned tile) { return s.raw + (int)(tile % (unsigned)scan_stages()) * scan_raw_len(); }
-DEVICE char *scan_raw_act(char *raw, int row) { return raw + SCAN_TILE * (scan_dt_len() + row * scan_act_len()); }   /* x, then z */
+DEVICE char *scan_raw(ScanShared s, unsigned tile)
+{
+    return s.raw + (int)(tile % (unsigned)scan_stages()) * scan_raw_len();
+}
+/* Row 0: x, then z. */
+DEVICE char *scan_raw_act(char *raw, int row) { return raw + SCAN_TILE * (scan_dt_len() + row * scan_act_len()); }
 DEVICE float *scan_raw_bc(char *raw) { return (float *)scan_raw_act(raw, 1 + scan_z_rows()); }
-DEVICE float *scan_turned(ScanShared s, unsigned tile) { return s.turned + (int)(tile % SCAN_TURNED) * scan_turned_len(); }
+DEVICE float *scan_turned(ScanShared s, unsigned tile)
+{
+    return s.turned + (int)(tile % SCAN_TURNED) * scan_turned_len();
+}
 
 /* ---- arithmetic ---- */
 
@@ -78,7 +85,8 @@ DEVICE float scan_silu(float x) { return x * reciprocal_fast(1 + exp2_fast(x * -
 DEVICE float scan_zoh_factor(float dt, float power, float decay, float a)
 {
     const float q = power * 0.69314718f;       /* near 0, decay - 1 would cancel */
-    const float series = q * fma_f(q, fma_f(q, fma_f(q, fma_f(q, fma_f(q, 1 / 720.0f, 1 / 120.0f), 1 / 24.0f), 1 / 6.0f), 0.5f), 1);
+    const float third = fma_f(q, fma_f(q, fma_f(q, 1 / 720.0f, 1 / 120.0f), 1 / 24.0f), 1 / 6.0f);
+    const float series = q * fma_f(q, fma_f(q, third, 0.5f), 1);
     const float less_one = q > -0.3f && q < 0.3f ? series : decay - 1;
     return a == 0 ? dt : less_one * (1.44269504f / a);
 }
@@ -146,7 +154,10 @@ typedef struct {
 
 DEVICE int scan_helpers(void) { return 8 * scan_channels(); }
 DEVICE int scan_octets(void) { return scan_channels() / 8; }
-DEVICE int scan_pieces(void) { return (SCAN_TILE * scan_octets() * (1 + scan_z_rows()) + scan_helpers() - 1) / scan_helpers(); }
+DEVICE int scan_pieces(void)
+{
+    return (SCAN_TILE * scan_octets() * (1 + scan_z_rows()) + scan_helpers() - 1) / scan_helpers();
+}
 
 DEVICE ScanFetch scan_fetch_first(ScanArrays in, int helper)
 {
@@ -166,7 +177,8 @@ DEVICE ScanFetch scan_fetch_first(ScanArrays in, int helper)
 /* Fetches a tile and moves on; helper is this thread among them. Rows of z that the token does not have become 0. */
 DEVICE void scan_fetch(ScanFetch *fetch, ScanShared s, ScanArrays in, unsigned tile, int helper)
 {
-    const int first = block_x() * scan_channels(), quads = scan_channels() / 4, left = in.n_tokens - (int)tile * SCAN_TILE;
+    const int first = block_x() * scan_channels(), quads = scan_channels() / 4;
+    const int left = in.n_tokens - (int)tile * SCAN_TILE;
     char *const raw = scan_raw(s, tile);
     if (left > 0) {
         copy_async16(raw + helper / quads * scan_dt_len() + helper % quads * 16, fetch->dt,
@@ -231,7 +243,8 @@ DEVICE void scan_turn(ScanShared s, unsigned tile, int helper)
     UNROLL
     for (int i = 0; i < 4; i++) {
         turned[(4 * quad + i) * SCAN_ROW] = bits_float(dt[i]);
-        scan_put_split(turned + (scan_channels() + 2 * (4 * quad + i)) * SCAN_ROW, zoh ? x[i] : bits_float(dt[i]) * x[i]);
+        scan_put_split(turned + (scan_channels() + 2 * (4 * quad + i)) * SCAN_ROW,
+                       zoh ? x[i] : bits_float(dt[i]) * x[i]);
     }
     if (d_state % 2 == 0)
         UNROLL
@@ -311,6 +324,7 @@ DEVICE void scan_clear(ScanShared s, int helper)
     }
 }
 
+/* All warps meet after every tile, and before the first; what is fetched is then there for all helpers. */
 DEVICE void scan_feed(ScanShared s, ScanArrays in, int helper)
 {
     const int n_tiles = (in.n_tokens + SCAN_TILE - 1) / SCAN_TILE, ahead = scan_ahead();
@@ -319,22 +333,18 @@ DEVICE void scan_feed(ScanShared s, ScanArrays in, int helper)
         scan_fetch(&fetch, s, in, tile, helper);
     scan_clear(s, helper);
     copy_wait(scan_ahead() - 3);
-    barrier_some(SCAN_HELPERS, scan_helpers());
+    barrier_some(1, scan_helpers());
     scan_turn(s, 0, helper);
     if (n_tiles > 1)
         scan_turn(s, 1, helper);
     barrier();
-    for (unsigned tile = 0; tile < (unsigned)n_tiles; tile++) {
-        if (tile > 0)
-            barrier_some(SCAN_DONE + (tile - 1) % 3, n_threads());
+    for (int tile = 0; tile < n_tiles + 2; tile++) {
         scan_fetch(&fetch, s, in, tile + ahead, helper);
-        if (tile + 2 < (unsigned)n_tiles) {
+        if (tile + 2 < n_tiles)
             scan_turn(s, tile + 2, helper);
-            barrier_arrive(SCAN_READY + (tile + 2) % 3, n_threads());
-        }
         copy_wait(scan_ahead() - 3);
+        barrier();
     }
-    barrier_some(SCAN_DONE + (n_tiles - 1) % 3, n_threads());
 }
 
 DEVICE void scan_finish(ScanShared s, ScanArrays in, int helper)
@@ -347,18 +357,13 @@ DEVICE void scan_finish(ScanShared s, ScanArrays in, int helper)
         d[i] = channel < n_channels ? in.d[channel] : 0;
     }
     barrier();
-    for (unsigned tile = 0; tile <= (unsigned)n_tiles; tile++) {
-        if (tile > 0) {
-            barrier_some(SCAN_DONE + (tile - 1) % 3, n_threads());
+    for (int tile = 0; tile < n_tiles + 2; tile++) {
+        if (tile >= 1 && tile - 1 < n_tiles)
             scan_gate(s, in, tile - 1, helper, d);
-        }
-        if (tile > 1)
+        if (tile >= 2)
             scan_store(s, in, tile - 2, helper);
-        if (tile + 2 < (unsigned)n_tiles)
-            barrier_arrive(SCAN_READY + (tile + 2) % 3, n_threads());
+        barrier();
     }
-    barrier_some(SCAN_HELPERS, scan_helpers());
-    scan_store(s, in, n_tiles - 1, helper);
 }
 
 /* ---- the warps that scan: lane = 4 g + q has channel g and states 2 q, 2 q + 1 of its warp's 8 x 8 ---- */
@@ -391,7 +396,7 @@ DEVICE void scan_load(ScanTokens *to, const float *turned, int channel, int part
         to->c[i] = states[(16 * scan_parts() + 8 * part + 2 * q + i) * SCAN_ROW + g];
 }
 
-/* Decays and inputs, (Δ x) B, of a row of products each: 0 to 7 with the first token of a pair, 8 to 15 with the other. */
+/* Decays and inputs, (Δ x) B. Rows 0 to 7 of a product are the first token of a pair, 8 to 15 the other. */
 DEVICE void scan_prepare(ScanSteps *to, const ScanTokens *from, const float a[2])
 {
     const float zero[4] = { 0, 0, 0, 0 };
@@ -416,7 +421,8 @@ DEVICE void scan_prepare(ScanSteps *to, const ScanTokens *from, const float a[2]
  * the next one's; its columns are the C of all eight tokens, of which each row needs its own. */
 DEVICE void scan_step(float y[2], float s[2], const ScanSteps *steps)
 {
-    const float zero[4] = { 0, 0, 0, 0 }, c_low[2] = { steps->c[0] - scan_high(steps->c[0]), steps->c[1] - scan_high(steps->c[1]) };
+    const float zero[4] = { 0, 0, 0, 0 };
+    const float c_low[2] = { steps->c[0] - scan_high(steps->c[0]), steps->c[1] - scan_high(steps->c[1]) };
     UNROLL
     for (int m = 0; m < 4; m++) {
         float state[4], low[4], d[4];
@@ -456,12 +462,10 @@ DEVICE void scan_run(ScanShared s, float *state, const float *a, int n_tokens)
     scan_load(&tokens[0], scan_turned(s, 0), channel, part, 0);
     scan_load(&tokens[1], scan_turned(s, 0), channel, part, 8);
     scan_prepare(&steps[0], &tokens[0], own_a);
-    for (unsigned tile = 0; tile < (unsigned)n_tiles; tile++) {
+    for (int tile = 0; tile < n_tiles; tile++) {
         const float *const turned = scan_turned(s, tile), *const next = scan_turned(s, tile + 1);
-        float *const y_part = s.y_parts + (int)(tile % SCAN_Y_PARTS) * scan_part_len() +
+        float *const y_part = s.y_parts + tile % SCAN_Y_PARTS * scan_part_len() +
                               (part * scan_channels() + channel) * SCAN_PART_ROW;
-        if (tile > 0 && tile + 1 < (unsigned)n_tiles)
-            barrier_some(SCAN_READY + (tile + 1) % 3, n_threads());
         UNROLL
         for (int g = 0; g < groups; g++) {
             scan_load(&tokens[g % 2], g + 2 < groups ? turned : next, channel, part, (g + 2) % groups * 8);
@@ -469,12 +473,14 @@ DEVICE void scan_run(ScanShared s, float *state, const float *a, int n_tokens)
             scan_step(y, own, &steps[g % 2]);
             *(scan_f32x2 *)(y_part + g * 8 + lane() % 4 * 2) = (scan_f32x2){ y[0], y[1] };
         }
-        barrier_arrive(SCAN_DONE + tile % 3, n_threads());
+        barrier();
     }
     UNROLL
     for (int i = 0; i < 2; i++)
         if (real_channel < n_channels && first_state + i < d_state)
             state[real_channel * d_state + first_state + i] = own[i];
+    barrier();
+    barrier();
 }
 
 KERNEL(scan)(act_t *y /* [n_tokens][y_stride] */, const float *dt /* [n_tokens][dt_stride] */,

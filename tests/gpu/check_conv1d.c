@@ -38,7 +38,8 @@ static void check_conv1d(void)
 {
     const int sequences = check_param("sequences"), in_pairs = check_param("in_pairs");
     Conv conv = { check_param("n_channels"), check_param("d_conv"), check_param("in_stride"), check_param("out_stride"),
-        check_param("silu"), check_param("act"), check_param("n_tokens"), in_pairs ? check_param("top_k") : 1, NULL, NULL };
+        check_param("silu"), check_param("act"), check_param("n_tokens"), in_pairs ? check_param("top_k") : 1,
+        NULL, NULL };
     const int n_state = (conv.d_conv - 1) * conv.n_channels, n_sequences = sequences ? conv.n_tokens : 1;
     const int64_t state_stride = 4 * n_state + 48;
     conv.weight = check_random_f32(conv.n_channels, conv.d_conv, conv.d_conv);
@@ -58,7 +59,8 @@ static void check_conv1d(void)
     }
     check_freeze(slots);
     CHECK_LAUNCH((conv.n_channels + 511) / 512, sequences ? conv.n_tokens : (conv.n_tokens + 15) / 16, 64, 0, out, in,
-                 conv.weight, conv.bias, (float *)states, slots, state_stride, conv.n_tokens, in_pairs ? conv.top_k : 0);
+                 conv.weight, conv.bias, (float *)states, slots, state_stride, conv.n_tokens,
+                 in_pairs ? conv.top_k : 0);
     check_rows_act("out", out, want, conv.n_tokens, conv.n_channels, conv.out_stride, conv.act, 0x1p-20);
     for (int i = 0; i < N_SLOTS; i++) {
         const int j = (i + 17) * 3 % N_SLOTS;                /* the sequence in slot i: 7 j + 3 = i */
@@ -66,7 +68,8 @@ static void check_conv1d(void)
             check_untouched("state of another slot", states + i * state_stride, (size_t)state_stride);
             continue;
         }
-        check_rows_f32("state", (float *)(states + i * state_stride), want_states + j * n_state, 1, n_state, n_state, 0x1p-22);
+        check_rows_f32("state", (float *)(states + i * state_stride), want_states + j * n_state, 1, n_state, n_state,
+                       0x1p-22);
         check_untouched("behind the state", states + i * state_stride + 4 * n_state, 48);
     }
 }

@@ -39,8 +39,9 @@ static void choose(const Route *route, const double *u, double *p, int32_t *expe
 static void check_norm_route(void)
 {
     const int n_in = check_param("n_in"), in_stride = check_param("in_stride"), from_act = check_param("from_act");
-    const int normalise = check_param("normalise"), pairs_stride = check_param("pairs_stride"), act = check_param("act");
-    const int out_stride = check_param("out_stride"), n_experts = check_param("n_experts"), ties = check_param("ties");
+    const int normalise = check_param("normalise"), pairs_stride = check_param("pairs_stride");
+    const int out_stride = check_param("out_stride"), n_experts = check_param("n_experts");
+    const int act = check_param("act"), ties = check_param("ties");
     const int n_rows = check_param("n_rows"), n_tokens = check_param("n_tokens"), top_k = check_param("top_k");
     const int pair_k = check_param("pair_k"), n_blocks = (n_rows + 63) / 64, first = n_tokens - n_rows;
     const double eps = check_param_float("eps");
@@ -54,17 +55,21 @@ static void check_norm_route(void)
     const uint16_t *x_act = from_act ? check_random_act(n_tokens, n_in, in_stride, act) : NULL;
     float *x = from_act ? NULL : check_buffer(4 * (size_t)n_tokens * (size_t)in_stride);
     uint16_t *out = normalise ? check_buffer(2 * (size_t)n_rows * (size_t)out_stride) : NULL;
-    int32_t *experts = check_buffer(4 * (size_t)(n_rows * top_k)), *counts = check_buffer(4 * (size_t)(n_blocks * n_experts));
-    float *gates = check_buffer(4 * (size_t)(n_rows * top_k));
-    double *want_x = check_doubles((size_t)n_tokens * (size_t)n_in), *want = check_doubles((size_t)n_rows * (size_t)n_in);
-    double *scratch = check_doubles((size_t)n_experts), *want_gates = check_doubles((size_t)(n_rows * top_k));
-    int32_t *want_experts = check_buffer(4 * (size_t)(n_rows * top_k)), *want_counts = check_buffer(4 * (size_t)(n_blocks * n_experts));
-    memset(want_counts, 0, 4 * (size_t)(n_blocks * n_experts));
+    const size_t n_chosen = (size_t)(n_rows * top_k), n_counts = (size_t)(n_blocks * n_experts);
+    int32_t *experts = check_buffer(4 * n_chosen), *counts = check_buffer(4 * n_counts);
+    float *gates = check_buffer(4 * n_chosen);
+    double *want_x = check_doubles((size_t)n_tokens * (size_t)n_in);
+    double *want = check_doubles((size_t)n_rows * (size_t)n_in);
+    double *scratch = check_doubles((size_t)n_experts), *want_gates = check_doubles(n_chosen);
+    int32_t *want_experts = check_buffer(4 * n_chosen), *want_counts = check_buffer(4 * n_counts);
+    memset(want_counts, 0, 4 * n_counts);
     const Route route = { n_in, n_experts, top_k, check_param("renormalize"), router };
     for (int t = 0; t < n_tokens; t++) {
         double *row = want_x + t * n_in, squares = 0;
         for (int i = 0; i < n_in; i++) {
-            row[i] = from_act ? check_act_value(x_act[t * in_stride + i], act) : (x[t * in_stride + i] = check_random());
+            if (!from_act)
+                x[t * in_stride + i] = check_random();
+            row[i] = from_act ? check_act_value(x_act[t * in_stride + i], act) : (double)x[t * in_stride + i];
             for (int s = 0; t >= first && pairs && s < pair_k; s++)
                 row[i] += check_act_value(pairs[(t * pair_k + s) * pairs_stride + i], act);
             squares += row[i] * row[i];
@@ -81,17 +86,17 @@ static void check_norm_route(void)
     }
     const int router_len = 4 * n_experts * ((n_in + 255) / 256 * 256);
     const int shared_len = (n_experts > 1 && router_len <= 98304 ? router_len : 0) + 320 * n_experts;
-    CHECK_LAUNCH(n_blocks, 1, normalise ? 256 : 512, shared_len, from_act ? (void *)x_act : (void *)x, pairs, weight, router, out, experts, gates,
-                 counts, n_rows, n_tokens, top_k, pair_k);
+    CHECK_LAUNCH(n_blocks, 1, normalise ? 256 : 512, shared_len, from_act ? (void *)x_act : (void *)x, pairs, weight,
+                 router, out, experts, gates, counts, n_rows, n_tokens, top_k, pair_k);
     if (!from_act)
         check_rows_f32("x", x, want_x, n_tokens, n_in, in_stride, 0x1p-22);
     if (normalise)
         check_rows_act("out", out, want, n_rows, n_in, out_stride, act, 0x1p-20);
     if (n_experts == 1)
         return;
-    check_ints("experts", experts, want_experts, (size_t)(n_rows * top_k));
+    check_ints("experts", experts, want_experts, n_chosen);
     check_rows_f32("gates", gates, want_gates, n_rows, top_k, top_k, 0x1p-14);
-    check_ints("counts", counts, want_counts, (size_t)(n_blocks * n_experts));
+    check_ints("counts", counts, want_counts, n_counts);
 }
 
 GPU_CHECKS({ "norm_route", check_norm_route })

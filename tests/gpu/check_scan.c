@@ -18,7 +18,8 @@ static double state_factor(const Scan *scan, double dt, double a)
 static double step(const Scan *scan, double *s, int t, int c)
 {
     const int n_states = scan->d_state;
-    const double dt = scan->dt[t * scan->dt_stride + c], x = check_act_value(scan->x[t * scan->x_stride + c], scan->act);
+    const double dt = scan->dt[t * scan->dt_stride + c];
+    const double x = check_act_value(scan->x[t * scan->x_stride + c], scan->act);
     double y = scan->d[c] * x, z = 0;
     for (int n = 0; n < n_states; n++) {
         const double a = scan->a[c * n_states + n];
@@ -34,13 +35,14 @@ static int shared_len(int b, int d_state, int z_pairs, int stages)
 {
     const int z_rows = z_pairs ? z_pairs : 1, parts = (d_state + 7) / 8;
     const int raw = 32 * (4 * b + 16) + 32 * (z_rows + 1) * (2 * b + 16) + 4096 * ((d_state + 15) / 16);
-    return stages * raw + 432 * (3 * b + 24 * parts) + 480 * parts * b + 64 * (2 * b + 16);
+    return stages * raw + 432 * (3 * b + 24 * parts) + 320 * parts * b + 64 * (2 * b + 16);
 }
 
 static void check_scan(void)
 {
     const int n_tokens = check_param("n_tokens"), top_k = check_param("top_k"), sequences = check_param("sequences");
-    const int block = check_param("block_channels"), z_pairs = check_param("z_pairs"), y_stride = check_param("y_stride");
+    const int block = check_param("block_channels"), z_pairs = check_param("z_pairs");
+    const int y_stride = check_param("y_stride"), stages = check_param("stages");
     Scan scan = { .n_channels = check_param("n_channels"), .d_state = check_param("d_state"), .zoh = check_param("zoh"),
         .act = check_param("act"), .dt_stride = check_param("dt_stride"), .x_stride = check_param("x_stride"),
         .z_stride = check_param("z_stride"), .n_z = !check_param("gate") ? 0 : z_pairs ? top_k : 1 };
@@ -62,7 +64,8 @@ static void check_scan(void)
     uint16_t *y = check_buffer(2 * (size_t)n_tokens * (size_t)y_stride);
     char *states = check_buffer((size_t)state_stride * N_SLOTS);
     int32_t *slots = check_buffer(4 * (size_t)n_sequences);
-    double *want = check_doubles((size_t)(n_tokens * channels)), *want_states = check_doubles((size_t)(n_sequences * n_states));
+    double *want = check_doubles((size_t)(n_tokens * channels));
+    double *want_states = check_doubles((size_t)(n_sequences * n_states));
     for (int i = 0; i < n_sequences; i++) {
         slots[i] = (7 * i + 3) % N_SLOTS;
         float *state = (float *)(states + slots[i] * state_stride);
@@ -74,9 +77,11 @@ static void check_scan(void)
             want[t * channels + c] = step(&scan, want_states + (sequences ? t : 0) * n_states + c * scan.d_state, t, c);
     check_freeze(slots);
     const int parts = (scan.d_state + 7) / 8;
-    CHECK_LAUNCH(block ? (channels + block - 1) / block : (channels + 31) / 32, sequences ? n_tokens : 1,
-                 block ? 32 * (block / 8 * parts + block / 2) : 256, block ? shared_len(block, scan.d_state, z_pairs, check_param("stages")) : 0,
-                 y, scan.dt, scan.x, scan.bc, scan.z, scan.a, scan.d, (float *)states, slots, state_stride, n_tokens, top_k);
+    const int n_blocks = block ? (channels + block - 1) / block : (channels + 31) / 32;
+    const int n_threads = block ? 32 * (block / 8 * parts + block / 2) : 256;
+    CHECK_LAUNCH(n_blocks, sequences ? n_tokens : 1, n_threads,
+                 block ? shared_len(block, scan.d_state, z_pairs, stages) : 0, y, scan.dt, scan.x, scan.bc,
+                 scan.z, scan.a, scan.d, (float *)states, slots, state_stride, n_tokens, top_k);
     check_rows_act("y", y, want, n_tokens, channels, y_stride, scan.act, 0x1p-19);
     for (int i = 0; i < N_SLOTS; i++) {
         const int j = (i + 17) * 3 % N_SLOTS;                /* the sequence in slot i: 7 j + 3 = i */
@@ -84,7 +89,8 @@ static void check_scan(void)
             check_untouched("state of another slot", states + i * state_stride, (size_t)state_stride);
             continue;
         }
-        check_rows_f32("state", (float *)(states + i * state_stride), want_states + j * n_states, 1, n_states, n_states, 0x1p-19);
+        check_rows_f32("state", (float *)(states + i * state_stride), want_states + j * n_states, 1, n_states, n_states,
+                       0x1p-19);
         check_untouched("behind the state", states + i * state_stride + 4 * n_states, 16);
     }
 }

@@ -11,7 +11,8 @@ static void check_spread(void)
     int32_t *experts = n_experts > 1 ? check_buffer(sizeof(int32_t) * (size_t)n_pairs) : NULL;
     uint16_t *out = check_buffer(2 * (size_t)n_tokens * (size_t)out_stride);
     float *bc = check_buffer(sizeof(float) * (size_t)n_tokens * 2 * (size_t)n);
-    double *want = check_doubles((size_t)n_tokens * (size_t)out_stride), *want_bc = check_doubles((size_t)n_tokens * 2 * (size_t)n);
+    double *want = check_doubles((size_t)n_tokens * (size_t)out_stride);
+    double *want_bc = check_doubles((size_t)n_tokens * 2 * (size_t)n);
     for (int t = 0; t < n_tokens; t++)
         for (int s = 0, e = 0; s < top_k; s++, e++) {
             const int pair = t * top_k + s;

@@ -286,8 +286,7 @@ void emulate_meet_warp(const char *what, void *operand, void (*run)(void *operan
     set_ready(warp, UINT32_MAX);
 }
 
-/* One more thread has come; true if it is the last, who lets those that wait go on. */
-static bool arrive_barrier(const char *what, int id, int n_threads)
+void emulate_meet_barrier(const char *what, int id, int n_threads)
 {
     if (id < 0 || id >= N_BARRIERS || n_threads < 32 || n_threads % 32 || n_threads > block->n_threads)
         emulate_fail("%s %d of %d threads", what, id, n_threads);
@@ -296,8 +295,11 @@ static bool arrive_barrier(const char *what, int id, int n_threads)
         emulate_fail("%s %d of %d threads, others are there with %d", what, id, n_threads, barrier->n_expected);
     barrier->what = what;
     barrier->n_expected = n_threads;
-    if (++barrier->n_arrived < n_threads)
-        return false;
+    barrier->arrived[emulate_self.thread / 32] |= 1u << emulate_self.thread % 32;
+    if (++barrier->n_arrived < n_threads) {
+        wait_for(what);
+        return;
+    }
     barrier->n_arrived = 0;
     for (int w = 0; w < block->n_warps; w++) {
         for (uint32_t left = barrier->arrived[w]; left; left &= left - 1)
@@ -305,17 +307,6 @@ static bool arrive_barrier(const char *what, int id, int n_threads)
         set_ready(w, barrier->arrived[w]);
         barrier->arrived[w] = 0;
     }
-    return true;
-}
-
-void emulate_arrive_barrier(const char *what, int id, int n_threads) { arrive_barrier(what, id, n_threads); }
-
-void emulate_meet_barrier(const char *what, int id, int n_threads)
-{
-    if (arrive_barrier(what, id, n_threads))
-        return;
-    block->barriers[id].arrived[emulate_self.thread / 32] |= 1u << emulate_self.thread % 32;
-    wait_for(what);
 }
 
 /* ---- async copies ---- */

@@ -50,14 +50,11 @@ _Noreturn void emulate_fail(const char *format, ...) __attribute__((format(print
 void emulate_meet_warp(const char *what, void *operand, void (*run)(void *operands[32]));
 /* n_threads threads come to barrier `id`; whole warps. */
 void emulate_meet_barrier(const char *what, int id, int n_threads);
-/* The same without waiting. */
-void emulate_arrive_barrier(const char *what, int id, int n_threads);
 /* Another thread may run: for loops that wait for other threads or blocks. */
 void emulate_yield(void);
 
 DEVICE void barrier(void) { emulate_meet_barrier("barrier", 0, emulate_self.n_threads); }
 DEVICE void barrier_some(int id, int n) { emulate_meet_barrier("barrier_some", id, n); }
-DEVICE void barrier_arrive(int id, int n) { emulate_arrive_barrier("barrier_some", id, n); }
 DEVICE void warp_sync(void) { emulate_meet_warp("warp_sync", NULL, NULL); }
 
 int32_t emulate_shuffle(const char *what, int32_t value, int from);
