@@ -1,9 +1,9 @@
 /* gemm_bench: times and checks instances of the GPU matrix products on the machine's first GPU.
  *
  * Input, on stdin: lines "PTX-FILE KERNEL TOKENS TOP_K GRID", KERNEL an instance name, which gives every parameter;
- * GRID: t, a block for each tile; pN, N for each multiprocessor. --hold SECONDS: run each about so long, to watch clocks
- * and power. Output: a line each: time, TFLOP/s, worst error over its tolerance (at most 1) against float64 on the
- * host, over all outputs of small products and samples of large ones. Needs the driver only. gemm.sh makes input.
+ * GRID: t, a block for each tile; pN, N for each multiprocessor. --hold SECONDS: run each about so long, to watch
+ * clocks and power. Output: a line each: time, TFLOP/s, worst error over its tolerance (at most 1) against float64 on
+ * the host, over all outputs of small products and samples of large ones. Needs the driver only; gemm.sh makes input.
  * Exit code: 0 ok, 1 some result is wrong, 3 no GPU or a driver error.
  */
 #include <dlfcn.h>

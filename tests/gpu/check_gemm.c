@@ -1,4 +1,4 @@
-/* gemm: dense and grouped, every epilogue, odd sizes, experts without rows, one row; few blocks: each has many tiles. */
+/* gemm: dense and grouped, every epilogue, odd sizes, experts without rows, one row; few blocks with many tiles. */
 #include "check_gemm.h"
 
 static void check_gemm(void)
