@@ -169,8 +169,8 @@ static void emit_out(Decoder *d, const Out *o)
     const WeightSlot *slot = slot_of(d, o->tensor);
     int64_t n_out = g->plan->graph->d_model, e = slot->n_experts, n_next = d->after.n_experts > 1 ? d->after.n_experts : 0;
     bool routed = e > 1, by_pair = routed && o->by_pair;
-    int dtype = dtype_code(g, slot), group = group_of(o->n_in, dtype, WARPS, by_pair ? 2 : 4);
-    int ring = smaller(up(2 * up(pairs_of(o->n_in, dtype), WARPS), group) * (routed ? 2 : 1), by_pair ? 4 : 2);
+    int dtype = dtype_code(g, slot), group = group_of(o->n_in, dtype, WARPS, by_pair ? 8 : 4);
+    int ring = smaller(up(2 * up(pairs_of(o->n_in, dtype), WARPS), group) * (routed ? 2 : 1), 2);
     const AttentionLayer *a = &d->shape->attention;
     gpu_begin(g->b, "decode_out", d->index);
     gpu_param(g->b, "n_in", (double)o->n_in);

@@ -22,13 +22,13 @@ enum { MAX_ARGS = 36, MAX_LAUNCHES = 512, MAX_KERNELS = 64, MAX_ROWS = 16, ROUTE
 
 typedef struct { const char *key; int value; } Setting;
 static Setting settings[] = {
-    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "fused", 1 }, { "mamba.slices", 4 }, { "mamba.group", 4 }, { "mamba.ring", 3 }, { "mamba.splits", 2 }, { "mamba.out_group", 4 },
+    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "fused", 0 }, { "mamba.slices", 4 }, { "mamba.group", 4 }, { "mamba.ring", 3 }, { "mamba.splits", 2 }, { "mamba.out_group", 4 },
     { "mamba.out_ring", 2 }, { "grid", 132 }, { "position", 5000 },
     { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
     { "x.splits", 4 }, { "x.slices", 8 }, { "x.group", 2 }, { "x.ring", 2 }, { "x.y", 2 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
     { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 1 },
-    { "down.group", 2 }, { "down.ring", 4 }, { "down.blocks", 1 },
+    { "down.group", 6 }, { "down.ring", 2 }, { "down.blocks", 1 },
     { "o.group", 2 }, { "o.ring", 1 },
     { "qkv.slices", 8 }, { "qkv.group", 4 }, { "qkv.ring", 1 }, { "splits", 8 },
     { "gated.tiles", 6 }, { "gated.slices", 8 }, { "gated.group", 4 }, { "gated.ring", 2 }, { "gated.y", 1 },
@@ -304,7 +304,7 @@ static void build_list(void)
     Next own = next_of(0);
     Launch *l = add_launch("embed", blocks, 512, 0, 9 * 32 * 4 + 1024, TEXT("decode_embed d_model=%d weight_dtype=%d act=2 next_experts=%d", m->d, w,
         own.experts));
-    arg(l, x), arg(l, next[now]), arg(l, step), arg(l, tokens), arg(l, matrix(1, m->vocab, m->d)), arg(l, scale(1, m->vocab)), arg(l, own.norm), arg(l, own.router);
+    arg(l, x), arg(l, next[now]), arg(l, tokens), arg(l, matrix(1, m->vocab, m->d)), arg(l, scale(1, m->vocab)), arg(l, own.norm), arg(l, own.router);
     arg(l, ROWS_ARG);
     uint64_t state = slot0;
     for (int i = 0; i < m->n_layers; i++) {

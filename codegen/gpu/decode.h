@@ -30,6 +30,16 @@ DEVICE void decode_expect(const void *global)
 #endif
 }
 
+/* The pointer is in a register from here on: before a wait, so that what comes after it starts at once. */
+DEVICE void decode_hold(const void *pointer)
+{
+#ifdef __NVPTX__
+    __asm__ volatile("" :: "l"(pointer));
+#else
+    (void)pointer;
+#endif
+}
+
 /* copy_async16 for weights: of all that is in the second cache they go first, so that code, states and the many
  * small tensors, which come again with the next token, stay there. */
 DEVICE void decode_copy16(void *shared, const void *global, int n_bytes)

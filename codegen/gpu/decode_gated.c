@@ -34,6 +34,8 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
 
+    decode_hold(x);
+    decode_hold(parts);
     dependency_wait();
     dependency_launch();
     decode_fetch_rows(&columns, x, n_in, n_rows);

@@ -34,6 +34,8 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
         for (int i = thread_x(); i < 8 * tiles; i += n_threads())
             scale_at[i] = row0 + i < n_out ? scales[row0 + i] : 0.0f;
 
+    decode_hold(x);
+    decode_hold(parts);
     dependency_wait();
     dependency_launch();
     decode_fetch_rows(&columns, x, n_in, n_rows);

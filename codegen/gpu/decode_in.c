@@ -100,6 +100,8 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
         ahead[i] = thread_x() + i * n_threads() < n_items ? decode_in_item(thread_x() + i * n_threads(), n_rows, conv, bias,
             router, state, slots, state_stride) : 0.0f;
 
+    decode_hold(x);
+    decode_hold(parts);
     dependency_wait();
     dependency_launch();
     decode_fetch_rows(&columns, x, n_in, n_rows);

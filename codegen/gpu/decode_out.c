@@ -9,7 +9,42 @@ PARAM(n_in, i) PARAM(n_out, o) PARAM(n_experts, e) PARAM(renormalize, rn) PARAM(
 PARAM(n_parts, np) PARAM(normed, nm) PARAM(known, kn) PARAM(by_pair, bp) PARAM(splits, as) PARAM(head_dim, h)
 PARAM(next_experts, ne) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)
 
-/* to[row] = the heads' outputs over all positions: parts weighted by their shares. */
+/* Two floats, aligned to both. */
+typedef float DecodePair __attribute__((vector_size(8)));
+
+/* n_columns (1 or 2) of a head from its parts `at` on, weighted by their shares. Eight parts at a time are under way. */
+DEVICE void decode_out_columns(float *to, const float *sums, const float *peaks, int64_t at, int column, const int n_columns,
+    int n_used)
+{
+    float peak = -3.0e38f, share = 0, sum[2] = { 0, 0 };
+    for (int s0 = 0; s0 < n_used; s0 += 8) {
+        DecodePair own[8], values[8];
+        float best = peak;
+        UNROLL for (int s = 0; s < 8; s++) {
+            const int is = s0 + s < n_used;
+            own[s] = is ? *(const DecodePair *)(peaks + 2 * (at + s0 + s)) : (DecodePair){ -3.0e38f, 0 };
+            const float *from = sums + (at + s0 + s) * head_dim + column;
+            values[s] = !is ? (DecodePair){ 0, 0 } : n_columns == 2 ? *(const DecodePair *)from : (DecodePair){ from[0], 0 };
+        }
+        UNROLL for (int s = 0; s < 8; s++)
+            best = max_f(best, own[s][0]);
+        const float shrink = exp2_fast(peak - best);
+        peak = best;
+        share *= shrink;
+        sum[0] *= shrink;
+        sum[1] *= shrink;
+        UNROLL for (int s = 0; s < 8; s++) {
+            const float weight = exp2_fast(own[s][0] - best);
+            share += weight * own[s][1];
+            sum[0] += weight * values[s][0];
+            sum[1] += weight * values[s][1];
+        }
+    }
+    UNROLL for (int j = 0; j < n_columns; j++)
+        to[j] = sum[j] * reciprocal_fast(share);
+}
+
+/* to[row] = the heads' outputs over all positions. */
 DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][head][splits][head_dim] */,
     const float *peaks /* [row][head][splits][2]: maximum, sum of powers */, int n_rows)
 {
@@ -17,32 +52,12 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
     for (int i = thread_x(); i < n_rows * (k_len / 2); i += n_threads()) {
         const int row = i / (k_len / 2), p = i % (k_len / 2);
         float pair[2] = { 0, 0 };
-        UNROLL for (int j = 0; j < 2; j++) {
-            const int k = 2 * p + j;
-            if (k >= n_in)
-                continue;
-            const int64_t at = ((int64_t)row * n_heads + k / head_dim) * splits;
-            float peak = -3.0e38f, share = 0, sum = 0;
-            for (int s0 = 0; s0 < n_used; s0 += 8) {       /* eight at a time are under way */
-                float own[8], powers[8], values[8], best = peak;
-                UNROLL for (int s = 0; s < 8; s++) {
-                    const int is = s0 + s < n_used;
-                    own[s] = is ? peaks[2 * (at + s0 + s)] : -3.0e38f;
-                    powers[s] = is ? peaks[2 * (at + s0 + s) + 1] : 0.0f;
-                    values[s] = is ? sums[(at + s0 + s) * head_dim + k % head_dim] : 0.0f;
-                }
-                UNROLL for (int s = 0; s < 8; s++)
-                    best = max_f(best, own[s]);
-                share *= exp2_fast(peak - best);
-                sum *= exp2_fast(peak - best);
-                peak = best;
-                UNROLL for (int s = 0; s < 8; s++) {
-                    share += exp2_fast(own[s] - best) * powers[s];
-                    sum += exp2_fast(own[s] - best) * values[s];
-                }
-            }
-            pair[j] = sum * reciprocal_fast(share);
-        }
+        if (head_dim % 2 == 0 && 2 * p < n_in)
+            decode_out_columns(pair, sums, peaks, ((int64_t)row * n_heads + 2 * p / head_dim) * splits, 2 * p % head_dim, 2, n_used);
+        UNROLL for (int j = 0; j < 2; j++)
+            if (head_dim % 2 && 2 * p + j < n_in)
+                decode_out_columns(pair + j, sums, peaks, ((int64_t)row * n_heads + (2 * p + j) / head_dim) * splits,
+                    (2 * p + j) % head_dim, 1, n_used);
         ((uint32_t *)(to + row * stride))[p] = act_pack(pair[0], pair[1], act);
     }
 }
@@ -77,6 +92,8 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     float old = warp() < n_rows && column < n_out ? x[(int64_t)warp() * n_out + column] : 0.0f;
     const float ahead = thread_x() < n_items ?
         decode_leave_item(thread_x(), next_router, next_norm, n_next, n_out, column0) : 0.0f;
+    decode_hold(in);
+    decode_hold(parts);
     if (n_experts == 1 || !known) {
         dependency_wait();
         dependency_launch();

@@ -40,6 +40,8 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     if (weight_dtype == 3 && thread_x() < 8)
         scale_at[thread_x()] = is_i ? (kind == 0 ? sq : kind == 1 ? sk : sv)[own * head_dim + row_i] : 0.0f;
 
+    decode_hold(x);
+    decode_hold(parts);
     dependency_wait();
     dependency_launch();
     decode_fetch_rows(&columns, x, n_in, n_rows);

@@ -105,6 +105,7 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
         decode_gates(route, n_rows, n_experts, n_experts, renormalize, 0, 1, 0);
     barrier();
 
+    decode_hold(xp);
     dependency_wait();
     dependency_launch();
     decode_scan_gather(u, u_stride, bc, xp, route, n_rows, top_k);

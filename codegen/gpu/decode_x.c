@@ -28,8 +28,15 @@ KERNEL(decode_x)(float *out /* [n_rows][n_experts][n_splits][n_out] */, const fl
     if (n_experts > 1)
         decode_expect_experts(&w, n_experts);
 
+    decode_hold(x);
+    decode_hold(parts);
     dependency_wait();
     dependency_launch();
+    float ahead[DECODE_AHEAD][2];                /* of rows, the thread's first pair of columns */
+    const int k_first = part.first * width + 2 * thread_x();
+    UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
+        UNROLL for (int i = 0; i < 2; i++)
+            ahead[row][i] = row < n_rows && k_first + i < n_in ? x[(int64_t)row * n_in + k_first + i] : 0.0f;
     uint32_t mine = 1;
     if (n_experts > 1) {
         decode_sum_parts(route->sums, parts, n_rows * n_experts, n_parts);
@@ -43,8 +50,11 @@ KERNEL(decode_x)(float *out /* [n_rows][n_experts][n_splits][n_out] */, const fl
     w.experts = mine;
     DecodeCursor at = decode_begin(&w);
     decode_fill_ring(&w, &at, shape);
+    UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
+        if (row < n_rows && 2 * thread_x() < k_part)
+            ((uint32_t *)(xs + row * x_stride))[thread_x()] = act_pack(ahead[row][0], ahead[row][1], act);
     for (int row = 0; row < n_rows; row++)
-        for (int p = thread_x(); 2 * p < k_part; p += n_threads()) {
+        for (int p = thread_x() + (row < DECODE_AHEAD ? n_threads() : 0); 2 * p < k_part; p += n_threads()) {
             const int k = part.first * width + 2 * p;
             const float *from = x + (int64_t)row * n_in + k;
             ((uint32_t *)(xs + row * x_stride))[p] = act_pack(k < n_in ? from[0] : 0.0f, k + 1 < n_in ? from[1] : 0.0f, act);
