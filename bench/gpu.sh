@@ -1,0 +1,275 @@
+#!/bin/sh
+# Whole models on this machine's GPU, beside what the GPU can do, what the paper reports and the best of other programs.
+#
+#   bench/gpu.sh [-m MODELS] [-q QUANTS] [-T TARGETS] [-p PROMPTS] [-P PROMPTS_OF_4] [-n TOKENS] [-l TOKENS] [-r REPEATS]
+#                [-s SECONDS] [-w FOLDER] [-o RESULTS.md] [STAGE ...]
+#
+# -m graphs ("models/mossnet-8x200m+.json models/mamba-500m.json"), -q storage ("f16 q8"), -T targets ("h100 a100", or
+# "a100" where the GPU cannot run the first), -p prompt lengths of one sequence (512,2048,8192,32768), -P of four
+# (512,2048,32768), -n tokens generated (256), -l tokens whose logits are compared (300), -r repetitions (5), -s time
+# limit of each program started (200), -w where artifacts and figures are kept (a temporary folder), -o the page
+# (bench/results/DATE-gpu.md). Weights are random:1. Stages, all of them without an argument:
+#
+#   ceilings   what the GPU can do (measured again before the report)
+#   compile    the artifacts, also one for this CPU of each model and storage
+#   logits     GPU against CPU, and prompts at once, in chunks and token by token against each other
+#   load       time to the first token, without and with the driver's cache of machine code
+#   prefill, generate   tokens a second in every mode of the model, and memory in use
+#   report     the page, from all figures in the folder
+#
+# What fails or takes too long is printed, noted on the page, and the rest goes on. BUILD is the build folder; MOSSC,
+# CEILINGS and COMPARE replace its programs; RUNNER stands before every start of a GPU artifact. Exit code: 0, 1
+# something failed, 2 usage.
+set -u
+root=$(cd "$(dirname "$0")/.." && pwd)
+build=${BUILD:-$root/build}
+models="$root/models/mossnet-8x200m+.json $root/models/mamba-500m.json"
+quants="f16 q8" targets='' prompts=512,2048,8192,32768 prompts_of_4=512,2048,32768 n_gen=256 n_logits=300 repeats=5 limit=200
+work='' result=$root/bench/results/$(date +%Y-%m-%d)-gpu.md
+while getopts m:q:T:p:P:n:l:r:s:w:o: option; do
+    case $option in
+    m) models=$OPTARG ;;
+    q) quants=$OPTARG ;;
+    T) targets=$OPTARG ;;
+    p) prompts=$OPTARG ;;
+    P) prompts_of_4=$OPTARG ;;
+    n) n_gen=$OPTARG ;;
+    l) n_logits=$OPTARG ;;
+    r) repeats=$OPTARG ;;
+    s) limit=$OPTARG ;;
+    w) work=$OPTARG ;;
+    o) result=$OPTARG ;;
+    *) exit 2 ;;
+    esac
+done
+shift $((OPTIND - 1))
+[ $# -gt 0 ] || set -- ceilings compile logits load prefill generate report
+if [ -z "${MOSSC:-}" ]; then
+    [ -d "$build" ] || cmake -S "$root" -B "$build" >/dev/null || exit 1
+    cmake --build "$build" --target bench_gpu >/dev/null || exit 1
+fi
+mossc=${MOSSC:-$build/mossc} ceilings=${CEILINGS:-$build/bench/bench_gpu_ceilings} compare=${COMPARE:-$build/bench/bench_compare}
+if [ -z "$work" ]; then
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+fi
+mkdir -p "$work"
+ask_gpu() { nvidia-smi --query-gpu="$1" --format=csv,noheader,nounits 2>/dev/null | head -n 1; }
+case $targets$(ask_gpu compute_cap) in
+'' | 9.*) targets="h100 a100" ;;
+[0-9]*) targets=a100 ;;
+esac
+
+failed=0
+fail() {
+    echo "FAILED: $*" >&2
+    echo "$stage: $*" >>"$work/failures"
+    failed=1
+}
+
+# step WHAT COMMAND...: at most $limit seconds; what it says on standard error goes to $work/words
+step() {
+    what=$1
+    shift
+    # $runner is words.
+    # shellcheck disable=SC2086
+    timeout -k 5 "$limit" env $runner "$@" 2>"$work/words" && return
+    code=$?
+    words=$(grep -v '^ *$' "$work/words" | tail -n 1)
+    [ "$code" = 124 ] && words="more than $limit s"
+    fail "$what: exit code $code: $words"
+    return 1
+}
+# The same for an artifact for GPUs.
+runner=
+gpu_step() {
+    runner=${RUNNER:-}
+    step "$@"
+    code=$?
+    runner=
+    return "$code"
+}
+
+# Watching: memory in use and clocks, a few times a second, while something runs.
+watch_begin() {
+    watcher=
+    idle=$(ask_gpu memory.used)
+    [ -n "$idle" ] || return 0
+    nvidia-smi --query-gpu=memory.used,clocks.sm,clocks.mem,power.draw --format=csv,noheader,nounits -lms 100 >"$work/watch" 2>/dev/null &
+    watcher=$!
+}
+# watch_end: "MB MHZ WATT": most memory beyond what was in use before, least SM clock under load, most power
+watch_end() {
+    [ -n "$watcher" ] || { echo "- - -"; return 0; }
+    kill "$watcher" 2>/dev/null
+    wait "$watcher" 2>/dev/null
+    awk -F', *' -v idle="$idle" '
+        { mb = $1 > mb ? $1 : mb; watt = $4 > watt ? $4 : watt }
+        $4 > 250 && (!mhz || $2 < mhz) { mhz = $2 }
+        END { printf "%d %s %s\n", (mb - idle) * 1.048576, mhz ? mhz : "-", watt ? watt : "-" }' "$work/watch"
+}
+
+name_of() { basename "$1" .json; }
+modes_of() { "$mossc" inspect "$1" --json | sed -n 's/.*"experts_per_token": *\([0-9]*\).*/\1/p'; }
+field_of() { "$mossc" inspect "$1" --json | sed -n "s/.*\"$2\": *\([0-9]*\).*/\1/p" | head -n 1; }
+# each COMMAND: COMMAND ARTIFACT LABEL for each artifact that was made
+each() {
+    for target in $targets; do
+        for model in $models; do
+            for quant in $quants; do
+                artifact=$work/$(name_of "$model")-$quant-$target
+                label="$(name_of "$model") $quant $target"
+                [ -x "$artifact" ] && "$1" "$artifact" "$label"
+            done
+        done
+    done
+    return 0
+}
+# ---- stages ----
+
+stage_ceilings() {
+    step ceilings "$ceilings" >"$work/ceilings.new" && cat "$work/ceilings.new" && cat "$work/ceilings.new" >>"$work/ceilings"
+    # The library's product, where PyTorch is there: what whole products reach, not only tensor cores.
+    if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
+        step "matrix product" python3 -c '
+import time, torch
+a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.float16) for _ in range(2))
+rounds = []
+for _ in range(12):
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(10):
+        a @ b
+    torch.cuda.synchronize()
+    rounds.append((time.perf_counter() - begin) / 10)
+print("product %.1f TFLOP/s" % (2 * 8192**3 / sorted(rounds[2:])[5] / 1e12))' >"$work/product" &&
+            cat "$work/product" && cat "$work/product" >>"$work/ceilings"
+    fi
+}
+
+compile_one() {
+    out=$work/$(name_of "$1")-$2-$3
+    [ -z "$(find "$out" -newer "$mossc" 2>/dev/null)" ] || return
+    begin=$(date +%s)
+    step "compile $(name_of "$1") $2 $3" "$mossc" compile "$1" --weights random:1 --quant "$2" --target "$3" -o "$out" || return
+    echo "compiled $(name_of "$1") $2 $3 in $(($(date +%s) - begin)) s"
+}
+stage_compile() {
+    for model in $models; do
+        for quant in $quants; do
+            for target in $targets host; do
+                compile_one "$model" "$quant" "$target"
+            done
+            for target in $targets; do
+                cost "$model" "$quant" "$target" >>"$work/costs"
+            done
+        done
+    done
+}
+# cost MODEL QUANT TARGET: lines for report.awk; the costs with one expert and with all tell what one expert is
+cost() {
+    n_experts=$(sed -n 's/.*"experts": *\([0-9]*\).*/\1/p' "$1" | head -n 1)
+    n_experts=${n_experts:-1}
+    set -- "$1" "$2" "$3" "$("$mossc" inspect "$1" --quant "$2" --target "$3" --json | awk -f "$root/bench/gpu/costs.awk")"
+    each_expert=0
+    if [ "$n_experts" -gt 1 ]; then
+        each_expert=$("$mossc" inspect "$1" --quant "$2" --target "$3" --experts-per-token "1,$n_experts" --json |
+            awk -f "$root/bench/gpu/costs.awk" | awk -v n="$n_experts" '{ bytes[NR] = $3 } END { printf "%.0f", (bytes[2] - bytes[1]) / (n - 1) }')
+    fi
+    echo "$4" | sed "s|^|cost $(name_of "$1") $2 $3 $n_experts $each_expert |"
+}
+
+logits_one() {
+    cpu=$work/$(name_of "$model")-$quant-host
+    [ -x "$cpu" ] || return 0
+    vocab=$(field_of "$cpu" vocab_size)
+    tokens=$(awk -v n="$n_logits" -v vocab="$vocab" 'BEGIN { srand(7); for (i = 0; i < n; i++) printf "%s%d", i ? "," : "", rand() * vocab }')
+    first=
+    for k in $(modes_of "$cpu"); do
+        expected=$cpu-$k.f32
+        [ -s "$expected" ] || step "$cpu, logits" "$cpu" run --no-verify --tokens "$tokens" --experts-per-token "$k" --logits "$expected" || continue
+        logits_run "$1" "$2" prompt "$expected" "CPU" --experts-per-token "$k" || continue
+        [ -n "$first" ] && continue
+        first=$k
+        mv "$work/found.f32" "$work/first.f32"
+        logits_run "$1" "$2" step "$work/first.f32" prompt --experts-per-token "$k" --step
+        logits_run "$1" "$2" "chunk 64" "$work/first.f32" prompt --experts-per-token "$k" --chunk 64
+    done
+}
+# logits_run ARTIFACT LABEL HOW EXPECTED AGAINST OPTION...
+logits_run() {
+    gpu=$1 label=$2 how=$3 expected=$4 against=$5
+    shift 5
+    gpu_step "$label, logits, $how" "$gpu" run --no-verify --tokens "$tokens" --logits "$work/found.f32" "$@" || return 1
+    step "$label, logits, $how against $against" "$compare" "$work/found.f32" "$expected" "$vocab" >"$work/compared" || return 1
+    echo "logits,$label,$2,$how,$against,$(cat "$work/compared")" | tee -a "$work/logits"
+}
+
+load_one() {
+    rm -rf "$work/cache"
+    export CUDA_CACHE_PATH="$work/cache"
+    for when in cold warm; do
+        gpu_step "$2, $when start" "$1" run --tokens 1,2,3,4 -n 1 --temp 0 >"$work/said" || break
+        sed -n "s/^load: *\([0-9.]*\) s, first token after \([0-9.]*\) s/load,$2,$when,\1,\2/p" "$work/words" | tee -a "$work/load"
+    done
+    unset CUDA_CACHE_PATH
+}
+
+# rates ARTIFACT LABEL OPTION...: rows of the bench command
+rates() {
+    artifact=$1 label=$2
+    shift 2
+    watch_begin
+    gpu_step "$label, bench $*" "$artifact" bench --no-verify -r "$repeats" -o csv "$@" >"$work/csv"
+    watched=$(watch_end)
+    grep ' of its memory: ' "$work/words" | sed "s|^|memory $label $(echo "$*" | tr ' ' _) $watched |" >>"$work/memory"
+    grep '^"' "$work/csv" | tee -a "$work/rows"
+}
+prefill_one() {
+    for k in $(modes_of "$1"); do
+        rates "$1" "$2" -n 0 -b 1 -p "$prompts" --experts-per-token "$k"
+        rates "$1" "$2" -n 0 -b 4 -p "$prompts_of_4" --experts-per-token "$k"
+    done
+}
+generate_one() {
+    for k in $(modes_of "$1"); do
+        rates "$1" "$2" -p 0 -n "$n_gen" -b 1,4,16 --experts-per-token "$k"
+    done
+}
+
+stage_report() {
+    stage_ceilings
+    touch "$work/ceilings" "$work/costs" "$work/rows" "$work/memory" "$work/load" "$work/logits" "$work/failures"
+    mkdir -p "$(dirname "$result")"
+    {
+        echo "# GPU, $(date +%Y-%m-%d)"
+        echo
+        echo "$(ask_gpu name), driver $(ask_gpu driver_version); SM clock at most $(ask_gpu clocks.max.sm) MHz, memory" \
+            "$(ask_gpu clocks.max.mem) MHz, power limit $(ask_gpu power.limit) W. $("$mossc" --version 2>/dev/null | head -n 1)," \
+            "host: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors. Weights random:1," \
+            "$repeats repetitions. \`bench/gpu.sh\` made this page."
+        for page in report predict; do
+            awk -f "$root/bench/gpu/limits.awk" -f "$root/bench/gpu/$page.awk" "$root/bench/gpu/peers.txt" "$work/ceilings" \
+                "$work/costs" "$work/rows" "$work/memory" "$work/load" "$work/logits" "$work/failures"
+        done
+    } >"$work/page"
+    cat "$work/page"
+    cp "$work/page" "$result"
+}
+
+touch "$work/failures"
+for stage; do
+    # A stage done again starts clean.
+    sed -i "/^$stage: /d" "$work/failures"
+    case $stage in
+    ceilings) stage_ceilings ;;
+    compile) stage_compile ;;
+    logits) each logits_one ;;
+    load) each load_one ;;
+    prefill) each prefill_one ;;
+    generate) each generate_one ;;
+    report) stage_report ;;
+    *) echo "bench/gpu.sh: no stage \"$stage\"" >&2; exit 2 ;;
+    esac
+done
+exit $failed
