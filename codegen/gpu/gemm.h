@@ -116,15 +116,15 @@ DEVICE void gemm_write_act(act_t *row, int column, const char *staged, int n_col
         if (column + j < n_columns)
             row[column + j] = ((const act_t *)staged)[j];
 }
-DEVICE void gemm_write_f32(float *row, int column, u32x4 four, int n_columns, int out_stride)
+DEVICE void gemm_write_f32(float *row, int column, const char *staged, int n_columns, int out_stride)
 {
     if (out_stride % 4 == 0 && (n_columns % 4 == 0 || column + 4 <= n_columns)) {
-        store16(row + column, four);
+        store16(row + column, load16(staged));
         return;
     }
     UNROLL for (int j = 0; j < 4; j++)
         if (column + j < n_columns)
-            row[column + j] = bits_float(four[j]);
+            row[column + j] = ((const float *)staged)[j];
 }
 /* n_columns: those of out. */
 DEVICE void gemm_write_chunk(void *out, int64_t row, int column, const char *staged, int n_columns, int out_stride,
@@ -135,39 +135,7 @@ DEVICE void gemm_write_chunk(void *out, int64_t row, int column, const char *sta
     if (out_kind == 0)
         gemm_write_act((act_t *)out + row * out_stride, column, staged, n_columns);
     else
-        gemm_write_f32((float *)out + row * out_stride, column, load16(staged), n_columns, out_stride);
-}
-
-/* What has_bias 2 mixes: biases [experts][n_out], of every pair of a token its gate and expert. */
-typedef struct { const float *bias, *gates; const int32_t *experts; int top_k; } GemmMix;
-
-/* Four columns of a staged row of float32 sums (has_bias 2): plus the gated biases of the token's experts, then as
- * gemm_finish. Here and not where the sums are: eight lanes read 128 bytes of one bias, not four lanes 32. */
-DEVICE void gemm_write_mixed(float *out, int row, int column, const char *staged, const GemmMix *mix,
-    int n_out, int out_stride, int epilogue, int gated)
-{
-    if (column >= n_out)
-        return;
-    float value[4];
-    UNROLL for (int j = 0; j < 4; j++)
-        value[j] = ((const float *)staged)[j];
-    for (int pair = row * mix->top_k, end = pair + mix->top_k; pair < end; pair++) {
-        const float *const from = mix->bias + (mix->experts[pair] * n_out + column);
-        const float gate = mix->gates[pair];
-        u32x4 four = { 0, 0, 0, 0 };
-        if (n_out % 4 == 0)
-            four = load16(from);
-        else
-            UNROLL for (int j = 0; j < 4; j++)
-                four[j] = column + j < n_out ? float_bits(from[j]) : 0;
-        UNROLL for (int j = 0; j < 4; j++)
-            value[j] = fma_f(gate, bits_float(four[j]), value[j]);
-    }
-    const float gate = gated ? mix->gates[row] : 1;
-    gemm_finish(value, gate, epilogue, gated);
-    gemm_finish(value + 2, gate, epilogue, gated);
-    const u32x4 four = { float_bits(value[0]), float_bits(value[1]), float_bits(value[2]), float_bits(value[3]) };
-    gemm_write_f32(out + (int64_t)row * out_stride, column, four, n_out, out_stride);
+        gemm_write_f32((float *)out + row * out_stride, column, staged, n_columns, out_stride);
 }
 
 /* Adds without waiting for what is there; nobody else adds to it now. */

@@ -6,13 +6,14 @@
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
  * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
  * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it). Everything else
- * is as in gemm. Measured and left out: two blocks of a cluster that share weights, one group lagging behind the other.
+ * is as in gemm. Measured and left out: two blocks of a cluster that share weights, one group lagging
+ * behind the other, mixed biases added where rows are written.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
 PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there */
 PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
-PARAM(has_bias, hb)      /* 1: the expert's, 2 (out_kind 1, epilogue 0, 2): the gated sum of the token's experts' */
+PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the token's experts */
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
 PARAM(tile_columns, tc)  /* 96, 128, 256 */
 PARAM(stages, st)        /* 3 to 8 */
@@ -81,20 +82,38 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
     }
 }
 
-/* The expert's biases to a thread's sums. */
-DEVICE void gemm_h100_add_bias(float *sums, int expert, int column, const float *bias)
+/* Biases to a thread's sums: rows to_row[0], to_row[1] of out. */
+DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int column, const float *bias,
+    const int32_t *experts, const float *gates, int top_k)
 {
-    UNROLL for (int n = 0; n < tile_columns / 8; n++) {
-        float add[2];
-        gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
-        UNROLL for (int i = 0; i < 4; i++)
-            sums[n * 4 + i] += add[i & 1];
+    if (has_bias == 1)
+        UNROLL for (int n = 0; n < tile_columns / 8; n++) {
+            float add[2];
+            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
+            UNROLL for (int i = 0; i < 4; i++)
+                sums[n * 4 + i] += add[i & 1];
+        }
+    for (int s = 0; has_bias == 2 && s < top_k; s++) {
+        int64_t from[2];
+        float gate_of[2];
+        UNROLL for (int half = 0; half < 2; half++) {
+            const int64_t pair = (int64_t)to_row[half] * top_k + s;
+            from[half] = (int64_t)experts[pair] * n_out;
+            gate_of[half] = gates[pair];
+        }
+        UNROLL for (int n = 0; n < tile_columns / 8; n++) {
+            UNROLL for (int half = 0; half < 2; half++) {
+                float add[2];
+                gemm_load_pair(add, bias, from[half], column + n * 8, n_out, n_out % tile_columns == 0);
+                UNROLL for (int i = 0; i < 2; i++)
+                    sums[n * 4 + half * 2 + i] = fma_f(gate_of[half], add[i], sums[n * 4 + half * 2 + i]);
+            }
+        }
     }
 }
 
 /* A slice of a warp's 16 rows from staging to out. */
-DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows, int column, int n_slice,
-    const GemmMix *mix)
+DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows, int column, int n_slice)
 {
     const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
     const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
@@ -109,18 +128,14 @@ DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows,
     UNROLL for (int i = 0; i < 16 * n_chunks / 32; i++) {
         const int r = (i * 32 + lane()) / n_chunks, chunk = (i * 32 + lane()) % n_chunks;
         const int to_row = shuffle_i(row, r);
-        if (has_bias == 2 && r < n_rows && chunk * chunk_columns < n_slice)
-            gemm_write_mixed(out, to_row, column + chunk * chunk_columns,
-                gemm_staged(staging, r, chunk, out_kind, epilogue), mix, n_out, out_stride, epilogue, gated);
-        else if (r < n_rows && chunk * chunk_columns * shrink < n_slice)
+        if (r < n_rows && chunk * chunk_columns * shrink < n_slice)
             gemm_write_chunk(out, to_row, column / shrink + chunk * chunk_columns,
                 gemm_staged(staging, r, chunk, out_kind, epilogue), n_out / shrink, out_stride, out_kind);
     }
 }
 
 /* A warp's 16 rows (of them n_rows real) of tile_columns to out; row, gate: of lane l, those of row l & 15. */
-DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row, float gate, int n_rows, int column,
-    const GemmMix *mix)
+DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row, float gate, int n_rows, int column)
 {
     const int g = lane() / 4, slice = gemm_slice(out_kind, epilogue), n_slices = (tile_columns + slice - 1) / slice;
     const float gate_of[2] = { shuffle_f(gate, g), shuffle_f(gate, g + 8) };
@@ -130,12 +145,11 @@ DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row
             UNROLL for (int n = 0; n < n_slice / 8; n++) {
                 const float *sum = sums + (i * (slice / 8) + n) * 4 + half * 2;
                 float value[2] = { sum[0], sum[1] };
-                if (has_bias != 2)
-                    gemm_finish(value, gate_of[half], epilogue, gated);
+                gemm_finish(value, gate_of[half], epilogue, gated);
                 gemm_stage(staging, half * 8 + g, n * 8 + (lane() & 3) * 2, value, out_kind, epilogue, act);
             }
         warp_sync();
-        gemm_h100_write_slice(out, staging, row, n_rows, column + i * slice, n_slice, mix);
+        gemm_h100_write_slice(out, staging, row, n_rows, column + i * slice, n_slice);
         warp_sync();
     }
 }
@@ -195,10 +209,9 @@ DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, c
             mbarrier_arrive(empty + before * 8);
         if (take.n_rows <= 0)
             continue;
-        const GemmMix mix = { bias, gates, experts, top_k };
-        if (has_bias == 1)
-            gemm_h100_add_bias(sums, take.expert, take.column + (lane() & 3) * 2, bias);
-        gemm_h100_write(out, sums, staging, take.row, take.gate, take.n_rows, take.column, &mix);
+        const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
+        gemm_h100_add_bias(sums, to_row, take.expert, take.column + (lane() & 3) * 2, bias, experts, gates, top_k);
+        gemm_h100_write(out, sums, staging, take.row, take.gate, take.n_rows, take.column);
     }
 }
 
