@@ -22,10 +22,8 @@ enum { MAX_ARGS = 36, MAX_LAUNCHES = 512, MAX_KERNELS = 64, MAX_ROWS = 16, ROUTE
 
 typedef struct { const char *key; int value; } Setting;
 static Setting settings[] = {
-    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "fused", 0 }, { "mamba.slices", 4 }, { "mamba.group", 4 }, { "mamba.ring", 3 }, { "mamba.splits", 2 }, { "mamba.out_group", 4 },
-    { "mamba.out_ring", 2 }, { "grid", 132 }, { "position", 5000 },
+    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position", 5000 },
     { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
-    { "x.splits", 4 }, { "x.slices", 8 }, { "x.group", 2 }, { "x.ring", 2 }, { "x.y", 2 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
     { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 1 },
     { "down.group", 6 }, { "down.ring", 2 }, { "down.blocks", 1 },
@@ -130,7 +128,7 @@ static void arg(Launch *launch, uint64_t value) { launch->args[launch->n_args++]
 static char text[400];
 
 static uint64_t x, next[2], xc, z, ssm_parts, out_parts, xp, y, q, sums, peaks, h, logits, best, best_at;
-static uint64_t words, step, tokens, positions, slots, table, history, state_stride, slot0;
+static uint64_t tokens, positions, slots, table, history, state_stride, slot0;
 static int now;
 
 static int up(int n, int m) { return (n + m - 1) / m; }
@@ -142,33 +140,25 @@ static void list_mamba(Next own, Next after, uint64_t state)
 {
     const Model *m = &model;
     const int e = m->experts, w = get("dtype"), tiles = get("in.tiles"), own_c = 8 * tiles, blocks_a = up(m->c, own_c);
-    const int ks = get("in.slices"), warps = get("in.warps");
+    const int ks = get("in.slices"), warps = get("in.warps"), n_x = m->r + 2 * m->n;
     const int items = own_c * (m->conv + 1) + (e > 1 ? e * own_c : 0) + MAX_ROWS * own_c * (m->conv - 1);
     const int shared_a = ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2 + warps * get("in.ring") * get("in.group") * 512
         + 2 * tiles * ks * 512 + MAX_ROWS * own_c * 4 + (w == 3 ? e * 2 * own_c * 4 : 0) + items * 4;
     Launch *l = add_launch("in", blocks_a, 32 * warps, get("in.blocks"), shared_a, TEXT("decode_in n_in=%d n_channels=%d d_conv=%d "
-        "n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d, m->c,
-        m->conv, e, w, up(m->d, 8), tiles, ks, get("in.group"), get("in.ring")));
+        "n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d n_x=%d x_dtype=%d eps=1e-5", m->d, m->c,
+        m->conv, e, w, up(m->d, 8), tiles, ks, get("in.group"), get("in.ring"), n_x, w));
+    const uint64_t x_weights = matrix(e, n_x, m->c), x_scales = scale(e, n_x);
     const uint64_t ssm_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0, out_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
-    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e, 2 * m->c, m->d));
+    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, xp), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e, 2 * m->c, m->d));
     arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv)), arg(l, floats(KIND_CONV, m->c)), arg(l, ssm_router);
-    arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
-    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c, m->d);
-
-    const int n_out = m->r + 2 * m->n, sp = get("x.splits"), chunk = w == 3 ? 64 : 32, k_part = up((int)k_of(m->c) / chunk, 2 * sp) * 2 * chunk;
-    const int xks = get("x.slices");
-    l = add_launch("x", up(n_out, 8) * sp, 32 * xks, 2, ROUTE_LEN + MAX_ROWS * (k_part + 8) * 2
-        + xks * get("x.ring") * get("x.group") * 512 + xks * 512, TEXT("decode_x n_in=%d n_out=%d n_experts=%d weight_dtype=%d act=2 "
-        "n_parts=%d n_splits=%d n_slices=%d group=%d ring=%d", m->c, n_out, e, w, blocks_a, sp, xks, get("x.group"), get("x.ring")));
-    l->grid_y = e > 1 ? get("x.y") : 1;
-    arg(l, xp), arg(l, xc), arg(l, ssm_parts), arg(l, matrix(e, n_out, m->c)), arg(l, scale(e, n_out)), arg(l, ROWS_ARG), arg(l, get("top_k"));
-    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_out, m->c);
+    arg(l, x_weights), arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c, m->d) + (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_x, m->c);
 
     const int st = get("scan.tiles"), sks = get("scan.slices"), blocks_c = up(m->c, 8 * st);
     l = add_launch("scan", blocks_c, 32 * st * sks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(e * m->r) + 8) * 2 + MAX_ROWS * 2 * m->n * 4
         + st * sks * 512 + MAX_ROWS * 8 * st * 4 + 2 * e * 8 * st * 4, TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
-        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d n_splits=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, blocks_a, sp, st, sks));
-    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c));
+        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, blocks_a, st, sks));
+    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, x_scales), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c));
     arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c)), arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l, floats(KIND_ONE, m->c));
     arg(l, out_router), arg(l, state + (uint64_t)(m->conv - 1) * m->c * 4), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(1, m->c, (e > 1 ? get("top_k") : 1) * m->r) + (int64_t)m->c * m->n * 12;
@@ -180,35 +170,8 @@ static void list_mamba(Next own, Next after, uint64_t state)
         m->d, e, w, blocks_c, after.experts, oks, get("out.group"), get("out.ring")));
     now ^= 1;
     arg(l, x), arg(l, next[now]), arg(l, y), arg(l, 0), arg(l, out_parts), arg(l, matrix(e, m->d, m->c)), arg(l, scale(e, m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    arg(l, after.norm), arg(l, after.router), arg(l, xp), arg(l, (uint64_t)(e * n_x)), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->c);
-}
-
-/* A whole layer in one launch. */
-static void list_fused(Next own, Next after, uint64_t state, int number)
-{
-    const Model *m = &model;
-    const int e = m->experts, w = get("dtype"), ks = get("mamba.slices"), ring = get("mamba.ring") * get("mamba.group"), routed = e > 1;
-    const int out_ring = get("mamba.out_ring") * get("mamba.out_group"), n_next = after.experts > 1 ? after.experts : 0;
-    const int xs = (int)k_of(m->d) > (int)k_of(e * m->r) ? (int)k_of(m->d) : (int)k_of(e * m->r), groups = up(m->c, 16);
-    const int shared_len = 3 * ROUTE_LEN + MAX_ROWS * (xs + 8) * 2 + 16 * (ring > out_ring ? ring : out_ring) * 512 + (4 * ks > 16 ? 4 * ks : 16) * 512
-        + MAX_ROWS * 64 + MAX_ROWS * 2 * m->n * 4 + 32 * (n_next + 1) + (w == 3 ? e * 128 : 0) + 64 * (m->conv + 1) + routed * 2 * e * 68 + e * 64
-        + MAX_ROWS * (m->conv - 1) * 64;
-    Launch *l = add_launch("mamba", groups < get("grid") ? groups : get("grid"), 512, 1, shared_len, TEXT("decode_mamba n_in=%d n_channels=%d d_conv=%d "
-        "d_state=%d dt_rank=%d n_experts=%d renormalize=0 zoh=0 weight_dtype=%d act=2 next_experts=%d n_splits=%d in_slices=%d in_group=%d in_ring=%d "
-        "out_group=%d out_ring=%d eps=1e-5", m->d, m->c, m->conv, m->n, m->r, e, w, after.experts, get("mamba.splits"), ks, get("mamba.group"),
-        get("mamba.ring"), get("mamba.out_group"), get("mamba.out_ring")));
-    arg(l, x), arg(l, next[now ^ 1]), arg(l, next[now]), arg(l, xc), arg(l, z), arg(l, words), arg(l, step), arg(l, 64), arg(l, (uint64_t)number);
-    now ^= 1;
-    arg(l, own.norm), arg(l, matrix(e, 2 * m->c, m->d)), arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv));
-    arg(l, floats(KIND_CONV, m->c)), arg(l, routed ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0), arg(l, matrix(e, m->r + 2 * m->n, m->c));
-    arg(l, scale(e, m->r + 2 * m->n)), arg(l, matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c)), arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c));
-    arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l, floats(KIND_ONE, m->c)), arg(l, routed ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0);
-    arg(l, matrix(e, m->d, m->c)), arg(l, scale(e, m->d)), arg(l, after.norm), arg(l, after.router), arg(l, state), arg(l, slots);
-    arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
-    const int k = routed ? get("top_k") : 1;
-    l->n_bytes = (int64_t)(matrix_len(k, 2 * m->c + m->d, m->d) + matrix_len(k, m->r + 2 * m->n, m->c) + matrix_len(1, m->c, k * m->r))
-        + (int64_t)m->c * m->n * 12 + (int64_t)(matrix_len(k, m->d, m->c) - matrix_len(k, m->d, m->d));
 }
 
 static void list_attention(Next own, Next after, uint64_t state)
@@ -240,7 +203,7 @@ static void list_attention(Next own, Next after, uint64_t state)
         m->heads * hd, m->d, w, get("splits"), hd, after.experts, oks, get("o.group"), get("o.ring")));
     now ^= 1;
     arg(l, x), arg(l, next[now]), arg(l, sums), arg(l, peaks), arg(l, 0), arg(l, matrix(1, m->d, m->heads * hd)), arg(l, scale(1, m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    arg(l, after.norm), arg(l, after.router), arg(l, 0), arg(l, 0), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(1, m->d, m->heads * hd);
 }
 
@@ -265,7 +228,7 @@ static void list_mlp(Next own, Next after)
     const uint64_t parts = next[now];
     now ^= 1;
     arg(l, x), arg(l, next[now]), arg(l, h), arg(l, 0), arg(l, parts), arg(l, matrix(e, m->d, m->f)), arg(l, scale(e, m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    arg(l, after.norm), arg(l, after.router), arg(l, 0), arg(l, 0), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->f);
 }
 
@@ -286,13 +249,12 @@ static void build_list(void)
         next[i] = floats(KIND_ZERO, (uint64_t)MAX_ROWS * 33 * blocks);
     xc = floats(KIND_ZERO, MAX_ROWS * m->c), z = floats(KIND_ZERO, MAX_ROWS * m->c);
     ssm_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512), out_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512);
-    xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 16 * (m->r + 2 * m->n)), y = piece(KIND_ZERO, MAX_ROWS * m->c * 2);
+    xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 2 * (m->r + 2 * m->n)), y = piece(KIND_ZERO, MAX_ROWS * m->c * 2);
     q = piece(KIND_ZERO, MAX_ROWS * heads * hd * 2), sums = floats(KIND_ZERO, (uint64_t)MAX_ROWS * heads * 32 * hd);
     peaks = floats(KIND_ZERO, MAX_ROWS * heads * 32 * 2), h = piece(KIND_ZERO, (uint64_t)MAX_ROWS * get("top_k") * m->f * 2);
     logits = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->vocab), best = floats(KIND_ZERO, MAX_ROWS * 8192), best_at = floats(KIND_ZERO, MAX_ROWS * 8192);
     tokens = floats(KIND_ZERO, 16), positions = piece(KIND_ZERO, 128), slots = floats(KIND_ZERO, 16), table = floats(KIND_ZERO, MAX_ROWS * hd);
-    history = floats(KIND_ZERO, 1024 * 16), step = floats(KIND_ZERO, 1);
-    words = piece(KIND_ZERO, 8 * 16 * (uint64_t)(m->c * 2 + 2 * 32 * 256 + m->experts * 8 * (m->r + 2 * m->n)));
+    history = floats(KIND_ZERO, 1024 * 16);
     const uint64_t ring_len = (uint64_t)m->window * m->kv * hd * 2, mamba_len = ((uint64_t)(m->conv - 1) * m->c + (uint64_t)m->c * m->n) * 4;
     state_stride = 0;
     for (int i = 0; i < m->n_layers; i++) {
@@ -311,7 +273,7 @@ static void build_list(void)
         const char kind = m->layers[i % (int)strlen(m->layers)];
         const Next after = next_of(i + 1);
         if (kind == 'm')
-            get("fused") ? list_fused(own, after, state, i) : list_mamba(own, after, state), state += mamba_len;
+            list_mamba(own, after, state), state += mamba_len;
         else if (kind == 'a')
             list_attention(own, after, state), state += 2 * ring_len;
         else
@@ -625,7 +587,7 @@ static void run_batches(double ceiling)
 /* One kind of kernel after another with itself, over the layers' weights, batch 1. */
 static void run_kinds(void)
 {
-    static const char *const kinds[] = { "embed", "mamba", "in", "x", "scan", "out", "qkv", "attention", "o", "gated", "down", "head", "feed" };
+    static const char *const kinds[] = { "embed", "in", "scan", "out", "qkv", "attention", "o", "gated", "down", "head", "feed" };
     double whole = 0;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         const Launch *own[MAX_LAUNCHES];
