@@ -108,81 +108,6 @@ DEVICE void decode_pick(float *value, int *place)
     }
 }
 
-/* ---- words: between blocks of one launch. 4 bytes of data and the number of the exchange travel together, so that
- * the data say themselves that they have come, and no fence is needed ---- */
-
-DEVICE void decode_send(uint64_t *word, uint32_t value, uint32_t number)
-{
-    const uint64_t both = (uint64_t)number << 32 | value;
-#ifdef __NVPTX__
-    __asm__ volatile("st.relaxed.gpu.global.u64 [%0], %1;" :: "l"(word), "l"(both) : "memory");
-#else
-    __atomic_store_n(word, both, __ATOMIC_RELAXED);
-#endif
-}
-
-/* Two words, aligned to 16; `is` 0: not waited for. */
-DEVICE int decode_look(uint32_t values[2], const uint64_t *words, uint32_t number, int is)
-{
-    uint64_t a, b;
-    if (!is)
-        return 1;
-#ifdef __NVPTX__
-    __asm__ volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(words) : "memory");
-#else
-    emulate_yield();
-    a = __atomic_load_n(words, __ATOMIC_RELAXED), b = __atomic_load_n(words + 1, __ATOMIC_RELAXED);
-#endif
-    values[0] = (uint32_t)a, values[1] = (uint32_t)b;
-    return (uint32_t)(a >> 32) == number && (uint32_t)(b >> 32) == number;
-}
-
-DEVICE float decode_receive(const uint64_t *word, uint32_t number)
-{
-    uint64_t both;
-    do {
-#ifdef __NVPTX__
-        __asm__ volatile("ld.relaxed.gpu.global.u64 %0, [%1];" : "=l"(both) : "l"(word) : "memory");
-#else
-        emulate_yield();
-        both = __atomic_load_n(word, __ATOMIC_RELAXED);
-#endif
-    } while ((uint32_t)(both >> 32) != number);
-    return bits_float((uint32_t)both);
-}
-
-/* Columns k to k + 7 of a row of pairs; zeros from n_in on. */
-DEVICE u32x4 decode_receive8(const uint64_t *row, int k, const int n_in, uint32_t number)
-{
-    u32x4 value = { 0, 0, 0, 0 };
-    uint32_t low[2] = { 0, 0 }, high[2] = { 0, 0 };
-    while (!(decode_look(low, row + k / 2, number, k < n_in) & decode_look(high, row + k / 2 + 2, number, k + 4 < n_in)))
-        continue;
-    value[0] = low[0], value[1] = low[1], value[2] = high[0], value[3] = high[1];
-    return value;
-}
-
-/* decode_sum_parts of words, whose rows are an even number long. */
-DEVICE void decode_sum_words(float *sums /* shared [n_sums] */, const uint64_t *words /* [n_sums][n_parts] */, int n_sums,
-    const int n_parts, uint32_t number)
-{
-    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
-        const uint64_t *from = words + i * ((n_parts + 1) / 2 * 2);
-        float sum = 0;
-        UNROLL for (int j = 0; j < n_parts / 64; j++) {
-            uint32_t two[2];
-            while (!decode_look(two, from + j * 64 + 2 * lane(), number, 1))
-                continue;
-            sum += bits_float(two[0]) + bits_float(two[1]);
-        }
-        for (int j = n_parts / 64 * 64 + lane(); j < n_parts; j += 32)
-            sum += decode_receive(from + j, number);
-        sum = decode_warp_sum(sum);
-        if (lane() == 0)
-            sums[i] = sum;
-    }
-}
-
 /* ---- routing ---- */
 
 typedef struct {
@@ -277,7 +202,6 @@ typedef struct {
     int experts_outer;          /* all tiles of an expert before the next one's; else all experts of a tile */
     int gated, by_pair;         /* times the gates; the input differs from expert to expert */
     int early;                  /* the input is far (global): fetched before the wait for the weights */
-    int words;                  /* the input comes in words */
 } DecodeShape;
 
 /* The step that is copied next, and the place in the ring that is used up next. */
@@ -430,8 +354,6 @@ typedef struct {
     const act_t *x;
     int64_t stride;
     int k0;                     /* the lane's column in the slice's first chunk */
-    const uint64_t *words;      /* in the place of x: pairs of columns in words of this number, 8 a multiple of stride */
-    uint32_t number;
 } DecodeInput;
 
 /* Row r's input for expert e: row r, or with by_pair that of its pair with e; -1: there is none. */
@@ -449,8 +371,6 @@ DEVICE void decode_load_input(u32x4 *to, const DecodeInput *in, int row, int k, 
     UNROLL for (int i = 0; i < (shape.weight_dtype == 3 ? 2 : 1); i++)
         if (row < 0)
             to[i] = (u32x4){ 0, 0, 0, 0 };
-        else if (shape.words)
-            to[i] = decode_receive8(in->words + row * (in->stride / 2), k + 8 * i, shape.n_in, in->number);
         else
             to[i] = decode_load8(in->x + row * in->stride, k + 8 * i, shape.n_in);
 }
@@ -585,25 +505,6 @@ DEVICE void decode_leave(float *parts /* [row][n_next + 1][n_parts] */, const fl
         to[lane() * n_parts] = sum;
     if (lane() == 0)
         to[n_next * n_parts] = square;
-}
-
-/* ---- the scan ---- */
-
-DEVICE float decode_scan_softplus(float x)
-{
-    if (x > 20.0f)
-        return x;
-    const float e = exp2_fast(x * 1.44269504f);
-    return e < 0.03125f ? e * (1.0f - e * (0.5f - e * (0.33333333f - e * 0.25f))) : 0.69314718f * log2_fast(1.0f + e);
-}
-
-/* (exp(u) - 1) / u for u = power ln 2, exp(u) = decay */
-DEVICE float decode_scan_ratio(float power, float decay)
-{
-    const float u = power * 0.69314718f;
-    if (u > -0.25f && u < 0.25f)
-        return 1.0f + u * (0.5f + u * (0.16666667f + u * (0.041666667f + u * (0.0083333333f + u * 0.0013888889f))));
-    return (decay - 1.0f) / u;
 }
 
 #endif

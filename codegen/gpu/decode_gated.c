@@ -59,7 +59,7 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
         decode_fill_ring(&w, &at, shape);
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, n_sums, n_in, eps, n_rows, act);
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width, NULL, 0 };
+    const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width };
     for (uint32_t left = w.experts; left; left &= left - 1) {
         const uint32_t bit = left & -left;
         barrier();

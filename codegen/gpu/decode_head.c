@@ -44,7 +44,7 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, 1, n_in, eps, n_rows, act);
     barrier();
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width, NULL, 0 };
+    const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width };
     decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8 * tiles, n_rows, 1, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_warps) {

@@ -180,7 +180,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, n_sums, n_in, eps, n_rows, act);
     barrier();
 
-    const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32) + t * (weight_dtype == 3 ? 16 : 8), NULL, 0 };
+    const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32) + t * (weight_dtype == 3 ? 16 : 8) };
     decode_multiply(sums, &w, &at, w.experts, &in, route, weight_dtype == 3 ? scale_at : NULL, 2 * n_own, n_rows, top_k, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_warps)

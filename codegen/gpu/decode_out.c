@@ -128,7 +128,7 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     barrier();
 
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8, slice.first * 4 * t_width + t * t_width, NULL, 0 };
+    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8, slice.first * 4 * t_width + t * t_width };
     decode_multiply(sums, &w, &at, w.experts, &input, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, top_k, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_threads() / 32) {

@@ -50,7 +50,7 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, 1, n_in, eps, n_rows, act);
     barrier();
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width, NULL, 0 };
+    const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width };
     decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, 1, shape);
     barrier();
 
