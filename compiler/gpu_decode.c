@@ -1,8 +1,8 @@
 /* The decode list: one token of each of up to 16 sequences, a few launches a layer.
  *
- * Input and output as in gpu_lower.c. Kernels are the decode ones of codegen/gpu/README.md: a mamba layer is three launches,
- * attention three, an mlp two; norms and routers ride on the launch before. Their sizes are chosen here. A model
- * that they cannot serve (more than 32 experts, rows too long for shared memory) goes the way of prefill.
+ * Input and output as in gpu_lower.c. Kernels are the decode ones of codegen/gpu/README.md: three launches a mamba
+ * layer, three an attention, two an mlp; norms and routers ride on the launch before. Their sizes are chosen here.
+ * A model that they cannot serve (more than 32 experts, rows too long for shared memory) goes the way of prefill.
  */
 #include "gpu_model.h"
 #include "plan_model.h"
@@ -27,7 +27,8 @@ typedef struct {
     int index;
     TopK top_k;
     Next own, after;
-    LaunchBuffer *x, *sums, *next;     /* the residual stream; sums for this layer's norm and router, for the next one's */
+    LaunchBuffer *x, *sums,
+        *next;     /* the residual stream; sums for this layer's norm and router, for the next one's */
     LaunchBuffer *table, *x_sums;      /* x_sums: x_proj of every expert, zero between layers */
 } Decoder;
 
@@ -168,7 +169,8 @@ static void emit_out(Decoder *d, const Out *o)
 {
     GpuModel *g = d->g;
     const WeightSlot *slot = slot_of(d, o->tensor);
-    int64_t n_out = g->plan->graph->d_model, e = slot->n_experts, n_next = d->after.n_experts > 1 ? d->after.n_experts : 0;
+    int64_t n_out = g->plan->graph->d_model, e = slot->n_experts, n_next = d->after.n_experts > 1 ? d->after.n_experts
+        : 0;
     bool routed = e > 1, by_pair = routed && o->by_pair;
     int dtype = dtype_code(g, slot), group = group_of(o->n_in, dtype, WARPS, by_pair ? 8 : 4);
     int ring = smaller(up(2 * up(pairs_of(o->n_in, dtype), WARPS), group) * (routed ? 2 : 1), 2);
@@ -199,7 +201,8 @@ static void emit_out(Decoder *d, const Out *o)
     scratch_or_null(g, o->n_spent ? d->x_sums : NULL, ACCESS_UPDATE);
     gpu_int(g->b, o->n_spent);
     rows_and_top_k(d);
-    end(d, gpu_fixed(up(n_out, 8)), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ring_len(WARPS, group, ring) + WARPS * PART_LEN
+    end(d, gpu_fixed(up(n_out, 8)), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ring_len(WARPS, group,
+        ring) + WARPS * PART_LEN
         + 8 * (n_next + 1) * 4 + (dtype == 3 ? e * 32 : 0) + (o->attended ? ROWS * row_len(o->n_in) : 0), 0);
 }
 
@@ -212,7 +215,8 @@ static MambaShape mamba_shape(const Decoder *d)
 {
     const MambaLayer *m = &d->shape->mamba;
     int in = dtype_code(d->g, slot_of(d, "in_proj.weight"));
-    MambaShape s = { .tiles = m->d_inner <= 1056 ? 1 : m->d_inner <= 2112 ? 2 : 4, .scan_tiles = m->d_inner <= 1056 ? 1 : 2 };
+    MambaShape s = { .tiles = m->d_inner <= 1056 ? 1 : m->d_inner <= 2112 ? 2 : 4,
+        .scan_tiles = m->d_inner <= 1056 ? 1 : 2 };
     s.slices = WARPS / (2 * s.tiles);
     s.group = group_of(d->g->plan->graph->d_model, in, s.slices, 4);
     s.ring = d->g->sm >= 90 ? 3 : 2;
@@ -258,7 +262,8 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     gpu_special(g->b, ARG_STATE_STRIDE);
     rows_and_top_k(d);
     int64_t items = own * (m->d_conv + 1) + routed * own + ROWS * own * (m->d_conv - 1);
-    end(d, gpu_fixed(s->in_blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(n_in) + ring_len(WARPS, s->group, s->ring)
+    end(d, gpu_fixed(s->in_blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(n_in) + ring_len(WARPS,
+        s->group, s->ring)
         + 2 * s->tiles * s->slices * PART_LEN + ROWS * own * 4 + (dtype == 3 ? e * 2 * own * 4 : 0) + items * 4, 0);
 }
 
@@ -296,7 +301,8 @@ static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
     gpu_special(g->b, ARG_SLOTS);
     gpu_special(g->b, ARG_STATE_STRIDE);
     rows_and_top_k(d);
-    end(d, gpu_fixed(s->scan_blocks), gpu_fixed(1), 32 * s->scan_tiles * SLICES, ROUTE_LEN + ROWS * row_len(e * m->dt_rank)
+    end(d, gpu_fixed(s->scan_blocks), gpu_fixed(1), 32 * s->scan_tiles * SLICES,
+        ROUTE_LEN + ROWS * row_len(e * m->dt_rank)
         + ROWS * 2 * m->d_state * 4 + s->scan_tiles * SLICES * PART_LEN + ROWS * own * 4 + (routed + e) * own * 4, 0);
 }
 
@@ -306,13 +312,15 @@ static void emit_mamba(Decoder *d)
     const MambaLayer *m = &d->shape->mamba;
     MambaShape s = mamba_shape(d);
     int64_t e = d->shape->n_experts, routed = e > 1 ? e : 0;
-    Channels c = { .xc = gpu_buffer(g->b, "xc", 4 * ROWS * m->d_inner), .z = gpu_buffer(g->b, "z", 4 * ROWS * m->d_inner),
+    Channels c = { .xc = gpu_buffer(g->b, "xc", 4 * ROWS * m->d_inner), .z = gpu_buffer(g->b, "z",
+        4 * ROWS * m->d_inner),
                    .y = gpu_buffer(g->b, "y", 2 * ROWS * gpu_stride(m->d_inner)),
                    .ssm_logits = routed ? gpu_buffer(g->b, "ssm_logits", 4 * ROWS * e * s.in_blocks) : NULL,
                    .out_logits = routed ? gpu_buffer(g->b, "out_logits", 4 * ROWS * e * s.scan_blocks) : NULL };
     emit_in(d, &s, &c);
     emit_scan(d, &s, &c);
-    emit_out(d, &(Out){ .tensor = "out_proj.weight", .n_in = m->d_inner, .rows = c.y, .logits = c.out_logits, .n_parts = s.scan_blocks,
+    emit_out(d, &(Out){ .tensor = "out_proj.weight", .n_in = m->d_inner, .rows = c.y, .logits = c.out_logits,
+        .n_parts = s.scan_blocks,
                         .n_spent = (int)(e * (m->dt_rank + 2 * m->d_state)) });
 }
 
@@ -389,7 +397,8 @@ static void emit_attention(Decoder *d, const Attended *to)
     gpu_special(g->b, ARG_STATE_STRIDE);
     gpu_special(g->b, ARG_N_CONTEXT);
     gpu_count(g->b, COUNT_TOKENS);
-    end(d, gpu_fixed((int)a->n_kv_heads * up(a->n_heads / a->n_kv_heads, 16) * splits), gpu_extent(COUNT_TOKENS, 1, 0), 32 * warps,
+    end(d, gpu_fixed((int)a->n_kv_heads * up(a->n_heads / a->n_kv_heads, 16) * splits), gpu_extent(COUNT_TOKENS, 1, 0),
+        32 * warps,
         larger(staged, 4 * warps * most * (padded + 2)), 0);
 }
 
@@ -465,9 +474,12 @@ static void emit_head(Decoder *d)
     const Graph *graph = g->plan->graph;
     const WeightSlot *slot = try_slot(g->plan->main, graph->tie_embeddings ? "embed.weight" : "lm_head.weight");
     const WeightSlot *norm = try_slot(g->plan->main, "norm_f.weight");
-    int dtype = dtype_code(g, slot), tiles = smaller(larger(up(up(graph->vocab_size, 8), g->sm >= 90 ? 131 : 108), 1), 64);
-    int group = group_of(graph->d_model, dtype, 1, 4), blocks = up(graph->vocab_size, 8 * tiles), ring = g->sm >= 90 ? 3 : 2;
-    LaunchBuffer *best = gpu_buffer(g->b, "best", 4 * ROWS * blocks), *best_at = gpu_buffer(g->b, "best_at", 4 * ROWS * blocks);
+    int dtype = dtype_code(g, slot), tiles = smaller(larger(up(up(graph->vocab_size, 8), g->sm >= 90 ? 131 : 108), 1),
+        64);
+    int group = group_of(graph->d_model, dtype, 1, 4), blocks = up(graph->vocab_size, 8 * tiles),
+        ring = g->sm >= 90 ? 3 : 2;
+    LaunchBuffer *best = gpu_buffer(g->b, "best", 4 * ROWS * blocks), *best_at = gpu_buffer(g->b, "best_at",
+        4 * ROWS * blocks);
     gpu_begin(g->b, "decode_head", -1);
     gpu_param(g->b, "n_in", (double)graph->d_model);
     gpu_param(g->b, "n_out", (double)graph->vocab_size);
@@ -486,7 +498,8 @@ static void emit_head(Decoder *d)
     gpu_weights(g->b, slot->offset);
     scales(g, slot, 0);
     gpu_count(g->b, COUNT_LOGITS);
-    end(d, gpu_fixed(blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(graph->d_model) + ring_len(WARPS, group, ring)
+    end(d, gpu_fixed(blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(graph->d_model) + ring_len(WARPS,
+        group, ring)
         + tiles * PART_LEN + (dtype == 3 ? tiles * 32 : 0), LAUNCH_IF_LOGITS);
 }
 
@@ -609,12 +622,14 @@ static bool serves_layer(const GpuModel *g, int index, int64_t most)
     if (l->n_experts > MAX_EXPERTS)
         return false;
     if (l->kind == LAYER_MAMBA)
-        return ROWS * (row_len(l->n_experts * l->mamba.dt_rank) + 8 * l->mamba.d_state + 16 * 4 * l->mamba.d_conv) <= most;
+        return ROWS * (row_len(l->n_experts * l->mamba.dt_rank)
+            + 8 * l->mamba.d_state + 16 * 4 * l->mamba.d_conv) <= most;
     if (l->kind != LAYER_ATTENTION)
         return true;
     DType q = try_slot(block, "q_proj.weight")->dtype;
     return q == try_slot(block, "k_proj.weight")->dtype && q == try_slot(block, "v_proj.weight")->dtype
-        && l->attention.head_dim <= MAX_HEAD_DIM && ROWS * row_len(l->attention.n_heads * l->attention.head_dim) <= most;
+        && l->attention.head_dim <= MAX_HEAD_DIM
+            && ROWS * row_len(l->attention.n_heads * l->attention.head_dim) <= most;
 }
 
 /* Rows of 16 sequences lie in shared memory beside rings and sums. */

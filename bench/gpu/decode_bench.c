@@ -1,10 +1,12 @@
 /* Times one token of a model's decode list on a GPU, kernel by kernel and as a CUDA graph, with random weights.
  *
- *   decode_bench list [KEY=VALUE...]          the kernels' instances, a line each: FILE SM THREADS BLOCKS TEMPLATE PARAM=VALUE...
+ *   decode_bench list [KEY=VALUE...]          the kernels' instances,
+     a line each: FILE SM THREADS BLOCKS TEMPLATE PARAM=VALUE...
  *   decode_bench run FOLDER [KEY=VALUE...]    with FOLDER/FILE.ptx of every line (run.sh renders them with gpu_render)
  *
  * The model is 8x200M+ (5 x (4 mamba, attention, mlp), 8 experts, top 2, vocabulary 50304) or, with model=1, Mamba-500M
- * (60 dense mamba layers, vocabulary 50280). Output: tokens a second for batch 1, 4 and 16, bytes read, the share of the read
+ * (60 dense mamba layers, vocabulary 50280). Output: tokens a second for batch 1, 4 and 16, bytes read,
+     the share of the read
  * bandwidth that the same run measures, and for every kind of kernel the time of a launch in a chain of its own kind.
  * Needs nothing but libcuda.so.1.
  */
@@ -22,7 +24,8 @@ enum { MAX_ARGS = 36, MAX_LAUNCHES = 512, MAX_KERNELS = 64, MAX_ROWS = 16, ROUTE
 
 typedef struct { const char *key; int value; } Setting;
 static Setting settings[] = {
-    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position", 5000 },
+    { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position",
+        5000 },
     { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
     { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 1 },
@@ -47,7 +50,8 @@ static void set(const char *text)
 {
     const char *equals = strchr(text, '=');
     for (size_t i = 0; equals && i < sizeof settings / sizeof *settings; i++)
-        if (strlen(settings[i].key) == (size_t)(equals - text) && memcmp(settings[i].key, text, (size_t)(equals - text)) == 0) {
+        if (strlen(settings[i].key) == (size_t)(equals - text) && memcmp(settings[i].key, text,
+            (size_t)(equals - text)) == 0) {
             settings[i].value = atoi(equals + 1);
             return;
         }
@@ -71,7 +75,8 @@ enum { ROWS_ARG = 0x7fff0001 };  /* stands for n_rows until a batch is chosen */
 
 /* ---- the model ---- */
 
-typedef struct { int d, c, n, r, conv, experts, heads, kv, head_dim, window, f, vocab, n_layers; const char *layers; } Model;
+typedef struct { int d, c, n, r, conv, experts, heads, kv, head_dim, window, f, vocab,
+    n_layers; const char *layers; } Model;
 static const Model models[] = {
     { 1024, 2048, 16, 64, 4, 8, 16, 4, 64, 2048, 3072, 50304, 30, "mmmmaf" },
     { 1024, 2048, 16, 64, 4, 1, 16, 4, 64, 2048, 3072, 50280, 60, "m" },
@@ -94,9 +99,12 @@ static uint64_t piece(int kind, uint64_t len)
 }
 static uint64_t floats(int kind, uint64_t n) { return piece(kind, 4 * n); }
 static uint64_t k_of(int n_in) { return (uint64_t)(n_in + 63) / 64 * 64; }
-static uint64_t matrix_len(int experts, int n_out, int n_in) { return experts * (uint64_t)n_out * k_of(n_in) * (get("dtype") == 3 ? 1 : 2); }
-static uint64_t matrix(int experts, int n_out, int n_in) { return piece(KIND_WEIGHTS, matrix_len(experts, n_out, n_in)); }
-static uint64_t scale(int experts, int n_out) { return get("dtype") == 3 ? floats(KIND_SCALE, (uint64_t)experts * n_out) : 0; }
+static uint64_t matrix_len(int experts, int n_out,
+    int n_in) { return experts * (uint64_t)n_out * k_of(n_in) * (get("dtype") == 3 ? 1 : 2); }
+static uint64_t matrix(int experts, int n_out, int n_in) { return piece(KIND_WEIGHTS, matrix_len(experts, n_out,
+    n_in)); }
+static uint64_t scale(int experts, int n_out) { return get("dtype") == 3 ? floats(KIND_SCALE,
+    (uint64_t)experts * n_out) : 0; }
 
 static int add_kernel(const char *kind, int threads, int blocks, const char *text)
 {
@@ -118,7 +126,8 @@ static int add_kernel(const char *kind, int threads, int blocks, const char *tex
 static Launch *add_launch(const char *kind, int grid_x, int threads, int blocks, int shared_len, const char *text)
 {
     Launch *launch = &launches[n_launches++];
-    *launch = (Launch){ .kernel = add_kernel(kind, threads, get("sm") == 80 ? 0 : blocks, text), .grid_x = grid_x, .grid_y = 1,
+    *launch = (Launch){ .kernel = add_kernel(kind, threads, get("sm") == 80 ? 0 : blocks, text), .grid_x = grid_x,
+        .grid_y = 1,
         .threads = threads, .shared_len = shared_len };
     return launch;
 }
@@ -142,35 +151,53 @@ static void list_mamba(Next own, Next after, uint64_t state)
     const int e = m->experts, w = get("dtype"), tiles = get("in.tiles"), own_c = 8 * tiles, blocks_a = up(m->c, own_c);
     const int ks = get("in.slices"), warps = get("in.warps"), n_x = m->r + 2 * m->n;
     const int items = own_c * (m->conv + 1) + (e > 1 ? e * own_c : 0) + MAX_ROWS * own_c * (m->conv - 1);
-    const int shared_a = ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2 + warps * get("in.ring") * get("in.group") * 512
+    const int shared_a = ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d)
+        + 8) * 2 + warps * get("in.ring") * get("in.group") * 512
         + 2 * tiles * ks * 512 + MAX_ROWS * own_c * 4 + (w == 3 ? e * 2 * own_c * 4 : 0) + items * 4;
-    Launch *l = add_launch("in", blocks_a, 32 * warps, get("in.blocks"), shared_a, TEXT("decode_in n_in=%d n_channels=%d d_conv=%d "
-        "n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d n_x=%d x_dtype=%d eps=1e-5", m->d, m->c,
+    Launch *l = add_launch("in", blocks_a, 32 * warps, get("in.blocks"), shared_a,
+        TEXT("decode_in n_in=%d n_channels=%d d_conv=%d "
+        "n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d n_x=%d "
+            "x_dtype=%d eps=1e-5", m->d, m->c,
         m->conv, e, w, up(m->d, 8), tiles, ks, get("in.group"), get("in.ring"), n_x, w));
     const uint64_t x_weights = matrix(e, n_x, m->c), x_scales = scale(e, n_x);
-    const uint64_t ssm_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0, out_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
-    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, xp), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e, 2 * m->c, m->d));
-    arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv)), arg(l, floats(KIND_CONV, m->c)), arg(l, ssm_router);
+    const uint64_t ssm_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0,
+        out_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
+    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, xp), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l,
+        matrix(e, 2 * m->c, m->d));
+    arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv)), arg(l, floats(KIND_CONV, m->c)),
+        arg(l, ssm_router);
     arg(l, x_weights), arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
-    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c, m->d) + (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_x, m->c);
+    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c,
+        m->d) + (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_x, m->c);
 
     const int st = get("scan.tiles"), sks = get("scan.slices"), blocks_c = up(m->c, 8 * st);
-    l = add_launch("scan", blocks_c, 32 * st * sks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(e * m->r) + 8) * 2 + MAX_ROWS * 2 * m->n * 4
-        + st * sks * 512 + MAX_ROWS * 8 * st * 4 + 2 * e * 8 * st * 4, TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
-        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, blocks_a, st, sks));
-    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, x_scales), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c));
-    arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c)), arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l, floats(KIND_ONE, m->c));
-    arg(l, out_router), arg(l, state + (uint64_t)(m->conv - 1) * m->c * 4), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    l = add_launch("scan", blocks_c, 32 * st * sks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(e * m->r)
+        + 8) * 2 + MAX_ROWS * 2 * m->n * 4
+        + st * sks * 512 + MAX_ROWS * 8 * st * 4 + 2 * e * 8 * st * 4,
+            TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
+        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, blocks_a,
+            st, sks));
+    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, x_scales), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l,
+        matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c));
+    arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c)), arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l,
+        floats(KIND_ONE, m->c));
+    arg(l, out_router), arg(l, state + (uint64_t)(m->conv - 1) * m->c * 4), arg(l, slots), arg(l, state_stride), arg(l,
+        ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(1, m->c, (e > 1 ? get("top_k") : 1) * m->r) + (int64_t)m->c * m->n * 12;
 
     const int oks = get("out.slices"), n_next = after.experts > 1 ? after.experts : 0;
-    l = add_launch("out", up(m->d, 8), 32 * oks, get("out.blocks"), ROUTE_LEN + oks * get("out.ring") * get("out.group") * 512 + oks * 512
-        + 8 * (n_next + 1) * 4 + (w == 3 ? e * 32 : 0), TEXT("decode_out n_in=%d n_out=%d n_experts=%d renormalize=0 weight_dtype=%d "
-        "act=2 n_parts=%d normed=0 known=0 by_pair=0 splits=0 head_dim=64 next_experts=%d n_slices=%d group=%d ring=%d eps=1e-5", m->c,
+    l = add_launch("out", up(m->d, 8), 32 * oks, get("out.blocks"),
+        ROUTE_LEN + oks * get("out.ring") * get("out.group") * 512 + oks * 512
+        + 8 * (n_next + 1) * 4 + (w == 3 ? e * 32 : 0),
+            TEXT("decode_out n_in=%d n_out=%d n_experts=%d renormalize=0 weight_dtype=%d "
+        "act=2 n_parts=%d normed=0 known=0 by_pair=0 splits=0 head_dim=64 next_experts=%d n_slices=%d group=%d "
+            "ring=%d eps=1e-5", m->c,
         m->d, e, w, blocks_c, after.experts, oks, get("out.group"), get("out.ring")));
     now ^= 1;
-    arg(l, x), arg(l, next[now]), arg(l, y), arg(l, 0), arg(l, out_parts), arg(l, matrix(e, m->d, m->c)), arg(l, scale(e, m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, xp), arg(l, (uint64_t)(e * n_x)), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    arg(l, x), arg(l, next[now]), arg(l, y), arg(l, 0), arg(l, out_parts), arg(l, matrix(e, m->d, m->c)), arg(l,
+        scale(e, m->d));
+    arg(l, after.norm), arg(l, after.router), arg(l, xp), arg(l, (uint64_t)(e * n_x)), arg(l, ROWS_ARG), arg(l,
+        get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->c);
 }
 
@@ -180,29 +207,39 @@ static void list_attention(Next own, Next after, uint64_t state)
     const int w = get("dtype"), hd = m->head_dim, ks = get("qkv.slices"), oks = get("out.slices");
     const int n_next = after.experts > 1 ? after.experts : 0;
     const uint64_t ring_len = (uint64_t)m->window * m->kv * hd * 2;
-    Launch *l = add_launch("qkv", (m->heads + 2 * m->kv) * up(hd / 2, 4), 32 * ks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2
-        + ks * get("qkv.ring") * get("qkv.group") * 512 + ks * 512 + 32, TEXT("decode_qkv n_in=%d n_heads=%d n_kv_heads=%d head_dim=%d rope=1 "
-        "window=%d weight_dtype=%d act=2 n_parts=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d, m->heads, m->kv, hd, m->window, w,
+    Launch *l = add_launch("qkv", (m->heads + 2 * m->kv) * up(hd / 2, 4), 32 * ks, 2,
+        ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2
+        + ks * get("qkv.ring") * get("qkv.group") * 512 + ks * 512 + 32,
+            TEXT("decode_qkv n_in=%d n_heads=%d n_kv_heads=%d head_dim=%d rope=1 "
+        "window=%d weight_dtype=%d act=2 n_parts=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d, m->heads, m->kv, hd,
+            m->window, w,
         up(m->d, 8), ks, get("qkv.group"), get("qkv.ring")));
     arg(l, q), arg(l, state), arg(l, state + ring_len), arg(l, x), arg(l, next[now]), arg(l, own.norm);
     arg(l, matrix(1, m->heads * hd, m->d)), arg(l, matrix(1, m->kv * hd, m->d)), arg(l, matrix(1, m->kv * hd, m->d));
-    arg(l, scale(1, m->heads * hd)), arg(l, scale(1, m->kv * hd)), arg(l, scale(1, m->kv * hd)), arg(l, table), arg(l, positions);
+    arg(l, scale(1, m->heads * hd)), arg(l, scale(1, m->kv * hd)), arg(l, scale(1, m->kv * hd)), arg(l, table), arg(l,
+        positions);
     arg(l, slots), arg(l, state_stride), arg(l, (uint64_t)m->window), arg(l, ROWS_ARG);
     l->n_bytes = (int64_t)matrix_len(1, (m->heads + 2 * m->kv) * hd, m->d);
 
-    l = add_launch("attention", m->kv * get("splits"), 512, 1, 16 * 2 * 16 * (hd + 8) * 2, TEXT("decode_attention n_heads=%d n_kv_heads=%d "
+    l = add_launch("attention", m->kv * get("splits"), 512, 1, 16 * 2 * 16 * (hd + 8) * 2,
+        TEXT("decode_attention n_heads=%d n_kv_heads=%d "
         "head_dim=%d window=%d splits=%d act=2", m->heads, m->kv, hd, m->window, get("splits")));
     l->y_rows = 1;
-    arg(l, sums), arg(l, peaks), arg(l, q), arg(l, state), arg(l, state + ring_len), arg(l, positions), arg(l, slots), arg(l, state_stride);
+    arg(l, sums), arg(l, peaks), arg(l, q), arg(l, state), arg(l, state + ring_len), arg(l, positions), arg(l, slots),
+        arg(l, state_stride);
     arg(l, (uint64_t)m->window), arg(l, ROWS_ARG);
     l->n_bytes = (int64_t)(2 * ring_len);
 
-    l = add_launch("o", up(m->d, 8), 32 * oks, 2, ROUTE_LEN + oks * get("o.ring") * get("o.group") * 512 + oks * 512 + 8 * (n_next + 1) * 4
-        + (w == 3 ? 32 : 0) + MAX_ROWS * ((int)k_of(m->heads * hd) + 8) * 2, TEXT("decode_out n_in=%d n_out=%d n_experts=1 renormalize=0 "
-        "weight_dtype=%d act=2 n_parts=1 normed=0 known=0 by_pair=0 splits=%d head_dim=%d next_experts=%d n_slices=%d group=%d ring=%d eps=1e-5",
+    l = add_launch("o", up(m->d, 8), 32 * oks, 2, ROUTE_LEN + oks * get("o.ring") * get("o.group") * 512
+        + oks * 512 + 8 * (n_next + 1) * 4
+        + (w == 3 ? 32 : 0) + MAX_ROWS * ((int)k_of(m->heads * hd) + 8) * 2,
+            TEXT("decode_out n_in=%d n_out=%d n_experts=1 renormalize=0 "
+        "weight_dtype=%d act=2 n_parts=1 normed=0 known=0 by_pair=0 splits=%d head_dim=%d next_experts=%d "
+            "n_slices=%d group=%d ring=%d eps=1e-5",
         m->heads * hd, m->d, w, get("splits"), hd, after.experts, oks, get("o.group"), get("o.ring")));
     now ^= 1;
-    arg(l, x), arg(l, next[now]), arg(l, sums), arg(l, peaks), arg(l, 0), arg(l, matrix(1, m->d, m->heads * hd)), arg(l, scale(1, m->d));
+    arg(l, x), arg(l, next[now]), arg(l, sums), arg(l, peaks), arg(l, 0), arg(l, matrix(1, m->d, m->heads * hd)),
+        arg(l, scale(1, m->d));
     arg(l, after.norm), arg(l, after.router), arg(l, 0), arg(l, 0), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(1, m->d, m->heads * hd);
 }
@@ -210,24 +247,33 @@ static void list_attention(Next own, Next after, uint64_t state)
 static void list_mlp(Next own, Next after)
 {
     const Model *m = &model;
-    const int e = m->experts, w = get("dtype"), tiles = get("gated.tiles"), ks = get("gated.slices"), oks = get("out.slices");
+    const int e = m->experts, w = get("dtype"), tiles = get("gated.tiles"), ks = get("gated.slices"),
+        oks = get("out.slices");
     const int n_next = after.experts > 1 ? after.experts : 0, warps = get("gated.warps");
-    Launch *l = add_launch("gated", up(m->f, 4 * tiles), 32 * warps, get("gated.blocks"), ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2
-        + warps * get("gated.ring") * get("gated.group") * 512 + tiles * ks * 512 + (w == 3 ? e * 8 * tiles * 4 : 0), TEXT("decode_gated n_in=%d "
-        "n_out=%d n_experts=%d weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d, m->f, e, w, up(m->d, 8),
+    Launch *l = add_launch("gated", up(m->f, 4 * tiles), 32 * warps, get("gated.blocks"),
+        ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2
+        + warps * get("gated.ring") * get("gated.group") * 512 + tiles * ks * 512 + (w == 3 ? e * 8 * tiles * 4 : 0),
+            TEXT("decode_gated n_in=%d "
+        "n_out=%d n_experts=%d weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d,
+            m->f, e, w, up(m->d, 8),
         tiles, ks, get("gated.group"), get("gated.ring")));
     l->grid_y = e > 1 ? get("gated.y") : 1;
-    arg(l, h), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e, 2 * m->f, m->d)), arg(l, scale(e, 2 * m->f));
+    arg(l, h), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e, 2 * m->f, m->d)), arg(l, scale(e,
+        2 * m->f));
     arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->f, m->d);
 
-    l = add_launch("down", up(m->d, 8), 32 * oks, get("down.blocks"), ROUTE_LEN + oks * get("down.ring") * get("down.group") * 512 + oks * 512
-        + 8 * (n_next + 1) * 4 + (w == 3 ? e * 32 : 0), TEXT("decode_out n_in=%d n_out=%d n_experts=%d renormalize=0 weight_dtype=%d act=2 "
-        "n_parts=%d normed=1 known=1 by_pair=1 splits=0 head_dim=64 next_experts=%d n_slices=%d group=%d ring=%d eps=1e-5", m->f, m->d, e, w,
+    l = add_launch("down", up(m->d, 8), 32 * oks, get("down.blocks"),
+        ROUTE_LEN + oks * get("down.ring") * get("down.group") * 512 + oks * 512
+        + 8 * (n_next + 1) * 4 + (w == 3 ? e * 32 : 0),
+            TEXT("decode_out n_in=%d n_out=%d n_experts=%d renormalize=0 weight_dtype=%d act=2 "
+        "n_parts=%d normed=1 known=1 by_pair=1 splits=0 head_dim=64 next_experts=%d n_slices=%d group=%d ring=%d "
+            "eps=1e-5", m->f, m->d, e, w,
         up(m->d, 8), after.experts, oks, get("down.group"), get("down.ring")));
     const uint64_t parts = next[now];
     now ^= 1;
-    arg(l, x), arg(l, next[now]), arg(l, h), arg(l, 0), arg(l, parts), arg(l, matrix(e, m->d, m->f)), arg(l, scale(e, m->d));
+    arg(l, x), arg(l, next[now]), arg(l, h), arg(l, 0), arg(l, parts), arg(l, matrix(e, m->d, m->f)), arg(l, scale(e,
+        m->d));
     arg(l, after.norm), arg(l, after.router), arg(l, 0), arg(l, 0), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->f);
 }
@@ -236,7 +282,8 @@ static Next next_of(int layer)
 {
     const char kind = layer < model.n_layers ? model.layers[layer % (int)strlen(model.layers)] : 0;
     const int experts = kind == 'm' || kind == 'f' ? model.experts : 1;
-    return (Next){ floats(KIND_ONE, model.d), experts > 1 ? floats(KIND_ROUTER, (uint64_t)experts * model.d) : 0, experts };
+    return (Next){ floats(KIND_ONE, model.d), experts > 1 ? floats(KIND_ROUTER, (uint64_t)experts * model.d) : 0,
+        experts };
 }
 
 static void build_list(void)
@@ -249,13 +296,18 @@ static void build_list(void)
         next[i] = floats(KIND_ZERO, (uint64_t)MAX_ROWS * 33 * blocks);
     xc = floats(KIND_ZERO, MAX_ROWS * m->c), z = floats(KIND_ZERO, MAX_ROWS * m->c);
     ssm_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512), out_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512);
-    xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 2 * (m->r + 2 * m->n)), y = piece(KIND_ZERO, MAX_ROWS * m->c * 2);
+    xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 2 * (m->r + 2 * m->n)), y = piece(KIND_ZERO,
+        MAX_ROWS * m->c * 2);
     q = piece(KIND_ZERO, MAX_ROWS * heads * hd * 2), sums = floats(KIND_ZERO, (uint64_t)MAX_ROWS * heads * 32 * hd);
-    peaks = floats(KIND_ZERO, MAX_ROWS * heads * 32 * 2), h = piece(KIND_ZERO, (uint64_t)MAX_ROWS * get("top_k") * m->f * 2);
-    logits = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->vocab), best = floats(KIND_ZERO, MAX_ROWS * 8192), best_at = floats(KIND_ZERO, MAX_ROWS * 8192);
-    tokens = floats(KIND_ZERO, 16), positions = piece(KIND_ZERO, 128), slots = floats(KIND_ZERO, 16), table = floats(KIND_ZERO, MAX_ROWS * hd);
+    peaks = floats(KIND_ZERO, MAX_ROWS * heads * 32 * 2), h = piece(KIND_ZERO,
+        (uint64_t)MAX_ROWS * get("top_k") * m->f * 2);
+    logits = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->vocab), best = floats(KIND_ZERO, MAX_ROWS * 8192),
+        best_at = floats(KIND_ZERO, MAX_ROWS * 8192);
+    tokens = floats(KIND_ZERO, 16), positions = piece(KIND_ZERO, 128), slots = floats(KIND_ZERO, 16),
+        table = floats(KIND_ZERO, MAX_ROWS * hd);
     history = floats(KIND_ZERO, 1024 * 16);
-    const uint64_t ring_len = (uint64_t)m->window * m->kv * hd * 2, mamba_len = ((uint64_t)(m->conv - 1) * m->c + (uint64_t)m->c * m->n) * 4;
+    const uint64_t ring_len = (uint64_t)m->window * m->kv * hd * 2, mamba_len = ((uint64_t)(m->conv - 1) * m->c
+        + (uint64_t)m->c * m->n) * 4;
     state_stride = 0;
     for (int i = 0; i < m->n_layers; i++) {
         const char kind = m->layers[i % (int)strlen(m->layers)];
@@ -264,9 +316,11 @@ static void build_list(void)
     slot0 = piece(KIND_RING, MAX_ROWS * state_stride);
 
     Next own = next_of(0);
-    Launch *l = add_launch("embed", blocks, 512, 0, 9 * 32 * 4 + 1024, TEXT("decode_embed d_model=%d weight_dtype=%d act=2 next_experts=%d", m->d, w,
+    Launch *l = add_launch("embed", blocks, 512, 0, 9 * 32 * 4 + 1024,
+        TEXT("decode_embed d_model=%d weight_dtype=%d act=2 next_experts=%d", m->d, w,
         own.experts));
-    arg(l, x), arg(l, next[now]), arg(l, tokens), arg(l, matrix(1, m->vocab, m->d)), arg(l, scale(1, m->vocab)), arg(l, own.norm), arg(l, own.router);
+    arg(l, x), arg(l, next[now]), arg(l, tokens), arg(l, matrix(1, m->vocab, m->d)), arg(l, scale(1, m->vocab)), arg(l,
+        own.norm), arg(l, own.router);
     arg(l, ROWS_ARG);
     uint64_t state = slot0;
     for (int i = 0; i < m->n_layers; i++) {
@@ -280,12 +334,16 @@ static void build_list(void)
             list_mlp(own, after);
         own = after;
     }
-    const int tiles = get("head.tiles"), ks = get("head.slices"), warps = get("head.warps"), head_blocks = up(m->vocab, 8 * tiles);
+    const int tiles = get("head.tiles"), ks = get("head.slices"), warps = get("head.warps"), head_blocks = up(m->vocab,
+        8 * tiles);
     l = add_launch("head", head_blocks, 32 * warps, 1, ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d) + 8) * 2
-        + warps * get("head.ring") * get("head.group") * 512 + tiles * ks * 512 + (w == 3 ? tiles * 32 : 0), TEXT("decode_head n_in=%d n_out=%d "
-        "weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d, m->vocab, w, blocks, tiles, ks,
+        + warps * get("head.ring") * get("head.group") * 512 + tiles * ks * 512 + (w == 3 ? tiles * 32 : 0),
+            TEXT("decode_head n_in=%d n_out=%d "
+        "weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d eps=1e-5", m->d, m->vocab, w, blocks,
+            tiles, ks,
         get("head.group"), get("head.ring")));
-    arg(l, logits), arg(l, best), arg(l, best_at), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(1, m->vocab, m->d));
+    arg(l, logits), arg(l, best), arg(l, best_at), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(1,
+        m->vocab, m->d));
     arg(l, scale(1, m->vocab)), arg(l, ROWS_ARG);
     l->n_bytes = (int64_t)matrix_len(1, m->vocab, m->d);
     l = add_launch("feed", 16, 32, 0, 0, TEXT("decode_feed n_parts=%d history=1024", head_blocks));
@@ -422,8 +480,10 @@ static void fill_device(void)
         } else if (p->kind != KIND_ZERO && p->kind != KIND_RING) {
             for (uint64_t j = 0; j < p->len / 4; j++) {
                 const float r = random_float();
-                values[j] = p->kind == KIND_SCALE ? 0.05f / 127 : p->kind == KIND_ROUTER ? 0.06f * r : p->kind == KIND_ONE ? 1 + 0.1f * r
-                    : p->kind == KIND_CONV ? 0.5f * r : p->kind == KIND_DT_BIAS ? -4 + r : -1.442695f * (float)(j % 16 + 1);
+                values[j] = p->kind == KIND_SCALE ? 0.05f / 127 : p->kind == KIND_ROUTER ? 0.06f * r
+                    : p->kind == KIND_ONE ? 1 + 0.1f * r
+                    : p->kind == KIND_CONV ? 0.5f * r : p->kind == KIND_DT_BIAS ? -4
+                        + r : -1.442695f * (float)(j % 16 + 1);
             }
             check(cuda.copy_to_device(base + p->at, values, p->len, stream), "values");
             check(cuda.stream_wait(stream), "wait");
@@ -459,7 +519,8 @@ static void launch_one(const Launch *l, int n_rows, int dependent)
         arguments[i] = &values[i];
     }
     moss_cu_launch_attribute attribute = { .id = MOSS_CU_LAUNCH_DEPENDENT, .value.on = 1 };
-    const moss_cu_launch config = { { (uint32_t)l->grid_x, (uint32_t)(l->y_rows ? n_rows : l->grid_y), 1 }, { (uint32_t)l->threads, 1, 1 },
+    const moss_cu_launch config = { { (uint32_t)l->grid_x, (uint32_t)(l->y_rows ? n_rows : l->grid_y), 1 },
+        { (uint32_t)l->threads, 1, 1 },
         (uint32_t)l->shared_len, stream, &attribute, dependent != 0 };
     check(cuda.launch(&config, kernels[l->kernel].function, arguments, NULL), kernels[l->kernel].text);
 }
@@ -510,13 +571,18 @@ static const char read_ptx[] =
     ".reg .pred %p; .reg .b64 %a<8>; .reg .b32 %r<60>;\n"
     "ld.param.u64 %a0, [p]; ld.param.u64 %a1, [n]; ld.param.u64 %a5, [out]; add.u64 %a1, %a0, %a1;\n"
     "mov.u32 %r0, %tid.x; mov.u32 %r1, %ctaid.x; mov.u32 %r2, %nctaid.x; mov.u32 %r50, 0;\n"
-    "mul.wide.u32 %a2, %r1, 65536; mul.wide.u32 %a3, %r0, 16; add.u64 %a0, %a0, %a2; add.u64 %a0, %a0, %a3; mul.wide.u32 %a4, %r2, 65536;\n"
+    "mul.wide.u32 %a2, %r1, 65536; mul.wide.u32 %a3, %r0, 16; add.u64 %a0, %a0, %a2; add.u64 %a0, %a0, %a3; "
+        "mul.wide.u32 %a4, %r2, 65536;\n"
     "loop: setp.ge.u64 %p, %a0, %a1; @%p bra done;\n"
-#define READ4(a, b, c, d, at) "ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%r" a ", %r" b ", %r" c ", %r" d "}, [%a0+" at "];\n"
-    READ4("10", "11", "12", "13", "0") READ4("14", "15", "16", "17", "8192") READ4("18", "19", "20", "21", "16384") READ4("22", "23", "24", "25", "24576")
-    READ4("26", "27", "28", "29", "32768") READ4("30", "31", "32", "33", "40960") READ4("34", "35", "36", "37", "49152") READ4("38", "39", "40", "41", "57344")
+#define READ4(a, b, c, d, at) \
+    "ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%r" a ", %r" b ", %r" c ", %r" d "}, [%a0+" at "];\n"
+    READ4("10", "11", "12", "13", "0") READ4("14", "15", "16", "17", "8192") READ4("18", "19", "20", "21",
+        "16384") READ4("22", "23", "24", "25", "24576")
+    READ4("26", "27", "28", "29", "32768") READ4("30", "31", "32", "33", "40960") READ4("34", "35", "36", "37",
+        "49152") READ4("38", "39", "40", "41", "57344")
 #define EAT(a, b) "xor.b32 %r50, %r50, %r" a "; xor.b32 %r50, %r50, %r" b ";\n"
-    EAT("10", "13") EAT("14", "17") EAT("18", "21") EAT("22", "25") EAT("26", "29") EAT("30", "33") EAT("34", "37") EAT("38", "41")
+    EAT("10", "13") EAT("14", "17") EAT("18", "21") EAT("22", "25") EAT("26", "29") EAT("30", "33") EAT("34",
+        "37") EAT("38", "41")
     "add.u64 %a0, %a0, %a4; bra loop;\n"
     "done: setp.ne.u32 %p, %r50, 305419896; @%p bra end; st.global.u32 [%a5], %r50;\nend: ret;\n}\n";
 
@@ -569,7 +635,8 @@ static void run_batches(double ceiling)
     for (int i = 0; i < n_launches; i++)
         all[i] = &launches[i], n_bytes += launches[i].n_bytes;
     const List list = { all, n_launches };
-    printf("%d launches, %.1f MB read a token at batch 1, ceiling %.0f GB/s\n", n_launches, (double)n_bytes * 1e-6, ceiling);
+    printf("%d launches, %.1f MB read a token at batch 1, ceiling %.0f GB/s\n", n_launches, (double)n_bytes * 1e-6,
+        ceiling);
     for (int n_rows = 1; n_rows <= 16; n_rows *= 4) {
         const moss_cu_graph_exec exec = capture(&list, n_rows, get("dependent"));
         const uint64_t hash = greedy(exec), again = greedy(exec);
@@ -577,7 +644,8 @@ static void run_batches(double ceiling)
         float values[4];
         check(cuda.copy_to_host(values, logits, sizeof values, stream), "logits");
         check(cuda.stream_wait(stream), "logits");
-        printf("batch %2d: %8.0f tok/s  %7.1f us  (%.0f%% of batch 1's bytes at the ceiling) tokens %016llx %s logits %.4f %.4f %.4f\n", n_rows,
+        printf("batch %2d: %8.0f tok/s  %7.1f us  (%.0f%% of batch 1's bytes at the ceiling) tokens %016llx %s "
+            "logits %.4f %.4f %.4f\n", n_rows,
             n_rows / taken, taken * 1e6, 100 * (double)n_bytes / ceiling * 1e-9 / taken, (unsigned long long)hash,
             hash == again ? "again" : "DIFFERENT AGAIN", values[0], values[1], values[2]);
         cuda.graph_exec_destroy(exec);
@@ -587,7 +655,8 @@ static void run_batches(double ceiling)
 /* One kind of kernel after another with itself, over the layers' weights, batch 1. */
 static void run_kinds(void)
 {
-    static const char *const kinds[] = { "embed", "in", "scan", "out", "qkv", "attention", "o", "gated", "down", "head", "feed" };
+    static const char *const kinds[] = { "embed", "in", "scan", "out", "qkv", "attention", "o", "gated", "down",
+        "head", "feed" };
     double whole = 0;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         const Launch *own[MAX_LAUNCHES];
@@ -606,7 +675,8 @@ static void run_kinds(void)
         const double taken = time_graph(exec, 20) / n;
         cuda.graph_exec_destroy(exec);
         whole += taken * n_model;
-        printf("%-10s %6.2f us x %2d = %6.1f us, %7.2f MB, %5.0f GB/s\n", kinds[k], taken * 1e6, n_model, taken * 1e6 * n_model,
+        printf("%-10s %6.2f us x %2d = %6.1f us, %7.2f MB, %5.0f GB/s\n", kinds[k], taken * 1e6, n_model,
+            taken * 1e6 * n_model,
             (double)n_bytes * 1e-6, (double)n_bytes / taken * 1e-9);
     }
     printf("sum %.1f us\n", whole * 1e6);

@@ -198,7 +198,8 @@ typedef struct {
 typedef struct {
     int n_in;                   /* columns of the input */
     int weight_dtype, act;
-    int n_slices, group, n_groups, ring;   /* slices of columns; chunks a step; steps a tile and slice; steps in flight */
+    int n_slices, group, n_groups,
+        ring;   /* slices of columns; chunks a step; steps a tile and slice; steps in flight */
     int experts_outer;          /* all tiles of an expert before the next one's; else all experts of a tile */
     int gated, by_pair;         /* times the gates; the input differs from expert to expert */
     int early;                  /* the input is far (global): fetched before the wait for the weights */
@@ -240,7 +241,8 @@ DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const Dec
         const int part = at->tile / w->tiles_per_part, tile = at->tile - part * w->tiles_per_part;
         const uint8_t *from = w->row + tile * w->tile_stride + part * w->part_stride
             + __builtin_ctz(at->experts) * w->expert_stride + at->group * shape.group * DECODE_CHUNK;
-        uint8_t *to = w->ring + at->slot * shape.group * DECODE_SLOT + lane() / 8 * 128 + ((lane() % 8) ^ (lane() / 8 % 2 * 4)) * 16;
+        uint8_t *to = w->ring + at->slot * shape.group * DECODE_SLOT
+            + lane() / 8 * 128 + ((lane() % 8) ^ (lane() / 8 % 2 * 4)) * 16;
         const int n_left = w->n_chunks - at->group * shape.group - lane() % 8 / 4;
         UNROLL for (int j = 0; j < shape.group; j++)        /* a pair of chunks: its rows 0 to 3, then 4 to 7 */
             decode_copy16(to + j * DECODE_SLOT, from + j / 2 * 2 * DECODE_CHUNK + j % 2 * w->half_stride,
@@ -265,14 +267,16 @@ DEVICE void decode_fill_ring(const DecodeWeights *w, DecodeCursor *at, const Dec
 }
 
 /* acc += 16 rows · one chunk of a tile. lo, hi: the lane's elements of rows g and g + 8: 1 vector, 2 with q8. */
-DEVICE void decode_mma(float acc[4], u32x4 weight, const u32x4 *lo, const u32x4 *hi, const int weight_dtype, const int act)
+DEVICE void decode_mma(float acc[4], u32x4 weight, const u32x4 *lo, const u32x4 *hi, const int weight_dtype,
+    const int act)
 {
     UNROLL for (int i = 0; i < 2; i++)
         if (weight_dtype == 3)
             UNROLL for (int j = 0; j < 2; j++) {
                 uint32_t b[2];
                 act_from_s8(b, weight[2 * i + j], act);
-                mma_16x8x16(acc, (const uint32_t[4]){ lo[i][2 * j], hi[i][2 * j], lo[i][2 * j + 1], hi[i][2 * j + 1] }, b, act);
+                mma_16x8x16(acc, (const uint32_t[4]){ lo[i][2 * j], hi[i][2 * j], lo[i][2 * j + 1], hi[i][2 * j + 1] },
+                    b, act);
             }
         else
             mma_16x8x16(acc, (const uint32_t[4]){ lo[0][2 * i], hi[0][2 * i], lo[0][2 * i + 1], hi[0][2 * i + 1] },
@@ -384,7 +388,8 @@ DEVICE void decode_load_group(u32x4 *to, const DecodeInput *in, int row, int k, 
 
 /* parts = the products of all of w's tiles with these experts, summed over them. scales: shared, q8, or null: [expert]
  * [n_scales], that of row c of tile i at 8 i + c. The copies of the first steps are under way. */
-DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *at, uint32_t experts, const DecodeInput *in,
+DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *at, uint32_t experts,
+    const DecodeInput *in,
     const DecodeRoute *route, const float *scales, int n_scales, int n_rows, int top_k, const DecodeShape shape)
 {
     const int g = lane() / 4, t = lane() % 4, slice = warp() % shape.n_slices;
@@ -412,7 +417,8 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
                     if (!shape.early)
                         decode_load_input(lo, in, j < n_left ? row_lo : -1, k + j * columns, shape);
                     decode_load_input(hi, in, j < n_left ? row_hi : -1, k + j * columns, shape);
-                    decode_mma(j % 2 ? odd : even, load16(from + j / 2 * 2 * DECODE_SLOT + ((j % 2 * 4 + t) ^ (g % 2 * 4)) * 16), shape.early ? ahead + j * per : lo, hi,
+                    decode_mma(j % 2 ? odd : even, load16(from + j / 2 * 2 * DECODE_SLOT + ((j % 2 * 4
+                        + t) ^ (g % 2 * 4)) * 16), shape.early ? ahead + j * per : lo, hi,
                         shape.weight_dtype, shape.act);
                 }
                 decode_copy_step(w, at, shape);
@@ -446,12 +452,14 @@ DEVICE void decode_fetch_rows(DecodeColumns *columns, const float *x, const int 
 {
     UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
         UNROLL for (int i = 0; i < 2; i++)
-            columns->x[row][i] = row < n_rows && 2 * thread_x() + i < n_in ? x[(int64_t)row * n_in + 2 * thread_x() + i] : 0.0f;
+            columns->x[row][i] = row < n_rows && 2 * thread_x() + i < n_in ? x[(int64_t)row * n_in
+                + 2 * thread_x() + i] : 0.0f;
 }
 
 /* to[row][k] = x[row][k] · decode_rms(row) · weight[k], zero from n_in to k_len. */
 DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int stride, const int k_len,
-    const DecodeColumns *columns, const float *x, const float *weight, const DecodeRoute *route, int n_sums, const int n_in,
+    const DecodeColumns *columns, const float *x, const float *weight, const DecodeRoute *route, int n_sums,
+        const int n_in,
     float eps, int n_rows, const int act)
 {
     UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
@@ -479,7 +487,8 @@ DEVICE int decode_splits(const int splits, int n_rows)
 /* ---- what the next layer's norm and router need of 8 new columns of x ---- */
 
 /* Item i of n_next + 1 times 8: the router's columns, then the norm's weights. */
-DEVICE float decode_leave_item(int i, const float *router, const float *norm, const int n_next, const int n_out, int column0)
+DEVICE float decode_leave_item(int i, const float *router, const float *norm, const int n_next, const int n_out,
+    int column0)
 {
     const int column = column0 + i % 8;
     if (column >= n_out)
@@ -488,8 +497,8 @@ DEVICE float decode_leave_item(int i, const float *router, const float *norm, co
 }
 
 /* By a warp: lane c (and c + 8, …) has x, the row's new column c, 0 where there is none. */
-DEVICE void decode_leave(float *parts /* [row][n_next + 1][n_parts] */, const float *items, float x, int row, const int n_next,
-    int n_parts, int part)
+DEVICE void decode_leave(float *parts /* [row][n_next + 1][n_parts] */, const float *items, float x, int row,
+    const int n_next, int n_parts, int part)
 {
     float square = x * x, sum = 0;
     UNROLL for (int mask = 4; mask > 0; mask /= 2)

@@ -1,4 +1,4 @@
-/* Decode: one token's attention over the rings, whose rows its own keys and values are among, in parts of the positions.
+/* Decode: one token's attention over the rings, which hold its own keys and values too, in parts of the positions.
  *
  * Grid: x n_kv_heads · ceil(n_heads / n_kv_heads / 16) · splits, y rows; whole warps, each with tiles of 16
  * positions of its own. Left behind: sums [row][head][splits][head_dim] weighted by powers of 2 relative to the
@@ -47,7 +47,8 @@ KERNEL(decode_attention)(float *sums, float *peaks, const act_t *q /* [n_rows][n
     const int padded = (head_dim + 31) / 32 * 32, n_chunks = padded / 32, stride = padded + 8;
     const int per_kv = n_heads / n_kv_heads, n_groups = (per_kv + 15) / 16, most = min_i(per_kv, 16);
     const int g = lane() / 4, t = lane() % 4, n_warps = n_threads() / 32, row = block_y();
-    const int split = block_x() % splits, group = block_x() / splits % n_groups, kv_head = block_x() / splits / n_groups;
+    const int split = block_x() % splits, group = block_x() / splits % n_groups,
+        kv_head = block_x() / splits / n_groups;
     const int head0 = kv_head * per_kv + group * 16, n_own = min_i(per_kv - group * 16, 16);
     act_t *keys = (act_t *)shared() + warp() * 2 * DECODE_TILE * stride, *values = keys + DECODE_TILE * stride;
 
@@ -86,7 +87,8 @@ KERNEL(decode_attention)(float *sums, float *peaks, const act_t *q /* [n_rows][n
             const act_t *heads = q + (int64_t)row * q_stride + head0 * head_dim;
             UNROLL for (int c = 0; c < n_chunks; c++) {
                 q_lo[c] = g < n_own ? decode_attention_q(heads + g * head_dim, 32 * c + 8 * t) : (u32x4){ 0, 0, 0, 0 };
-                q_hi[c] = g + 8 < n_own ? decode_attention_q(heads + (g + 8) * head_dim, 32 * c + 8 * t) : (u32x4){ 0, 0, 0, 0 };
+                q_hi[c] = g + 8 < n_own ? decode_attention_q(heads + (g + 8) * head_dim, 32 * c + 8 * t) : (u32x4){ 0,
+                    0, 0, 0 };
             }
             waits = 0;
         }
@@ -100,13 +102,15 @@ KERNEL(decode_attention)(float *sums, float *peaks, const act_t *q /* [n_rows][n
         float score[2][4] = { { 0, 0, 0, 0 }, { 0, 0, 0, 0 } };
         UNROLL for (int j = 0; j < 2; j++) {
             UNROLL for (int c = 0; c < n_chunks; c++)
-                decode_mma(score[j], load16(keys + (8 * j + g) * stride + 32 * c + 8 * t), q_lo + c, q_hi + c, act, act);
+                decode_mma(score[j], load16(keys + (8 * j + g) * stride + 32 * c + 8 * t), q_lo + c, q_hi + c, act,
+                    act);
             UNROLL for (int i = 0; i < 4; i++)
                 score[j][i] = 8 * j + 2 * t + i % 2 < n_left ?
                     score[j][i] * (1.44269504f * rsqrt_fast((float)head_dim)) : -3.0e38f;
         }
         UNROLL for (int i = 0; i < 2; i++) {         /* heads g and g + 8 */
-            float best = max_f(peak[i], max_f(max_f(score[0][2 * i], score[0][2 * i + 1]), max_f(score[1][2 * i], score[1][2 * i + 1])));
+            float best = max_f(peak[i], max_f(max_f(score[0][2 * i], score[0][2 * i + 1]), max_f(score[1][2 * i],
+                score[1][2 * i + 1])));
             best = max_f(best, shuffle_xor_f(best, 1));
             best = max_f(best, shuffle_xor_f(best, 2));
             const float shrink = exp2_fast(peak[i] - best);
@@ -137,7 +141,7 @@ KERNEL(decode_attention)(float *sums, float *peaks, const act_t *q /* [n_rows][n
         share[i] += shuffle_xor_f(share[i], 2);
     }
 
-    barrier();                                       /* keys and values are used up: their place holds the warps' parts */
+    barrier();                       /* keys and values are used up: their place holds the warps' parts */
     float *warp_peak = shared(), *warp_share = warp_peak + n_warps * most, *warp_sum = warp_share + n_warps * most;
     UNROLL for (int i = 0; i < 2; i++)
         if (g + 8 * i < n_own) {

@@ -1,13 +1,15 @@
 /* Decode: RMSNorm, router, gate and up of the chosen experts, silu(gate) · up, an act row for each pair.
  *
- * Weights are interleaved (layout device_pairs). Grid: x ceil(n_out / (4 · tiles)), y: the active experts are dealt out
+ * Weights are interleaved (layout device_pairs). Grid: x ceil(n_out / (4 · tiles)),
+    y: the active experts are dealt out
  * to these; threads: 32 · n_slices · a divisor of tiles. parts holds the logits (n_experts > 1) and the sum of squares.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(n_experts, e) PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np)
 PARAM(tiles, m) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)
 
-KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const float *x, const float *parts, const float *norm,
-    const void *weights /* [n_experts][2 n_out][k] */, const float *scales, int32_t n_rows, int32_t top_k)
+KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const float *x, const float *parts,
+    const float *norm, const void *weights /* [n_experts][2 n_out][k] */, const float *scales, int32_t n_rows,
+    int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_warps = n_threads() / 32;
@@ -21,10 +23,12 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     const int r = lane() / 8, t = lane() % 4, row0 = block_x() * 8 * tiles;      /* of the weights */
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
     DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + r) * row_len
-        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, 0, (int64_t)2 * n_out * row_len, tiles,
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, 0, (int64_t)2 * n_out * row_len,
+            tiles,
         { (2 * n_out - row0 - r + 7) / 8, (2 * n_out - row0 - r + 3) / 8 }, slice.n,
         warp() / n_slices, tiles, n_warps / n_slices, 1, ring_at + warp() * ring * group * DECODE_SLOT };
-    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
+    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group),
+        ring,
         .experts_outer = 1 };
     DecodeCursor at = decode_begin(&w);
     if (n_experts == 1)
@@ -63,7 +67,8 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     for (uint32_t left = w.experts; left; left &= left - 1) {
         const uint32_t bit = left & -left;
         barrier();
-        decode_multiply(sums, &w, &at, bit, &in, route, weight_dtype == 3 ? scale_at : NULL, n_scales, n_rows, top_k, shape);
+        decode_multiply(sums, &w, &at, bit, &in, route, weight_dtype == 3 ? scale_at : NULL, n_scales, n_rows, top_k,
+            shape);
         barrier();
         for (int i = thread_x(); i < n_rows * 4 * tiles; i += n_threads()) {
             const int row = i / (4 * tiles), j = i % (4 * tiles), column = row0 / 2 + j;

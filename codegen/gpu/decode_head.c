@@ -3,12 +3,12 @@
  * A block makes 8 · tiles logits of each row. Grid: n_out / (8 · tiles); threads: 32 · n_slices · a divisor of tiles.
  * best: per row and block the largest logit and its column, of equal ones the first; -1 where all are NaN.
  */
-PARAM(n_in, i) PARAM(n_out, o) PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks)
-PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)
+PARAM(n_in, i) PARAM(n_out, o) PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m)
+PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)
 
-KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows][blocks] */, int32_t *best_at /* the same */,
-    const float *x, const float *parts, const float *norm, const void *weights /* [n_out][k] */, const float *scales,
-    int32_t n_rows)
+KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows][blocks] */,
+    int32_t *best_at /* the same */, const float *x, const float *parts, const float *norm,
+    const void *weights /* [n_out][k] */, const float *scales, int32_t n_rows)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_warps = n_threads() / 32;
@@ -22,9 +22,11 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
     DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + r) * row_len
         + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, 0, 0, tiles,
-        { (n_out - row0 - r + 7) / 8, (n_out - row0 - r + 3) / 8 }, slice.n, warp() / n_slices, tiles, n_warps / n_slices, 1,
+        { (n_out - row0 - r + 7) / 8, (n_out - row0 - r + 3) / 8 }, slice.n, warp() / n_slices, tiles,
+            n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
-    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
+    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group),
+        ring,
         .gated = 0 };
     DecodeCursor at = decode_begin(&w);
     decode_fill_ring(&w, &at, shape);

@@ -1,12 +1,13 @@
 /* Decode: RMSNorm, router, in_proj of the chosen experts, causal convolution, silu; logits of the next router, x_proj.
  *
  * A block owns 8 · tiles channels: their rows of x' and of z. Grid: channels / (8 · tiles); threads: 32 · n_slices ·
- * a divisor of 2 · tiles (1, 2, 4). parts holds the logits (n_experts > 1) and the sum of squares of x. x_proj is small: a
+ * a divisor of 2 · tiles (1, 2,
+     4). parts holds the logits (n_experts > 1) and the sum of squares of x. x_proj is small: a
  * block multiplies its channels with those columns of every expert, fetched before the wait, and adds to sums.
  */
 PARAM(n_in, i) PARAM(n_channels, c) PARAM(d_conv, k) PARAM(n_experts, e) PARAM(renormalize, rn) PARAM(weight_dtype, w)
-PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r)
-PARAM(n_x, x) PARAM(x_dtype, xw) FPARAM(eps, eps)
+PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) PARAM(n_x, x)
+PARAM(x_dtype, xw) FPARAM(eps, eps)
 
 /* Item i of what the end of the block needs: taps and bias by channel, the next router's columns, the states. */
 DEVICE float decode_in_item(int i, int n_rows, const float *conv, const float *bias, const float *router,
@@ -66,7 +67,7 @@ DEVICE void decode_in_finish(float *xc, float *z, float *logits, const float *pa
 
 enum { DECODE_IN_AHEAD = 8 };       /* tiles of x_proj that a warp fetches before the wait */
 
-/* The lane's columns of channels [c0, c0 + 16) of a tile of 8 rows of x_proj; tiles of all experts follow one another. */
+/* The lane's columns of channels [c0, c0 + 16) of a tile of 8 rows of x_proj; tiles go on from expert to expert. */
 DEVICE void decode_in_x_weights(uint32_t b[2], const uint8_t *weights, int tile, int c0)
 {
     const int per_expert = (n_x + 7) / 8, row = tile % per_expert * 8 + lane() / 4, len = x_dtype == 3 ? 1 : 2;
@@ -85,7 +86,8 @@ DEVICE void decode_in_x_weights(uint32_t b[2], const uint8_t *weights, int tile,
 }
 
 /* Adds a tile of x_proj of the block's channels. own: shared [rows][8 · tiles]. */
-DEVICE void decode_in_add_x(int64_t *x_sums, const uint8_t *weights, const uint32_t ahead[2], const float *own, int tile, int n_rows)
+DEVICE void decode_in_add_x(int64_t *x_sums, const uint8_t *weights, const uint32_t ahead[2], const float *own,
+    int tile, int n_rows)
 {
     const int n_own = 8 * tiles, g = lane() / 4, t = lane() % 4, per_expert = (n_x + 7) / 8;
     float total[4] = { 0, 0, 0, 0 };
@@ -111,10 +113,10 @@ DEVICE void decode_in_add_x(int64_t *x_sums, const uint8_t *weights, const uint3
 
 KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     float *logits /* [n_rows][n_experts][blocks] */, int64_t *x_sums /* [n_rows][n_experts][n_x], zeros */,
-    const float *x /* [n_rows][n_in] */, const float *parts,
-    const float *norm, const void *weights /* [n_experts][2][n_channels up to 8][k] */, const float *scales, const float *conv,
-    const float *bias, const float *router, const void *x_weights /* [n_experts][n_x][k] */, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows,
-    int32_t top_k)
+    const float *x /* [n_rows][n_in] */, const float *parts, const float *norm,
+    const void *weights /* [n_experts][2][n_channels up to 8][k] */, const float *scales, const float *conv,
+    const float *bias, const float *router, const void *x_weights /* [n_experts][n_x][k] */, uint8_t *state,
+    const int32_t *slots, int64_t state_stride, int32_t n_rows, int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_own = 8 * tiles, n_warps = n_threads() / 32;
@@ -131,10 +133,13 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     const int r = lane() / 8, t = lane() % 4, c0 = block_x() * n_own;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp() % n_slices);
     DecodeWeights w = { (const uint8_t *)weights + (int64_t)(c0 + r) * row_len
-        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, (int64_t)part_rows * row_len, (int64_t)2 * part_rows * row_len, tiles,
-        { (n_channels - c0 - r + 7) / 8, (n_channels - c0 - r + 3) / 8 }, slice.n, warp() / n_slices, 2 * tiles, n_warps / n_slices, 1,
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, (int64_t)part_rows * row_len,
+            (int64_t)2 * part_rows * row_len, tiles,
+        { (n_channels - c0 - r + 7) / 8, (n_channels - c0 - r + 3) / 8 }, slice.n, warp() / n_slices, 2 * tiles,
+            n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
-    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
+    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group),
+        ring,
         .gated = n_experts > 1 };
     DecodeCursor at = decode_begin(&w);
     if (n_experts == 1)
@@ -145,7 +150,8 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     decode_fetch_norm(&columns, norm, n_in);
     float ahead[2];
     UNROLL for (int i = 0; i < 2; i++)
-        ahead[i] = thread_x() + i * n_threads() < n_items ? decode_in_item(thread_x() + i * n_threads(), n_rows, conv, bias,
+        ahead[i] = thread_x() + i * n_threads() < n_items ? decode_in_item(thread_x() + i * n_threads(), n_rows, conv,
+            bias,
             router, state, slots, state_stride) : 0.0f;
 
     uint32_t x_ahead[DECODE_IN_AHEAD][2];
@@ -180,8 +186,10 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, n_sums, n_in, eps, n_rows, act);
     barrier();
 
-    const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32) + t * (weight_dtype == 3 ? 16 : 8) };
-    decode_multiply(sums, &w, &at, w.experts, &in, route, weight_dtype == 3 ? scale_at : NULL, 2 * n_own, n_rows, top_k, shape);
+    const DecodeInput in = { xs, x_stride, slice.first * (weight_dtype == 3 ? 64 : 32)
+        + t * (weight_dtype == 3 ? 16 : 8) };
+    decode_multiply(sums, &w, &at, w.experts, &in, route, weight_dtype == 3 ? scale_at : NULL, 2 * n_own, n_rows,
+        top_k, shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_warps)
         decode_in_finish(xc, z, logits, sums, items, own + row * n_own, state + slots[row] * state_stride, row);

@@ -1,4 +1,4 @@
-/* Decode: out_proj, down_proj or o_proj, added to the residual stream; what the next layer's norm and router need of it.
+/* Decode: out_proj, down_proj or o_proj, added to the residual stream; what the next norm and router need of it.
  *
  * A block makes 8 columns of x. Grid: n_out / 8; threads: 32 · n_slices. parts holds the logits of the router
  * (n_experts > 1), with normed those of the layer's input and its sum of squares; with known they are older than
@@ -12,8 +12,9 @@ PARAM(next_experts, ne) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARA
 /* Two floats, aligned to both. */
 typedef float DecodePair __attribute__((vector_size(8)));
 
-/* n_columns (1 or 2) of a head from its parts `at` on, weighted by their shares. Eight parts at a time are under way. */
-DEVICE void decode_out_columns(float *to, const float *sums, const float *peaks, int64_t at, int column, const int n_columns,
+/* n_columns (1 or 2) of a head from its parts `at` on, weighted by their shares. Eight parts at a time. */
+DEVICE void decode_out_columns(float *to, const float *sums, const float *peaks, int64_t at, int column,
+    const int n_columns,
     int n_used)
 {
     float peak = -3.0e38f, share = 0, sum[2] = { 0, 0 };
@@ -24,7 +25,8 @@ DEVICE void decode_out_columns(float *to, const float *sums, const float *peaks,
             const int is = s0 + s < n_used;
             own[s] = is ? *(const DecodePair *)(peaks + 2 * (at + s0 + s)) : (DecodePair){ -3.0e38f, 0 };
             const float *from = sums + (at + s0 + s) * head_dim + column;
-            values[s] = !is ? (DecodePair){ 0, 0 } : n_columns == 2 ? *(const DecodePair *)from : (DecodePair){ from[0], 0 };
+            values[s] = !is ? (DecodePair){ 0, 0 } : n_columns == 2 ? *(const DecodePair *)from
+                : (DecodePair){ from[0], 0 };
         }
         UNROLL for (int s = 0; s < 8; s++)
             best = max_f(best, own[s][0]);
@@ -53,7 +55,8 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
         const int row = i / (k_len / 2), p = i % (k_len / 2);
         float pair[2] = { 0, 0 };
         if (head_dim % 2 == 0 && 2 * p < n_in)
-            decode_out_columns(pair, sums, peaks, ((int64_t)row * n_heads + 2 * p / head_dim) * splits, 2 * p % head_dim, 2, n_used);
+            decode_out_columns(pair, sums, peaks, ((int64_t)row * n_heads + 2 * p / head_dim) * splits,
+                2 * p % head_dim, 2, n_used);
         UNROLL for (int j = 0; j < 2; j++)
             if (head_dim % 2 && 2 * p + j < n_in)
                 decode_out_columns(pair + j, sums, peaks, ((int64_t)row * n_heads + (2 * p + j) / head_dim) * splits,
@@ -62,10 +65,11 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
     }
 }
 
-KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_experts + 1][blocks] */, const void *in,
-    const float *peaks, const float *parts, const void *weights /* [n_experts][n_out][k] */, const float *scales,
-    const float *next_norm, const float *next_router, int64_t *spent /* [n_rows][n_spent]: set to zero, nobody reads it any more */,
-    int32_t n_spent, int32_t n_rows, int32_t top_k)
+KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_experts + 1][blocks] */,
+    const void *in, const float *peaks, const float *parts, const void *weights /* [n_experts][n_out][k] */,
+    const float *scales, const float *next_norm, const float *next_router,
+    int64_t *spent /* [n_rows][n_spent]: set to zero, nobody reads it any more */, int32_t n_spent, int32_t n_rows,
+    int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_next = next_experts > 1 ? next_experts : 0;
@@ -84,7 +88,8 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
         { column0 + r < n_out, column0 + r + 4 < n_out }, slice.n, 0, 1, 1, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { splits ? k_len : n_in, weight_dtype, act, n_slices, group,
-        decode_n_groups(n_chunks, n_slices, group), ring, .gated = n_experts > 1, .by_pair = by_pair, .early = !splits };
+        decode_n_groups(n_chunks, n_slices, group), ring, .gated = n_experts > 1, .by_pair = by_pair,
+            .early = !splits };
     DecodeCursor at = decode_begin(&w);
     if (n_experts == 1)
         decode_fill_ring(&w, &at, shape);
@@ -128,8 +133,10 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     barrier();
 
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8, slice.first * 4 * t_width + t * t_width };
-    decode_multiply(sums, &w, &at, w.experts, &input, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, top_k, shape);
+    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8,
+        slice.first * 4 * t_width + t * t_width };
+    decode_multiply(sums, &w, &at, w.experts, &input, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, top_k,
+        shape);
     barrier();
     for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float sum = 0;

@@ -4,12 +4,13 @@
  * ceil(head_dim / 8), with rope ceil(head_dim / 2 / 4) in the last factor's place; threads: 32 · n_slices.
  */
 PARAM(n_in, i) PARAM(n_heads, nh) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(rope, ro) PARAM(window, wi)
-PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)
+PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r)
+FPARAM(eps, eps)
 
-KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t *ring_k, uint8_t *ring_v, const float *x,
-    const float *parts, const float *norm, const void *wq, const void *wk, const void *wv, const float *sq, const float *sk,
-    const float *sv, const float *table /* [n_rows][head_dim] */, const int64_t *positions, const int32_t *slots,
-    int64_t state_stride, int64_t n_context, int32_t n_rows)
+KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t *ring_k, uint8_t *ring_v,
+    const float *x, const float *parts, const float *norm, const void *wq, const void *wk, const void *wv,
+    const float *sq, const float *sk, const float *sv, const float *table /* [n_rows][head_dim] */,
+    const int64_t *positions, const int32_t *slots, int64_t state_stride, int64_t n_context, int32_t n_rows)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, half = head_dim / 2;
@@ -29,9 +30,13 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     const int is_i = rope ? 4 * tile + i_lane % 4 < half : row_i < head_dim;
     const uint8_t *weights = kind == 0 ? wq : kind == 1 ? wk : wv;
     const DecodeSlice slice = decode_slice(n_chunks, n_slices, warp());
-    DecodeWeights w = { weights + (int64_t)(own * head_dim + row_r) * row_len + slice.first * DECODE_CHUNK + lane() % 8 * 16,
-        (int64_t)far * row_len, 0, 0, 0, 1, { rope ? row_r < half : row_r < head_dim, rope ? row_r < half : row_r + 4 < head_dim }, slice.n, 0, 1, 1, 1, ring_at + warp() * ring * group * DECODE_SLOT };
-    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group), ring,
+    DecodeWeights w = { weights + (int64_t)(own * head_dim + row_r) * row_len + slice.first * DECODE_CHUNK
+        + lane() % 8 * 16,
+        (int64_t)far * row_len, 0, 0, 0, 1, { rope ? row_r < half : row_r < head_dim,
+            rope ? row_r < half : row_r + 4 < head_dim }, slice.n, 0, 1, 1, 1,
+            ring_at + warp() * ring * group * DECODE_SLOT };
+    const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group),
+        ring,
         .gated = 0 };
     DecodeCursor at = decode_begin(&w);
     decode_fill_ring(&w, &at, shape);

@@ -1,7 +1,8 @@
-/* Decode: dt_proj of the chosen experts, softplus, one step of the selective scan, D, silu(z); logits of the next router.
+/* Decode: dt_proj of the chosen experts, softplus, a step of the scan, D, silu(z); logits of the next router.
  *
  * A block owns 8 · tiles channels. Grid: channels / (8 · tiles); threads: 32 · tiles · n_slices. Sixteen lanes share a
- * channel's states. dt_proj is small: what a warp needs of all experts is fetched before the wait. x_scales: q8, of x_proj.
+ * channel's states. dt_proj is small: what a warp needs of all experts is fetched before the wait. x_scales: q8,
+     of x_proj.
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_rank, r) PARAM(n_experts, e) PARAM(renormalize, rn) PARAM(zoh, zoh)
 PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks)
@@ -52,7 +53,8 @@ DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, const int64_t 
         const int row = i / dt_rank / k, j = i % dt_rank;
         const int e = n_experts > 1 ? decode_nth(route->chosen[row], i / dt_rank % k) : 0;
         const float value = decode_scan_x(x_sums, x_scales, row, e, j);
-        u[row * u_stride + e * dt_rank + j] = float_act(n_experts > 1 ? value * route->gates[e * DECODE_ROWS + row] : value, act);
+        u[row * u_stride + e * dt_rank + j] = float_act(n_experts > 1 ? value * route->gates[e * DECODE_ROWS + row]
+            : value, act);
     }
     for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
         const int row = i / (2 * d_state), j = i % (2 * d_state);
@@ -68,10 +70,9 @@ DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, const int64_t 
 
 KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /* [n_rows][n_experts][blocks] */,
     const int64_t *x_sums /* [n_rows][n_experts][dt_rank + 2 d_state] */, const float *x_scales, const float *parts,
-    const float *xc, const float *z, const void *weights /* [n_channels][k] */,
-    const float *scales, const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */,
-    const float *d, const float *router, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows,
-    int32_t top_k)
+    const float *xc, const float *z, const void *weights /* [n_channels][k] */, const float *scales,
+    const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */, const float *d,
+    const float *router, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows, int32_t top_k)
 {
     const int n_in = n_experts * dt_rank, row_len = decode_row_len(n_in, weight_dtype);
     const int n_chunks = decode_n_chunks(n_in, weight_dtype), width = weight_dtype == 3 ? 64 : 32;
@@ -143,15 +144,17 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
                 weight = ahead[j];
         if (i >= DECODE_SCAN_AHEAD && c0 + 8 * tile + g < n_channels)
             weight = load16_stream(mine + chunk * DECODE_CHUNK);
-        decode_load_chunk(lo, g < n_rows ? u + g * u_stride : NULL, chunk * width + t * width / 4, u_stride - 8, weight_dtype);
-        decode_load_chunk(hi, g + 8 < n_rows ? u + (g + 8) * u_stride : NULL, chunk * width + t * width / 4, u_stride - 8,
+        decode_load_chunk(lo, g < n_rows ? u + g * u_stride : NULL, chunk * width + t * width / 4, u_stride - 8,
+            weight_dtype);
+        decode_load_chunk(hi, g + 8 < n_rows ? u + (g + 8) * u_stride : NULL, chunk * width + t * width / 4,
+            u_stride - 8,
             weight_dtype);
         decode_mma(total, weight, lo, hi, weight_dtype, act);
     }
     decode_store_part(sums, tile, slice, n_slices, total, n_rows);
     barrier();
 
-    for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each: whole warps stay */
+    for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each */
         const int row = pair / n_own, i = pair % n_own, channel = c0 + i, is = row < n_rows && channel < n_channels;
         if (pair - half % 2 >= n_rows * n_own)
             break;
@@ -174,7 +177,8 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
         UNROLL for (int j = 0; j < n_each; j++)
             if (is && first + 16 * j < d_state) {
                 const int n = first + 16 * j, is_near = near && j < DECODE_SCAN_AHEAD;
-                const float power = dt * (is_near ? a_ahead[min_i(j, DECODE_SCAN_AHEAD - 1)] : a[(int64_t)channel * d_state + n]);
+                const float power = dt * (is_near ? a_ahead[min_i(j,
+                    DECODE_SCAN_AHEAD - 1)] : a[(int64_t)channel * d_state + n]);
                 const float decay = exp2_fast(power), step = zoh ? dt * decode_scan_ratio(power, decay) : dt;
                 const float now = decay * (is_near ? old[min_i(j, DECODE_SCAN_AHEAD - 1)] : kept[n])
                     + step * bc[row * 2 * d_state + n] * x;

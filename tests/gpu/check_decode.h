@@ -1,4 +1,4 @@
-/* What the checks of the decode kernels share: random routing and its reference, rows in, what is left for the next layer. */
+/* What the checks of the decode kernels share: random routing and its reference, what is left for the next layer. */
 #ifndef MOSS_TESTS_GPU_CHECK_DECODE_H
 #define MOSS_TESTS_GPU_CHECK_DECODE_H
 
@@ -15,7 +15,8 @@ typedef struct {
     double *scale;          /* [n_rows]: 1 / root mean square; 1 where not normed */
 } Route;
 
-static bool route_beats(const double *logits, int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b] && a < b); }
+static bool route_beats(const double *logits, int a, int b) { return logits[a] > logits[b] || (logits[a] == logits[b]
+    && a < b); }
 
 static void route_row(Route *route, const double *logits, int row, bool renormalize)
 {
@@ -95,7 +96,8 @@ static double silu(double v) { return v / (1 + exp(-v)); }
 typedef struct { int n_experts, n_sums, n_blocks; float *norm, *router, *parts; } Left;
 static Left random_left(int n_rows, int d_model, int n_experts)
 {
-    Left left = { n_experts > 1 ? n_experts : 0, (n_experts > 1 ? n_experts : 0) + 1, (d_model + 7) / 8, NULL, NULL, NULL };
+    Left left = { n_experts > 1 ? n_experts : 0, (n_experts > 1 ? n_experts : 0) + 1, (d_model + 7) / 8, NULL, NULL,
+        NULL };
     left.norm = check_random_f32(1, d_model, d_model);
     left.router = n_experts > 1 ? check_random_f32(n_experts, d_model, d_model) : NULL;
     left.parts = check_buffer(sizeof(float) * (size_t)(n_rows * left.n_sums * left.n_blocks));
@@ -109,7 +111,9 @@ static void check_left(const Left *left, const double *x, int n_rows, int d_mode
         for (int i = 0; i < d_model; i++) {
             const double value = x[row * d_model + i];
             for (int e = 0; e < left->n_experts; e++)
-                want[(row * left->n_sums + e) * left->n_blocks + i / 8] += value * (double)left->norm[i] * (double)left->router[e * d_model + i];
+                want[(row * left->n_sums
+                    + e) * left->n_blocks + i / 8] += value * (double)left->norm[i] * (double)left->router[e * d_model
+                    + i];
             want[(row * left->n_sums + left->n_experts) * left->n_blocks + i / 8] += value * value;
         }
     check_rows_f32("next", left->parts, want, 1, (int)count, (int)count, tolerance);

@@ -9,17 +9,22 @@ static void routed_product(double *out, const Route *route, int row, const Check
         out[o] = 0;
         for (int e = 0; e < route->n_experts; e++)
             for (int i = 0; i < n_in && route->gates[row * route->n_experts + e] != 0; i++)
-                out[o] += route->gates[row * route->n_experts + e] * w->plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
+                out[o] += route->gates[row * route->n_experts + e] * w->plain[((size_t)e * (size_t)n_out
+                    + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
     }
 }
 
 static void check_in(void)
 {
-    const int d = check_param("n_in"), c = check_param("n_channels"), taps = check_param("d_conv"), n_experts = check_param("n_experts");
-    const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype");
+    const int d = check_param("n_in"), c = check_param("n_channels"), taps = check_param("d_conv"),
+        n_experts = check_param("n_experts");
+    const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"),
+        dtype = check_param("weight_dtype");
     const int own = 8 * check_param("tiles"), blocks = (c + own - 1) / own, c8 = (c + 7) / 8 * 8;
-    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), d, check_param_float("eps"));
-    const float *x = check_random_f32(n_rows, d, d), *norm = check_random_f32(1, d, d), *conv = check_random_f32(c, taps, taps);
+    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), d,
+        check_param_float("eps"));
+    const float *x = check_random_f32(n_rows, d, d), *norm = check_random_f32(1, d, d), *conv = check_random_f32(c,
+        taps, taps);
     const float *bias = check_random_f32(1, c, c), *router = n_experts > 1 ? check_random_f32(n_experts, c, c) : NULL;
     const CheckWeights w = check_random_weights(n_experts, 2 * c8, d, dtype);
     const int n_x = check_param("n_x");
@@ -29,19 +34,22 @@ static void check_in(void)
     char *state = check_buffer((size_t)slots.stride * (size_t)slots.n_slots);
     double *old = check_doubles((size_t)n_rows * kept_len + 1), *kept = check_doubles((size_t)n_rows * kept_len + 1);
     double *want_xc = check_doubles((size_t)(n_rows * c)), *want_z = check_doubles((size_t)(n_rows * c));
-    double *want_logits = check_doubles((size_t)(n_rows * n_experts * blocks)), *u = check_doubles((size_t)d), *both = check_doubles((size_t)(2 * c8));
+    double *want_logits = check_doubles((size_t)(n_rows * n_experts * blocks)), *u = check_doubles((size_t)d),
+        *both = check_doubles((size_t)(2 * c8));
     for (int row = 0; row < n_rows; row++) {
         float *own_state = (float *)(state + slots.slots[row] * slots.stride);
         for (size_t i = 0; i < kept_len; i++)
             old[(size_t)row * kept_len + i] = (double)(own_state[i] = check_random());
         for (int i = 0; i < d; i++)
-            u[i] = check_act_value(check_act_round((double)x[row * d + i] * route.scale[row] * (double)norm[i], act), act);
+            u[i] = check_act_value(check_act_round((double)x[row * d + i] * route.scale[row] * (double)norm[i], act),
+                act);
         routed_product(both, &route, row, &w, 2 * c8, d, u);
         for (int i = 0; i < c; i++) {
             double sum = (double)bias[i] + (double)conv[i * taps + taps - 1] * both[i];
             for (int j = 0; j + 1 < taps; j++) {
                 sum += (double)conv[i * taps + j] * old[(size_t)row * kept_len + (size_t)(j * c + i)];
-                kept[(size_t)row * kept_len + (size_t)(j * c + i)] = j + 2 < taps ? old[(size_t)row * kept_len + (size_t)((j + 1) * c + i)] : both[i];
+                kept[(size_t)row * kept_len + (size_t)(j * c + i)] = j + 2 < taps ? old[(size_t)row * kept_len
+                    + (size_t)((j + 1) * c + i)] : both[i];
             }
             want_xc[row * c + i] = silu(sum);
             want_z[row * c + i] = both[c8 + i];
@@ -49,14 +57,16 @@ static void check_in(void)
                 want_logits[(row * n_experts + e) * blocks + i / own] += silu(sum) * (double)router[e * c + i];
         }
     }
-    float *xc = check_buffer(sizeof(float) * (size_t)(n_rows * c)), *z = check_buffer(sizeof(float) * (size_t)(n_rows * c));
+    float *xc = check_buffer(sizeof(float) * (size_t)(n_rows * c)),
+        *z = check_buffer(sizeof(float) * (size_t)(n_rows * c));
     float *logits = router ? check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * blocks)) : NULL;
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
     int64_t *x_sums = check_buffer(sizeof(int64_t) * (size_t)(n_rows * n_experts * n_x));
     memset(x_sums, 0, sizeof(int64_t) * (size_t)(n_rows * n_experts * n_x));
     early((const void *[]){ norm, conv, bias, router, states, slots.slots }, 6);
-    CHECK_LAUNCH(blocks, 1, check_param("threads"), SHARED_LEN, xc, z, logits, x_sums, x, route.parts, norm, w.weights, scales, conv, bias, router,
+    CHECK_LAUNCH(blocks, 1, check_param("threads"), SHARED_LEN, xc, z, logits, x_sums, x, route.parts, norm, w.weights,
+        scales, conv, bias, router,
         wx.weights, states, slots.slots, slots.stride, n_rows, top_k);
     check_rows_f32("xc", xc, want_xc, n_rows, c, c, loose[dtype]);
     check_rows_f32("z", z, want_z, n_rows, c, c, loose[dtype]);
@@ -67,13 +77,16 @@ static void check_in(void)
         const double scale = wx.scales ? (double)wx.scales[weight_row] : 1;      /* scales come later */
         got_x[i] = (float)((double)x_sums[i] * 0x1p-32);
         for (int j = 0; j < c; j++)
-            want_x[i] += wx.plain[weight_row * c + j] / scale * check_act_value(check_act_round((double)xc[row * c + j], act), act);
+            want_x[i] += wx.plain[weight_row * c + j] / scale * check_act_value(check_act_round((double)xc[row * c
+                + j], act), act);
     }
     check_rows_f32("x_proj", got_x, want_x, n_rows, n_experts * n_x, n_experts * n_x, loose[dtype]);
     if (router)
-        check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks, loose[dtype]);
+        check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks,
+            loose[dtype]);
     for (int row = 0; row < n_rows && kept_len; row++)
-        check_rows_f32("state", (float *)(state + slots.slots[row] * slots.stride), kept + (size_t)row * kept_len, 1, (int)kept_len, (int)kept_len, loose[dtype]);
+        check_rows_f32("state", (float *)(state + slots.slots[row] * slots.stride), kept + (size_t)row * kept_len, 1,
+            (int)kept_len, (int)kept_len, loose[dtype]);
     check_untouched("slot 0", state, (size_t)slots.stride);
 }
 
@@ -81,17 +94,22 @@ static double softplus(double v) { return v > 30 ? v : log1p(exp(v)); }
 
 static void check_scan(void)
 {
-    const int c = check_param("n_channels"), n = check_param("d_state"), r = check_param("dt_rank"), n_experts = check_param("n_experts");
-    const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype");
+    const int c = check_param("n_channels"), n = check_param("d_state"), r = check_param("dt_rank"),
+        n_experts = check_param("n_experts");
+    const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"),
+        dtype = check_param("weight_dtype");
     const int n_out = r + 2 * n, own = 8 * check_param("tiles"), blocks = (c + own - 1) / own;
     const int y_stride = (c + 7) / 8 * 8;
-    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), 0, 0);
-    const float *x_scales = dtype == 3 ? check_random_f32(1, n_experts * n_out, n_experts * n_out) : NULL, *xc = check_random_f32(n_rows, c, c);
+    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), 0,
+        0);
+    const float *x_scales = dtype == 3 ? check_random_f32(1, n_experts * n_out, n_experts * n_out) : NULL,
+        *xc = check_random_f32(n_rows, c, c);
     int64_t *x_sums = check_buffer(sizeof(int64_t) * (size_t)(n_rows * n_experts * n_out));
     for (int i = 0; i < n_rows * n_experts * n_out; i++)
         x_sums[i] = (int64_t)((double)check_random() * 0x1p32);
     check_freeze(x_sums);
-    const float *z = check_random_f32(n_rows, c, c), *bias = check_random_f32(n_experts, c, c), *d = check_random_f32(1, c, c);
+    const float *z = check_random_f32(n_rows, c, c), *bias = check_random_f32(n_experts, c, c),
+        *d = check_random_f32(1, c, c);
     const float *router = n_experts > 1 ? check_random_f32(n_experts, c, c) : NULL;
     float *a = check_buffer(sizeof(float) * (size_t)(c * n));
     for (int i = 0; i < c * n; i++)
@@ -101,13 +119,15 @@ static void check_scan(void)
     const Slots slots = random_slots(n_rows, sizeof(float) * (size_t)(c * n));
     char *state = check_buffer((size_t)slots.stride * (size_t)slots.n_slots);
     double *want_y = check_doubles((size_t)(n_rows * c)), *want_state = check_doubles((size_t)(n_rows * c * n));
-    double *want_logits = check_doubles((size_t)(n_rows * n_experts * blocks)), *u = check_doubles((size_t)(n_experts * r)), *bc = check_doubles((size_t)(2 * n));
+    double *want_logits = check_doubles((size_t)(n_rows * n_experts * blocks)),
+        *u = check_doubles((size_t)(n_experts * r)), *bc = check_doubles((size_t)(2 * n));
     for (int row = 0; row < n_rows; row++) {
         float *old = (float *)(state + slots.slots[row] * slots.stride);
         memset(bc, 0, sizeof(double) * (size_t)(2 * n));
         for (int e = 0; e < n_experts; e++)
             for (int j = 0; j < n_out; j++) {
-                double sum = (double)x_sums[(row * n_experts + e) * n_out + j] * 0x1p-32 * (x_scales ? (double)x_scales[e * n_out + j] : 1);
+                double sum = (double)x_sums[(row * n_experts
+                    + e) * n_out + j] * 0x1p-32 * (x_scales ? (double)x_scales[e * n_out + j] : 1);
                 sum *= route.gates[row * n_experts + e];
                 if (j < r)
                     u[e * r + j] = check_act_value(check_act_round(sum, act), act);
@@ -122,7 +142,8 @@ static void check_scan(void)
                 dt += route.gates[row * n_experts + e] * (double)bias[e * c + i];
             dt = softplus(dt);
             for (int j = 0; j < n; j++) {
-                const double power = dt * (double)a[i * n + j] * log(2.0), ratio = power == 0 ? 1 : expm1(power) / power;
+                const double power = dt * (double)a[i * n + j] * log(2.0),
+                    ratio = power == 0 ? 1 : expm1(power) / power;
                 old[i * n + j] = check_random();
                 const double now = exp(power) * (double)old[i * n + j]
                     + dt * (check_param("zoh") ? ratio : 1) * bc[j] * (double)xc[row * c + i];
@@ -140,25 +161,32 @@ static void check_scan(void)
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
     early((const void *[]){ bias, a, d, router, states, slots.slots }, 6);
-    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, x_sums, x_scales, route.parts, xc, z, w.weights, scales, bias, a, d,
+    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, x_sums,
+        x_scales, route.parts, xc, z, w.weights, scales, bias, a, d,
         router, states, slots.slots, slots.stride, n_rows, top_k);
     check_rows_act("y", y, want_y, n_rows, c, y_stride, act, loose[dtype]);
     if (router)
-        check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks, loose[dtype]);
+        check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks,
+            loose[dtype]);
     for (int row = 0; row < n_rows; row++)
-        check_rows_f32("state", (float *)(state + slots.slots[row] * slots.stride), want_state + row * c * n, c, n, n, loose[dtype]);
+        check_rows_f32("state", (float *)(state + slots.slots[row] * slots.stride), want_state + row * c * n, c, n, n,
+            loose[dtype]);
     check_untouched("slot 0", state, (size_t)slots.stride);
 }
 
 /* Rows of act by token, or one for each pair; or the parts that decode_attention leaves. */
 static void check_out(void)
 {
-    const int n_in = check_param("n_in"), d = check_param("n_out"), n_experts = check_param("n_experts"), n_rows = check_param("n_rows");
-    const int top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype"), by_pair = check_param("by_pair");
+    const int n_in = check_param("n_in"), d = check_param("n_out"), n_experts = check_param("n_experts"),
+        n_rows = check_param("n_rows");
+    const int top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype"),
+        by_pair = check_param("by_pair");
     const int splits = check_param("splits"), head_dim = check_param("head_dim"), stride = (n_in + 7) / 8 * 8;
-    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), check_param("normed") ? d : 0,
+    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"),
+        check_param("normed") ? d : 0,
         check_param_float("eps"));
-    const int n_inputs = n_rows * (by_pair ? route.top_k : 1), n_heads = splits ? n_in / head_dim : 1, each = n_heads * splits;
+    const int n_inputs = n_rows * (by_pair ? route.top_k : 1), n_heads = splits ? n_in / head_dim : 1,
+        each = n_heads * splits;
     const int n_used = splits ? (n_rows <= 2 ? splits : n_rows <= 4 ? splits / 2 : splits / 4) : 0;
     const uint16_t *rows = check_random_act(n_inputs, n_in, stride, act);
     const float *sums = splits ? check_random_f32(n_rows * each, head_dim, head_dim) : NULL;
@@ -194,7 +222,8 @@ static void check_out(void)
             }
             for (int o = 0; o < d; o++)
                 for (int i = 0; i < n_in; i++)
-                    want[row * d + o] += route.gates[row * n_experts + e] * w.plain[((size_t)e * (size_t)d + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
+                    want[row * d + o] += route.gates[row * n_experts
+                        + e] * w.plain[((size_t)e * (size_t)d + (size_t)o) * (size_t)n_in + (size_t)i] * in[i];
             s++;
         }
     }
@@ -203,7 +232,8 @@ static void check_out(void)
     const int n_spent = n_experts * 7;
     int64_t *spent = check_buffer(sizeof(int64_t) * (size_t)(n_rows * n_spent));
     early((const void *[]){ x, left.norm, left.router, check_param("known") ? route.parts : NULL }, 4);
-    CHECK_LAUNCH((d + 7) / 8, 1, 32 * check_param("n_slices"), SHARED_LEN, x, left.parts, input, peaks, route.parts, w.weights, scales, left.norm, left.router,
+    CHECK_LAUNCH((d + 7) / 8, 1, 32 * check_param("n_slices"), SHARED_LEN, x, left.parts, input, peaks, route.parts,
+        w.weights, scales, left.norm, left.router,
         spent, n_spent, n_rows, top_k);
     for (int i = 0; i < n_rows * n_spent; i++)
         if (spent[i])
