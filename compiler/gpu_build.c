@@ -43,15 +43,21 @@ void gpu_list(GpuBuilder *b, ListId list)
     b->out.lists[list] = (LaunchList){ b->out.n_launches, b->out.n_launches };
 }
 
-static LaunchBuffer *add_buffer(GpuBuilder *b, const char *name, int64_t len, int64_t offset, int first)
+void gpu_share(GpuBuilder *b, LaunchBuffer *buffer)
 {
     LaunchBuffer ***buffers = &b->out.buffers[b->list];
     int *n = &b->out.n_buffers[b->list];
     *buffers = grown(b->arena, *buffers, *n, &b->max_buffers[b->list], sizeof **buffers);
+    (*buffers)[(*n)++] = buffer;
+}
+
+static LaunchBuffer *add_buffer(GpuBuilder *b, const char *name, int64_t len, int64_t offset, int first)
+{
     LaunchBuffer *buffer = arena_one(b->arena, LaunchBuffer);
     *buffer = (LaunchBuffer){ .name = name, .len = round_up(len > 0 ? len : 1, DEVICE_ALIGN), .offset = offset,
                               .first = first, .last = first };
-    return (*buffers)[(*n)++] = buffer;
+    gpu_share(b, buffer);
+    return buffer;
 }
 
 LaunchBuffer *gpu_buffer(GpuBuilder *b, const char *name, int64_t len) { return add_buffer(b, name, len, -1, -1); }

@@ -22,6 +22,8 @@ void gpu_list(GpuBuilder *b, ListId list);
 LaunchBuffer *gpu_buffer(GpuBuilder *b, const char *name, int64_t len);
 /* The same, placed first, zeroed once, for the whole life of the program (counters of barriers). */
 LaunchBuffer *gpu_zeroed(GpuBuilder *b, const char *name, int64_t len);
+/* A zeroed buffer of another list, for the current one, too. */
+void gpu_share(GpuBuilder *b, LaunchBuffer *buffer);
 
 void gpu_begin(GpuBuilder *b, const char *template, int layer);
 void gpu_param(GpuBuilder *b, const char *name, double value);

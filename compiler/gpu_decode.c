@@ -474,12 +474,12 @@ static void emit_head(Decoder *d)
     const Graph *graph = g->plan->graph;
     const WeightSlot *slot = try_slot(g->plan->main, graph->tie_embeddings ? "embed.weight" : "lm_head.weight");
     const WeightSlot *norm = try_slot(g->plan->main, "norm_f.weight");
-    int dtype = dtype_code(g, slot), tiles = smaller(larger(up(up(graph->vocab_size, 8), g->sm >= 90 ? 131 : 108), 1),
-        64);
-    int group = group_of(graph->d_model, dtype, 1, 4), blocks = up(graph->vocab_size, 8 * tiles),
-        ring = g->sm >= 90 ? 3 : 2;
-    LaunchBuffer *best = gpu_buffer(g->b, "best", 4 * ROWS * blocks), *best_at = gpu_buffer(g->b, "best_at",
-        4 * ROWS * blocks);
+    int dtype = dtype_code(g, slot), group = group_of(graph->d_model, dtype, 1, 4), ring = g->sm >= 90 ? 3 : 2;
+    int tiles = smaller(larger(up(up(graph->vocab_size, 8), g->sm >= 90 ? 131 : 108), 1), 64);
+    int blocks = up(graph->vocab_size, 8 * tiles);
+    g->n_best = blocks;
+    g->best = gpu_zeroed(g->b, "best", 4 * ROWS * blocks);
+    g->best_at = gpu_zeroed(g->b, "best_at", 4 * ROWS * blocks);
     gpu_begin(g->b, "decode_head", -1);
     gpu_param(g->b, "n_in", (double)graph->d_model);
     gpu_param(g->b, "n_out", (double)graph->vocab_size);
@@ -490,8 +490,8 @@ static void emit_head(Decoder *d)
     product_params(g, 1, group, ring);
     gpu_param(g->b, "eps", graph->norm_eps);
     gpu_special(g->b, ARG_LOGITS);
-    gpu_scratch(g->b, best, 0, ACCESS_WRITE);
-    gpu_scratch(g->b, best_at, 0, ACCESS_WRITE);
+    gpu_scratch(g->b, g->best, 0, ACCESS_UPDATE);
+    gpu_scratch(g->b, g->best_at, 0, ACCESS_UPDATE);
     gpu_scratch(g->b, d->x, 0, ACCESS_READ);
     gpu_scratch(g->b, d->sums, 0, ACCESS_READ);
     gpu_weights(g->b, norm->offset);

@@ -32,6 +32,8 @@ typedef struct {
     bool sequences;          /* every token is another sequence's: decode */
     Rows x;                  /* the residual stream, float32 */
     Rows left;               /* pairs the layer before left to be added to it; buffer NULL: none */
+    LaunchBuffer *best, *best_at;      /* decode's largest logits, n_best a row, for feed; NULL: it reads all logits */
+    int n_best;
 } GpuModel;
 
 /* What a router chose. */

@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-enum { MAX_CHUNK = 8192, MIN_CHUNK = 256, MAX_SEQUENCES = 16, MAX_SCRATCH_LEN = 600 << 20 };
+enum { MAX_CHUNK = 8192, MIN_CHUNK = 256, MAX_SEQUENCES = 16, MAX_SCRATCH_LEN = 600 << 20, FEED_HISTORY = 1024 };
 
 /* Both phases of a block share its slots. */
 static void bind_block(Arena *arena, BlockPlan *block)
@@ -36,6 +36,21 @@ static int activation_code(const Plan *plan)
 /* After decode: the likeliest token of every sequence becomes its next. */
 static void feed(GpuModel *g)
 {
+    if (g->best) {
+        gpu_share(g->b, g->best);
+        gpu_share(g->b, g->best_at);
+        gpu_begin(g->b, "decode_feed", -1);
+        gpu_param(g->b, "n_parts", g->n_best);
+        gpu_param(g->b, "history", FEED_HISTORY);
+        gpu_special(g->b, ARG_TOKENS);
+        gpu_special(g->b, ARG_HISTORY);
+        gpu_special(g->b, ARG_POSITIONS);
+        gpu_scratch(g->b, g->best, 0, ACCESS_READ);
+        gpu_scratch(g->b, g->best_at, 0, ACCESS_READ);
+        gpu_count(g->b, COUNT_SEQUENCES);
+        gpu_end(g->b, gpu_extent(COUNT_SEQUENCES, 1, 0), gpu_fixed(1), 32, 0, gpu_flags(g));
+        return;
+    }
     gpu_begin(g->b, "argmax", -1);
     gpu_param(g->b, "vocab_size", (double)g->plan->graph->vocab_size);
     gpu_special(g->b, ARG_TOKENS);
