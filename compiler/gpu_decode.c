@@ -1,6 +1,6 @@
 /* The decode list: one token of each of up to 16 sequences, a few launches a layer.
  *
- * Input and output as in gpu_lower.c. Kernels are the decode ones of codegen/gpu/README.md: three launches a mamba
+ * Input and output as in gpu_lower.c. Kernels are the decode ones of codegen/gpu/README.md: four launches a mamba
  * layer, three an attention, two an mlp; norms and routers ride on the launch before. Their sizes are chosen here.
  * A model that they cannot serve (more than 32 experts, rows too long for shared memory) goes the way of prefill.
  */
@@ -29,7 +29,7 @@ typedef struct {
     Next own, after;
     LaunchBuffer *x, *sums,
         *next;     /* the residual stream; sums for this layer's norm and router, for the next one's */
-    LaunchBuffer *table, *x_sums;      /* x_sums: x_proj of every expert, zero between layers */
+    LaunchBuffer *table;
 } Decoder;
 
 static int up(int64_t n, int64_t m) { return (int)((n + m - 1) / m); }
@@ -149,7 +149,7 @@ static void next_args(const Decoder *d)
 
 /* ---- what the launches of a layer leave each other ---- */
 
-typedef struct { LaunchBuffer *xc, *z, *y, *ssm_logits, *out_logits; } Channels;      /* logits NULL: no routers */
+typedef struct { LaunchBuffer *xc, *z, *y, *xp, *ssm_logits, *out_logits; } Channels;      /* logits NULL: no routers */
 typedef struct { LaunchBuffer *q, *sums, *peaks; } Attended;
 typedef struct {
     const char *tensor;
@@ -159,7 +159,6 @@ typedef struct {
     const LaunchBuffer *logits;        /* of the router, in n_parts parts */
     int n_parts;
     bool by_pair;                      /* rows are; the router is the layer's first */
-    int n_spent;                       /* of a row of x_sums, to be set to zero again */
 } Out;
 
 static int attention_splits(const AttentionLayer *a) { return a->window && a->window <= 4096 ? 8 : 32; }
@@ -198,8 +197,6 @@ static void emit_out(Decoder *d, const Out *o)
     scratch_or_null(g, routed ? o->logits : NULL, ACCESS_READ);
     matrix(d, o->tensor);
     next_args(d);
-    scratch_or_null(g, o->n_spent ? d->x_sums : NULL, ACCESS_UPDATE);
-    gpu_int(g->b, o->n_spent);
     rows_and_top_k(d);
     end(d, gpu_fixed(up(n_out, 8)), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ring_len(WARPS, group,
         ring) + WARPS * PART_LEN
@@ -209,17 +206,20 @@ static void emit_out(Decoder *d, const Out *o)
 /* ---- mamba ---- */
 
 /* Sizes that follow from the channels: enough blocks for the multiprocessors, as many warps as share a block well. */
-typedef struct { int tiles, slices, group, ring, in_blocks, scan_tiles, scan_blocks; } MambaShape;
+typedef struct { int tiles, slices, group, ring, splits, x_group, in_blocks, scan_tiles, scan_blocks; } MambaShape;
 
 static MambaShape mamba_shape(const Decoder *d)
 {
+    enum { X_SLICES = 8 };
     const MambaLayer *m = &d->shape->mamba;
-    int in = dtype_code(d->g, slot_of(d, "in_proj.weight"));
+    int in = dtype_code(d->g, slot_of(d, "in_proj.weight")), x = dtype_code(d->g, slot_of(d, "x_proj.weight"));
     MambaShape s = { .tiles = m->d_inner <= 1056 ? 1 : m->d_inner <= 2112 ? 2 : 4,
         .scan_tiles = m->d_inner <= 1056 ? 1 : 2 };
     s.slices = WARPS / (2 * s.tiles);
     s.group = group_of(d->g->plan->graph->d_model, in, s.slices, 4);
     s.ring = d->g->sm >= 90 ? 3 : 2;
+    s.splits = smaller(larger(up(pairs_of(m->d_inner, x), X_SLICES), 1), 16);
+    s.x_group = group_of(up(m->d_inner, s.splits), x, X_SLICES, 4);
     s.in_blocks = up(m->d_inner, 8 * s.tiles);
     s.scan_blocks = up(m->d_inner, 8 * s.scan_tiles);
     return s;
@@ -242,13 +242,10 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     gpu_param(g->b, "n_parts", up(n_in, 8));
     gpu_param(g->b, "tiles", s->tiles);
     product_params(g, s->slices, s->group, s->ring);
-    gpu_param(g->b, "n_x", (double)(m->dt_rank + 2 * m->d_state));
-    gpu_param(g->b, "x_dtype", dtype_code(g, slot_of(d, "x_proj.weight")));
     gpu_param(g->b, "eps", g->plan->graph->norm_eps);
     gpu_scratch(g->b, to->xc, 0, ACCESS_WRITE);
     gpu_scratch(g->b, to->z, 0, ACCESS_WRITE);
     scratch_or_null(g, to->ssm_logits, ACCESS_WRITE);
-    gpu_scratch(g->b, d->x_sums, 0, ACCESS_UPDATE);
     gpu_scratch(g->b, d->x, 0, ACCESS_READ);
     gpu_scratch(g->b, d->sums, 0, ACCESS_READ);
     weight(d, "norm.weight");
@@ -256,7 +253,6 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     weight(d, "conv1d.weight");
     weight(d, "conv1d.bias");
     weight_or_null(d, "ssm_router.weight", routed);
-    weight(d, "x_proj.weight");
     state(d, "conv_state");
     gpu_special(g->b, ARG_SLOTS);
     gpu_special(g->b, ARG_STATE_STRIDE);
@@ -265,6 +261,33 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     end(d, gpu_fixed(s->in_blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(n_in) + ring_len(WARPS,
         s->group, s->ring)
         + 2 * s->tiles * s->slices * PART_LEN + ROWS * own * 4 + (dtype == 3 ? e * 2 * own * 4 : 0) + items * 4, 0);
+}
+
+static void emit_x(Decoder *d, const MambaShape *s, const Channels *c)
+{
+    enum { SLICES = 8, RING = 2 };
+    GpuModel *g = d->g;
+    const MambaLayer *m = &d->shape->mamba;
+    int dtype = dtype_code(g, slot_of(d, "x_proj.weight")), n_out = (int)(m->dt_rank + 2 * m->d_state);
+    int64_t part_len = row_len(2 * up(pairs_of(m->d_inner, dtype), s->splits) * (dtype == 3 ? 64 : 32));
+    gpu_begin(g->b, "decode_x", d->index);
+    gpu_param(g->b, "n_in", (double)m->d_inner);
+    gpu_param(g->b, "n_out", n_out);
+    gpu_param(g->b, "n_experts", (double)d->shape->n_experts);
+    gpu_param(g->b, "weight_dtype", dtype);
+    gpu_param(g->b, "act", g->act);
+    gpu_param(g->b, "n_parts", s->in_blocks);
+    gpu_param(g->b, "n_splits", s->splits);
+    product_params(g, SLICES, s->x_group, RING);
+    gpu_scratch(g->b, c->xp, 0, ACCESS_WRITE);
+    gpu_scratch(g->b, c->xc, 0, ACCESS_READ);
+    scratch_or_null(g, c->ssm_logits, ACCESS_READ);
+    matrix(d, "x_proj.weight");
+    rows_and_top_k(d);
+    end(d, gpu_fixed(up(n_out, 8) * s->splits), d->shape->n_experts == 1 ? gpu_fixed(1) : d->top_k.fixed
+        ? gpu_fixed((int)d->top_k.fixed)
+        : gpu_extent(COUNT_TOP_K, 1, 0), 32 * SLICES, ROUTE_LEN + ROWS * part_len + ring_len(SLICES, s->x_group,
+            RING) + SLICES * PART_LEN, 0);
 }
 
 static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
@@ -283,12 +306,12 @@ static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
     gpu_param(g->b, "weight_dtype", dtype_code(g, slot_of(d, "dt_proj.weight")));
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "n_parts", s->in_blocks);
+    gpu_param(g->b, "n_splits", s->splits);
     gpu_param(g->b, "tiles", s->scan_tiles);
     gpu_param(g->b, "n_slices", SLICES);
     gpu_scratch(g->b, c->y, 0, ACCESS_WRITE);
     scratch_or_null(g, c->out_logits, ACCESS_WRITE);
-    gpu_scratch(g->b, d->x_sums, 0, ACCESS_READ);
-    scales(g, slot_of(d, "x_proj.weight"), d->layer->weights_offset);
+    gpu_scratch(g->b, c->xp, 0, ACCESS_READ);
     scratch_or_null(g, c->ssm_logits, ACCESS_READ);
     gpu_scratch(g->b, c->xc, 0, ACCESS_READ);
     gpu_scratch(g->b, c->z, 0, ACCESS_READ);
@@ -315,13 +338,14 @@ static void emit_mamba(Decoder *d)
     Channels c = { .xc = gpu_buffer(g->b, "xc", 4 * ROWS * m->d_inner), .z = gpu_buffer(g->b, "z",
         4 * ROWS * m->d_inner),
                    .y = gpu_buffer(g->b, "y", 2 * ROWS * gpu_stride(m->d_inner)),
+                   .xp = gpu_buffer(g->b, "xp", 4 * ROWS * e * s.splits * (m->dt_rank + 2 * m->d_state)),
                    .ssm_logits = routed ? gpu_buffer(g->b, "ssm_logits", 4 * ROWS * e * s.in_blocks) : NULL,
                    .out_logits = routed ? gpu_buffer(g->b, "out_logits", 4 * ROWS * e * s.scan_blocks) : NULL };
     emit_in(d, &s, &c);
+    emit_x(d, &s, &c);
     emit_scan(d, &s, &c);
     emit_out(d, &(Out){ .tensor = "out_proj.weight", .n_in = m->d_inner, .rows = c.y, .logits = c.out_logits,
-        .n_parts = s.scan_blocks,
-                        .n_spent = (int)(e * (m->dt_rank + 2 * m->d_state)) });
+        .n_parts = s.scan_blocks });
 }
 
 /* ---- attention ---- */
@@ -543,17 +567,6 @@ static void emit_mlp(Decoder *d)
                         .n_parts = up(d->g->plan->graph->d_model, 8) });
 }
 
-static int64_t x_sums_len(const GpuModel *g)
-{
-    int64_t most = 0;
-    for (int i = 0; i < g->plan->graph->n_layers; i++) {
-        const Layer *l = &g->plan->graph->layers[i];
-        int64_t len = l->kind == LAYER_MAMBA ? 8 * ROWS * l->n_experts * (l->mamba.dt_rank + 2 * l->mamba.d_state) : 0;
-        most = len > most ? len : most;
-    }
-    return most;
-}
-
 static LaunchBuffer *new_sums(const GpuModel *g, int64_t n_experts)
 {
     return gpu_buffer(g->b, "logits", 4 * ROWS * (n_experts + 1) * up(g->plan->graph->d_model, 8));
@@ -599,7 +612,6 @@ static void emit_list(GpuModel *g)
     const Graph *graph = g->plan->graph;
     Decoder d = { .g = g, .index = -1, .top_k = { 1, 1 } };
     d.x = gpu_buffer(g->b, "x", 4 * ROWS * graph->d_model);
-    d.x_sums = x_sums_len(g) ? gpu_zeroed(g->b, "x_sums", x_sums_len(g)) : NULL;
     LaunchBuffer **tables = arena_array(g->arena, LaunchBuffer *, (size_t)graph->n_layers + 1);
     d.after = next_of(g, 0);
     d.next = new_sums(g, d.after.n_experts);

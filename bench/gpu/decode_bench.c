@@ -27,6 +27,7 @@ static Setting settings[] = {
     { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position",
         5000 },
     { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
+    { "x.splits", 4 }, { "x.slices", 8 }, { "x.group", 2 }, { "x.ring", 2 }, { "x.y", 2 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
     { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 1 },
     { "down.group", 6 }, { "down.ring", 2 }, { "down.blocks", 1 },
@@ -149,36 +150,47 @@ static void list_mamba(Next own, Next after, uint64_t state)
 {
     const Model *m = &model;
     const int e = m->experts, w = get("dtype"), tiles = get("in.tiles"), own_c = 8 * tiles, blocks_a = up(m->c, own_c);
-    const int ks = get("in.slices"), warps = get("in.warps"), n_x = m->r + 2 * m->n;
+    const int ks = get("in.slices"), warps = get("in.warps");
     const int items = own_c * (m->conv + 1) + (e > 1 ? e * own_c : 0) + MAX_ROWS * own_c * (m->conv - 1);
     const int shared_a = ROUTE_LEN + MAX_ROWS * ((int)k_of(m->d)
         + 8) * 2 + warps * get("in.ring") * get("in.group") * 512
         + 2 * tiles * ks * 512 + MAX_ROWS * own_c * 4 + (w == 3 ? e * 2 * own_c * 4 : 0) + items * 4;
     Launch *l = add_launch("in", blocks_a, 32 * warps, get("in.blocks"), shared_a,
         TEXT("decode_in n_in=%d n_channels=%d d_conv=%d "
-        "n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d n_x=%d "
-            "x_dtype=%d eps=1e-5", m->d, m->c,
-        m->conv, e, w, up(m->d, 8), tiles, ks, get("in.group"), get("in.ring"), n_x, w));
-    const uint64_t x_weights = matrix(e, n_x, m->c), x_scales = scale(e, n_x);
+        "n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d group=%d ring=%d eps=1e-5",
+            m->d, m->c,
+        m->conv, e, w, up(m->d, 8), tiles, ks, get("in.group"), get("in.ring")));
     const uint64_t ssm_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0,
         out_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
-    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, xp), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l,
-        matrix(e, 2 * m->c, m->d));
+    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e,
+        2 * m->c, m->d));
     arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv)), arg(l, floats(KIND_CONV, m->c)),
         arg(l, ssm_router);
-    arg(l, x_weights), arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
-    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c,
-        m->d) + (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_x, m->c);
+    arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c, m->d);
+
+    const int n_out = m->r + 2 * m->n, sp = get("x.splits"), chunk = w == 3 ? 64 : 32,
+        k_part = up((int)k_of(m->c) / chunk, 2 * sp) * 2 * chunk;
+    const int xks = get("x.slices");
+    l = add_launch("x", up(n_out, 8) * sp, 32 * xks, 2, ROUTE_LEN + MAX_ROWS * (k_part + 8) * 2
+        + xks * get("x.ring") * get("x.group") * 512 + xks * 512,
+            TEXT("decode_x n_in=%d n_out=%d n_experts=%d weight_dtype=%d act=2 "
+        "n_parts=%d n_splits=%d n_slices=%d group=%d ring=%d", m->c, n_out, e, w, blocks_a, sp, xks, get("x.group"),
+            get("x.ring")));
+    l->grid_y = e > 1 ? get("x.y") : 1;
+    arg(l, xp), arg(l, xc), arg(l, ssm_parts), arg(l, matrix(e, n_out, m->c)), arg(l, scale(e, n_out)), arg(l,
+        ROWS_ARG), arg(l, get("top_k"));
+    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_out, m->c);
 
     const int st = get("scan.tiles"), sks = get("scan.slices"), blocks_c = up(m->c, 8 * st);
     l = add_launch("scan", blocks_c, 32 * st * sks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(e * m->r)
         + 8) * 2 + MAX_ROWS * 2 * m->n * 4
         + st * sks * 512 + MAX_ROWS * 8 * st * 4 + 2 * e * 8 * st * 4,
             TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
-        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, blocks_a,
-            st, sks));
-    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, x_scales), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l,
-        matrix(1, m->c, e * m->r)), arg(l, scale(1, m->c));
+        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d n_splits=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e,
+            w, blocks_a, sp, st, sks));
+    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c,
+        e * m->r)), arg(l, scale(1, m->c));
     arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c)), arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l,
         floats(KIND_ONE, m->c));
     arg(l, out_router), arg(l, state + (uint64_t)(m->conv - 1) * m->c * 4), arg(l, slots), arg(l, state_stride), arg(l,
@@ -196,8 +208,7 @@ static void list_mamba(Next own, Next after, uint64_t state)
     now ^= 1;
     arg(l, x), arg(l, next[now]), arg(l, y), arg(l, 0), arg(l, out_parts), arg(l, matrix(e, m->d, m->c)), arg(l,
         scale(e, m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, xp), arg(l, (uint64_t)(e * n_x)), arg(l, ROWS_ARG), arg(l,
-        get("top_k"));
+    arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->c);
 }
 
@@ -240,7 +251,7 @@ static void list_attention(Next own, Next after, uint64_t state)
     now ^= 1;
     arg(l, x), arg(l, next[now]), arg(l, sums), arg(l, peaks), arg(l, 0), arg(l, matrix(1, m->d, m->heads * hd)),
         arg(l, scale(1, m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, 0), arg(l, 0), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(1, m->d, m->heads * hd);
 }
 
@@ -274,7 +285,7 @@ static void list_mlp(Next own, Next after)
     now ^= 1;
     arg(l, x), arg(l, next[now]), arg(l, h), arg(l, 0), arg(l, parts), arg(l, matrix(e, m->d, m->f)), arg(l, scale(e,
         m->d));
-    arg(l, after.norm), arg(l, after.router), arg(l, 0), arg(l, 0), arg(l, ROWS_ARG), arg(l, get("top_k"));
+    arg(l, after.norm), arg(l, after.router), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->f);
 }
 
@@ -296,7 +307,7 @@ static void build_list(void)
         next[i] = floats(KIND_ZERO, (uint64_t)MAX_ROWS * 33 * blocks);
     xc = floats(KIND_ZERO, MAX_ROWS * m->c), z = floats(KIND_ZERO, MAX_ROWS * m->c);
     ssm_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512), out_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512);
-    xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 2 * (m->r + 2 * m->n)), y = piece(KIND_ZERO,
+    xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 16 * (m->r + 2 * m->n)), y = piece(KIND_ZERO,
         MAX_ROWS * m->c * 2);
     q = piece(KIND_ZERO, MAX_ROWS * heads * hd * 2), sums = floats(KIND_ZERO, (uint64_t)MAX_ROWS * heads * 32 * hd);
     peaks = floats(KIND_ZERO, MAX_ROWS * heads * 32 * 2), h = piece(KIND_ZERO,
@@ -655,7 +666,7 @@ static void run_batches(double ceiling)
 /* One kind of kernel after another with itself, over the layers' weights, batch 1. */
 static void run_kinds(void)
 {
-    static const char *const kinds[] = { "embed", "in", "scan", "out", "qkv", "attention", "o", "gated", "down",
+    static const char *const kinds[] = { "embed", "in", "x", "scan", "out", "qkv", "attention", "o", "gated", "down",
         "head", "feed" };
     double whole = 0;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {

@@ -54,19 +54,6 @@ DEVICE void decode_copy16(void *shared, const void *global, int n_bytes)
 #endif
 }
 
-/* ---- sums over blocks whose order does not matter: integers of 2^-32, |sum| < 2^31 ---- */
-
-DEVICE void decode_add_fixed(int64_t *to, float x)
-{
-    const int64_t fixed = (int64_t)(x * 4294967296.0f);
-#ifdef __NVPTX__
-    __asm__ volatile("red.relaxed.gpu.global.add.u64 [%0], %1;" :: "l"(to), "l"(fixed) : "memory");
-#else
-    __atomic_fetch_add(to, fixed, __ATOMIC_RELAXED);
-#endif
-}
-DEVICE float decode_fixed_float(int64_t fixed) { return (float)fixed * 2.3283064365386963e-10f; }
-
 /* ---- small sums ---- */
 
 DEVICE float decode_warp_sum(float x)

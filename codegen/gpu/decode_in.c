@@ -1,13 +1,10 @@
-/* Decode: RMSNorm, router, in_proj of the chosen experts, causal convolution, silu; logits of the next router, x_proj.
+/* Decode: RMSNorm, router, in_proj of the chosen experts, causal convolution, silu; logits of the next router.
  *
  * A block owns 8 · tiles channels: their rows of x' and of z. Grid: channels / (8 · tiles); threads: 32 · n_slices ·
- * a divisor of 2 · tiles (1, 2,
-     4). parts holds the logits (n_experts > 1) and the sum of squares of x. x_proj is small: a
- * block multiplies its channels with those columns of every expert, fetched before the wait, and adds to sums.
+ * a divisor of 2 · tiles. Shared: see the enum. parts holds the logits (n_experts > 1) and the sum of squares of x.
  */
 PARAM(n_in, i) PARAM(n_channels, c) PARAM(d_conv, k) PARAM(n_experts, e) PARAM(renormalize, rn) PARAM(weight_dtype, w)
-PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) PARAM(n_x, x)
-PARAM(x_dtype, xw) FPARAM(eps, eps)
+PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)
 
 /* Item i of what the end of the block needs: taps and bias by channel, the next router's columns, the states. */
 DEVICE float decode_in_item(int i, int n_rows, const float *conv, const float *bias, const float *router,
@@ -65,58 +62,11 @@ DEVICE void decode_in_finish(float *xc, float *z, float *logits, const float *pa
     }
 }
 
-enum { DECODE_IN_AHEAD = 8 };       /* tiles of x_proj that a warp fetches before the wait */
-
-/* The lane's columns of channels [c0, c0 + 16) of a tile of 8 rows of x_proj; tiles go on from expert to expert. */
-DEVICE void decode_in_x_weights(uint32_t b[2], const uint8_t *weights, int tile, int c0)
-{
-    const int per_expert = (n_x + 7) / 8, row = tile % per_expert * 8 + lane() / 4, len = x_dtype == 3 ? 1 : 2;
-    b[0] = b[1] = 0;
-    if (row >= n_x || tile >= n_experts * per_expert)
-        return;
-    const uint8_t *from = weights + ((int64_t)(tile / per_expert) * n_x + row) * ((n_channels + 63) / 64 * 64 * len)
-        + (c0 + 2 * (lane() % 4)) * len;
-    if (x_dtype == 3) {
-        const uint32_t far = tiles > 1 ? *(const uint16_t *)(from + 8) : 0;
-        act_from_s8(b, *(const uint16_t *)from | far << 16, act);
-    } else {
-        b[0] = *(const uint32_t *)from;
-        b[1] = tiles > 1 ? *(const uint32_t *)(from + 16) : 0;
-    }
-}
-
-/* Adds a tile of x_proj of the block's channels. own: shared [rows][8 · tiles]. */
-DEVICE void decode_in_add_x(int64_t *x_sums, const uint8_t *weights, const uint32_t ahead[2], const float *own,
-    int tile, int n_rows)
-{
-    const int n_own = 8 * tiles, g = lane() / 4, t = lane() % 4, per_expert = (n_x + 7) / 8;
-    float total[4] = { 0, 0, 0, 0 };
-    UNROLL for (int s = 0; s < (tiles + 1) / 2; s++) {
-        uint32_t b[2], a[4];
-        if (ahead && s == 0)
-            b[0] = ahead[0], b[1] = ahead[1];
-        else
-            decode_in_x_weights(b, weights, tile, block_x() * n_own + 16 * s);
-        UNROLL for (int i = 0; i < 4; i++) {
-            const int row = g + i % 2 * 8, column = 16 * s + 2 * t + i / 2 * 8;
-            const int is = row < n_rows && column < n_own;
-            a[i] = is ? act_pack(own[row * n_own + column], own[row * n_own + column + 1], act) : 0;
-        }
-        mma_16x8x16(total, a, b, act);
-    }
-    UNROLL for (int i = 0; i < 4; i++) {
-        const int row = g + i / 2 * 8, column = tile % per_expert * 8 + 2 * t + i % 2;
-        if (row < n_rows && column < n_x)
-            decode_add_fixed(x_sums + ((int64_t)row * n_experts + tile / per_expert) * n_x + column, total[i]);
-    }
-}
-
 KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
-    float *logits /* [n_rows][n_experts][blocks] */, int64_t *x_sums /* [n_rows][n_experts][n_x], zeros */,
-    const float *x /* [n_rows][n_in] */, const float *parts, const float *norm,
-    const void *weights /* [n_experts][2][n_channels up to 8][k] */, const float *scales, const float *conv,
-    const float *bias, const float *router, const void *x_weights /* [n_experts][n_x][k] */, uint8_t *state,
-    const int32_t *slots, int64_t state_stride, int32_t n_rows, int32_t top_k)
+    float *logits /* [n_rows][n_experts][blocks] */, const float *x /* [n_rows][n_in] */, const float *parts,
+    const float *norm, const void *weights /* [n_experts][2][n_channels up to 8][k] */, const float *scales,
+    const float *conv, const float *bias, const float *router, uint8_t *state, const int32_t *slots,
+    int64_t state_stride, int32_t n_rows, int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_own = 8 * tiles, n_warps = n_threads() / 32;
@@ -154,9 +104,6 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
             bias,
             router, state, slots, state_stride) : 0.0f;
 
-    uint32_t x_ahead[DECODE_IN_AHEAD][2];
-    UNROLL for (int i = 0; i < DECODE_IN_AHEAD; i++)
-        decode_in_x_weights(x_ahead[i], x_weights, warp() + i * n_warps, c0);
     decode_hold(x);
     decode_hold(parts);
     dependency_wait();
@@ -193,11 +140,4 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
     barrier();
     for (int row = warp(); row < n_rows; row += n_warps)
         decode_in_finish(xc, z, logits, sums, items, own + row * n_own, state + slots[row] * state_stride, row);
-    barrier();
-    const int n_x_tiles = n_experts * ((n_x + 7) / 8);
-    UNROLL for (int i = 0; i < DECODE_IN_AHEAD; i++)
-        if (warp() + i * n_warps < n_x_tiles)
-            decode_in_add_x(x_sums, x_weights, x_ahead[i], own, warp() + i * n_warps, n_rows);
-    for (int tile = warp() + DECODE_IN_AHEAD * n_warps; tile < n_x_tiles; tile += n_warps)
-        decode_in_add_x(x_sums, x_weights, NULL, own, tile, n_rows);
 }

@@ -67,9 +67,7 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
 
 KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_experts + 1][blocks] */,
     const void *in, const float *peaks, const float *parts, const void *weights /* [n_experts][n_out][k] */,
-    const float *scales, const float *next_norm, const float *next_router,
-    int64_t *spent /* [n_rows][n_spent]: set to zero, nobody reads it any more */, int32_t n_spent, int32_t n_rows,
-    int32_t top_k)
+    const float *scales, const float *next_norm, const float *next_router, int32_t n_rows, int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_next = next_experts > 1 ? next_experts : 0;
@@ -126,8 +124,6 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
         dependency_wait();
         dependency_launch();
     }
-    for (int i = block_x() * n_threads() + thread_x(); i < n_rows * n_spent; i += n_blocks_x() * n_threads())
-        spent[i] = 0;
     if (splits)
         decode_out_merge(xs, x_stride, in, peaks, n_rows);
     barrier();

@@ -1,13 +1,13 @@
 /* Decode: dt_proj of the chosen experts, softplus, a step of the scan, D, silu(z); logits of the next router.
  *
  * A block owns 8 · tiles channels. Grid: channels / (8 · tiles); threads: 32 · tiles · n_slices. Sixteen lanes share a
- * channel's states. dt_proj is small: what a warp needs of all experts is fetched before the wait. x_scales: q8,
-     of x_proj.
+ * channel's states. In: what decode_x and decode_in left; the columns of dt_proj that belong to no chosen expert
+ * are not read. State, xc, z and gates are fetched before the wait on decode_x.
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_rank, r) PARAM(n_experts, e) PARAM(renormalize, rn) PARAM(zoh, zoh)
-PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(tiles, m) PARAM(n_slices, ks)
+PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(n_splits, sp) PARAM(tiles, m) PARAM(n_slices, ks)
 
-enum { DECODE_SCAN_AHEAD = 4 };     /* vectors of weights, states of a lane: fetched before the wait */
+enum { DECODE_SCAN_AHEAD = 4 };     /* vectors of weights, states of a lane, that are fetched before the wait */
 
 DEVICE float decode_scan_softplus(float x)
 {
@@ -36,43 +36,41 @@ DEVICE int decode_scan_wants(uint32_t active, int chunk)
     return 0;
 }
 
-/* What x_proj said of a column of an expert. */
-DEVICE float decode_scan_x(const int64_t *x_sums, const float *x_scales, int row, int expert, int column)
+/* One lane's share of what x_proj said: the columns of u, gates times δ; B and C, summed over experts. */
+DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, const float *xp, const DecodeRoute *route, int n_rows,
+    int top_k)
 {
-    const int n_x = dt_rank + 2 * d_state;
-    const float value = decode_fixed_float(x_sums[((int64_t)row * n_experts + expert) * n_x + column]);
-    return x_scales ? value * x_scales[expert * n_x + column] : value;
-}
-
-/* One thread's share of u, gates times δ, and of B and C, summed over experts. u holds zeros elsewhere. */
-DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, const int64_t *x_sums, const float *x_scales,
-    const DecodeRoute *route, int n_rows, int top_k)
-{
-    const int k = n_experts > 1 ? top_k : 1;
+    const int n_out = dt_rank + 2 * d_state, k = n_experts > 1 ? top_k : 1;
     for (int i = thread_x(); i < n_rows * k * dt_rank; i += n_threads()) {
         const int row = i / dt_rank / k, j = i % dt_rank;
         const int e = n_experts > 1 ? decode_nth(route->chosen[row], i / dt_rank % k) : 0;
-        const float value = decode_scan_x(x_sums, x_scales, row, e, j);
-        u[row * u_stride + e * dt_rank + j] = float_act(n_experts > 1 ? value * route->gates[e * DECODE_ROWS + row]
-            : value, act);
+        const float *from = xp + ((int64_t)row * n_experts + e) * n_splits * n_out + j;
+        float sum = 0;
+        UNROLL for (int s = 0; s < n_splits; s++)
+            sum += from[s * n_out];
+        u[row * u_stride + e * dt_rank + j] = float_act(n_experts > 1 ? sum * route->gates[e * DECODE_ROWS + row]
+            : sum, act);
     }
     for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
         const int row = i / (2 * d_state), j = i % (2 * d_state);
         float total = 0;
         for (uint32_t left = n_experts > 1 ? route->chosen[row] : 1; left; left &= left - 1) {
             const int e = __builtin_ctz(left);
-            const float value = decode_scan_x(x_sums, x_scales, row, e, dt_rank + j);
-            total += n_experts > 1 ? value * route->gates[e * DECODE_ROWS + row] : value;
+            const float *from = xp + ((int64_t)row * n_experts + e) * n_splits * n_out + dt_rank + j;
+            float sum = 0;
+            UNROLL for (int s = 0; s < n_splits; s++)
+                sum += from[s * n_out];
+            total += n_experts > 1 ? sum * route->gates[e * DECODE_ROWS + row] : sum;
         }
         bc[i] = total;
     }
 }
 
 KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /* [n_rows][n_experts][blocks] */,
-    const int64_t *x_sums /* [n_rows][n_experts][dt_rank + 2 d_state] */, const float *x_scales, const float *parts,
-    const float *xc, const float *z, const void *weights /* [n_channels][k] */, const float *scales,
-    const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */, const float *d,
-    const float *router, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows, int32_t top_k)
+    const float *xp, const float *parts, const float *xc, const float *z, const void *weights /* [n_channels][k] */,
+    const float *scales, const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */,
+    const float *d, const float *router, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows,
+    int32_t top_k)
 {
     const int n_in = n_experts * dt_rank, row_len = decode_row_len(n_in, weight_dtype);
     const int n_chunks = decode_n_chunks(n_in, weight_dtype), width = weight_dtype == 3 ? 64 : 32;
@@ -86,12 +84,18 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
     float *items = own + DECODE_ROWS * n_own, *biases = items + n_router;      /* [n_experts][n_own] */
 
     const int g = lane() / 4, t = lane() % 4, c0 = block_x() * n_own, tile = warp() % tiles, slice = warp() / tiles;
+    uint32_t active = 1;
+    if (n_experts > 1) {                         /* parts is older than decode_x */
+        decode_sum_parts(route->sums, parts, n_rows * n_experts, n_parts);
+        barrier();
+        active = decode_select(route, n_rows, n_experts, n_experts, top_k);
+    }
     const uint8_t *mine = (const uint8_t *)weights + (int64_t)(c0 + 8 * tile + g) * row_len + 16 * t;
     u32x4 ahead[DECODE_SCAN_AHEAD];
     UNROLL for (int i = 0; i < DECODE_SCAN_AHEAD; i++) {
         const int chunk = slice + i * n_slices;
         ahead[i] = (u32x4){ 0, 0, 0, 0 };
-        if (chunk < n_chunks && c0 + 8 * tile + g < n_channels)
+        if (chunk < n_chunks && c0 + 8 * tile + g < n_channels && decode_scan_wants(active, chunk))
             ahead[i] = load16_stream(mine + chunk * DECODE_CHUNK);
     }
     const int half = thread_x() / 16, n_halves = n_threads() / 16, first = thread_x() % 16;
@@ -105,6 +109,8 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
                 old[i] = from[first + 16 * i];
                 a_ahead[i] = a[(int64_t)channel0 * d_state + first + 16 * i];
             }
+        x_ahead = xc[(int64_t)row_first * n_channels + channel0];
+        z_ahead = z[(int64_t)row_first * n_channels + channel0];
         d_ahead = d[channel0];
     }
     for (int i = thread_x(); i < n_router; i += n_threads())
@@ -113,25 +119,14 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
         biases[i] = c0 + i % n_own < n_channels ? bias[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
     for (int i = thread_x(); i < n_rows * u_stride / 2; i += n_threads())
         ((uint32_t *)u)[i] = 0;
-    decode_hold(x_sums);
-    decode_hold(parts);
-    dependency_wait();
-    dependency_launch();
-    if (is_first) {
-        x_ahead = xc[(int64_t)row_first * n_channels + channel0];
-        z_ahead = z[(int64_t)row_first * n_channels + channel0];
-    }
-    uint32_t active = 1;
-    if (n_experts > 1) {
-        decode_sum_parts(route->sums, parts, n_rows * n_experts, n_parts);
-        barrier();
-        active = decode_select(route, n_rows, n_experts, n_experts, top_k);
-    }
     if (n_experts > 1)
         decode_gates(route, n_rows, n_experts, n_experts, renormalize, 0, 1, 0);
     barrier();
 
-    decode_scan_gather(u, u_stride, bc, x_sums, x_scales, route, n_rows, top_k);
+    decode_hold(xp);
+    dependency_wait();
+    dependency_launch();
+    decode_scan_gather(u, u_stride, bc, xp, route, n_rows, top_k);
     barrier();
     float total[4] = { 0, 0, 0, 0 };
     for (int i = 0; slice + i * n_slices < n_chunks; i++) {

@@ -1,4 +1,4 @@
-/* The three decode kernels of a mamba layer, against plain loops. */
+/* The four decode kernels of a mamba layer, against plain loops. */
 #include "check_decode.h"
 
 /* out [n_out] = Σ_e gate_e · W_e · in, over the experts that the row chose. */
@@ -27,8 +27,6 @@ static void check_in(void)
         taps, taps);
     const float *bias = check_random_f32(1, c, c), *router = n_experts > 1 ? check_random_f32(n_experts, c, c) : NULL;
     const CheckWeights w = check_random_weights(n_experts, 2 * c8, d, dtype);
-    const int n_x = check_param("n_x");
-    const CheckWeights wx = check_random_weights(n_experts, n_x, c, check_param("x_dtype"));
     const size_t kept_len = (size_t)(taps - 1) * (size_t)c;
     const Slots slots = random_slots(n_rows, 4 * kept_len);
     char *state = check_buffer((size_t)slots.stride * (size_t)slots.n_slots);
@@ -62,25 +60,12 @@ static void check_in(void)
     float *logits = router ? check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * blocks)) : NULL;
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
-    int64_t *x_sums = check_buffer(sizeof(int64_t) * (size_t)(n_rows * n_experts * n_x));
-    memset(x_sums, 0, sizeof(int64_t) * (size_t)(n_rows * n_experts * n_x));
     early((const void *[]){ norm, conv, bias, router, states, slots.slots }, 6);
-    CHECK_LAUNCH(blocks, 1, check_param("threads"), SHARED_LEN, xc, z, logits, x_sums, x, route.parts, norm, w.weights,
-        scales, conv, bias, router,
-        wx.weights, states, slots.slots, slots.stride, n_rows, top_k);
+    CHECK_LAUNCH(blocks, 1, check_param("threads"), SHARED_LEN, xc, z, logits, x, route.parts, norm, w.weights, scales,
+        conv, bias, router, states,
+        slots.slots, slots.stride, n_rows, top_k);
     check_rows_f32("xc", xc, want_xc, n_rows, c, c, loose[dtype]);
     check_rows_f32("z", z, want_z, n_rows, c, c, loose[dtype]);
-    float *got_x = check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * n_x));
-    double *want_x = check_doubles((size_t)(n_rows * n_experts * n_x));
-    for (int i = 0; i < n_rows * n_experts * n_x; i++) {
-        const int row = i / (n_experts * n_x), weight_row = i % (n_experts * n_x);
-        const double scale = wx.scales ? (double)wx.scales[weight_row] : 1;      /* scales come later */
-        got_x[i] = (float)((double)x_sums[i] * 0x1p-32);
-        for (int j = 0; j < c; j++)
-            want_x[i] += wx.plain[weight_row * c + j] / scale * check_act_value(check_act_round((double)xc[row * c
-                + j], act), act);
-    }
-    check_rows_f32("x_proj", got_x, want_x, n_rows, n_experts * n_x, n_experts * n_x, loose[dtype]);
     if (router)
         check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks,
             loose[dtype]);
@@ -88,6 +73,41 @@ static void check_in(void)
         check_rows_f32("state", (float *)(state + slots.slots[row] * slots.stride), kept + (size_t)row * kept_len, 1,
             (int)kept_len, (int)kept_len, loose[dtype]);
     check_untouched("slot 0", state, (size_t)slots.stride);
+}
+
+static void check_x(void)
+{
+    const int c = check_param("n_in"), n_out = check_param("n_out"), n_experts = check_param("n_experts"),
+        n_rows = check_param("n_rows");
+    const int top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype"),
+        n_splits = check_param("n_splits");
+    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), false, 0, 0);
+    const float *x = check_random_f32(n_rows, c, c);
+    const CheckWeights w = check_random_weights(n_experts, n_out, c, dtype);
+    const float *scales = w.scales;
+    float *out = check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * n_splits * n_out));
+    CHECK_LAUNCH((n_out + 7) / 8 * n_splits, check_param("grid_y"), 32 * check_param("n_slices"), SHARED_LEN, out, x,
+        route.parts, w.weights, scales, n_rows,
+        top_k);
+    for (int row = 0; row < n_rows; row++)
+        for (int e = 0; e < n_experts; e++) {
+            float *parts = out + (size_t)((row * n_experts + e) * n_splits * n_out);
+            if (route.gates[row * n_experts + e] == 0) {
+                check_untouched("an expert not chosen", parts, sizeof(float) * (size_t)(n_splits * n_out));
+                continue;
+            }
+            double *want = check_doubles((size_t)n_out);
+            float *sum = check_buffer(sizeof(float) * (size_t)n_out);
+            for (int o = 0; o < n_out; o++) {
+                for (int i = 0; i < c; i++)
+                    want[o] += w.plain[(e * n_out + o) * c + i] * check_act_value(check_act_round((double)x[row * c
+                        + i], act), act);
+                sum[o] = 0;
+                for (int s = 0; s < n_splits; s++)
+                    sum[o] += parts[s * n_out + o];
+            }
+            check_rows_f32("out", sum, want, 1, n_out, n_out, 1e-5);
+        }
 }
 
 static double softplus(double v) { return v > 30 ? v : log1p(exp(v)); }
@@ -98,16 +118,13 @@ static void check_scan(void)
         n_experts = check_param("n_experts");
     const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"),
         dtype = check_param("weight_dtype");
-    const int n_out = r + 2 * n, own = 8 * check_param("tiles"), blocks = (c + own - 1) / own;
+    const int n_splits = check_param("n_splits"), n_out = r + 2 * n, own = 8 * check_param("tiles"),
+        blocks = (c + own - 1) / own;
     const int y_stride = (c + 7) / 8 * 8;
     const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), 0,
         0);
-    const float *x_scales = dtype == 3 ? check_random_f32(1, n_experts * n_out, n_experts * n_out) : NULL,
-        *xc = check_random_f32(n_rows, c, c);
-    int64_t *x_sums = check_buffer(sizeof(int64_t) * (size_t)(n_rows * n_experts * n_out));
-    for (int i = 0; i < n_rows * n_experts * n_out; i++)
-        x_sums[i] = (int64_t)((double)check_random() * 0x1p32);
-    check_freeze(x_sums);
+    const float *xp = check_random_f32(n_rows * n_experts * n_splits, n_out, n_out), *xc = check_random_f32(n_rows, c,
+        c);
     const float *z = check_random_f32(n_rows, c, c), *bias = check_random_f32(n_experts, c, c),
         *d = check_random_f32(1, c, c);
     const float *router = n_experts > 1 ? check_random_f32(n_experts, c, c) : NULL;
@@ -126,8 +143,9 @@ static void check_scan(void)
         memset(bc, 0, sizeof(double) * (size_t)(2 * n));
         for (int e = 0; e < n_experts; e++)
             for (int j = 0; j < n_out; j++) {
-                double sum = (double)x_sums[(row * n_experts
-                    + e) * n_out + j] * 0x1p-32 * (x_scales ? (double)x_scales[e * n_out + j] : 1);
+                double sum = 0;
+                for (int s = 0; s < n_splits; s++)
+                    sum += (double)xp[((row * n_experts + e) * n_splits + s) * n_out + j];
                 sum *= route.gates[row * n_experts + e];
                 if (j < r)
                     u[e * r + j] = check_act_value(check_act_round(sum, act), act);
@@ -160,9 +178,9 @@ static void check_scan(void)
     float *logits = router ? check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * blocks)) : NULL;
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
-    early((const void *[]){ bias, a, d, router, states, slots.slots }, 6);
-    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, x_sums,
-        x_scales, route.parts, xc, z, w.weights, scales, bias, a, d,
+    early((const void *[]){ route.parts, xc, z, bias, a, d, router, states, slots.slots }, 9);
+    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, xp,
+        route.parts, xc, z, w.weights, scales, bias, a, d,
         router, states, slots.slots, slots.stride, n_rows, top_k);
     check_rows_act("y", y, want_y, n_rows, c, y_stride, act, loose[dtype]);
     if (router)
@@ -229,17 +247,13 @@ static void check_out(void)
     }
     const float *scales = w.scales;
     const void *input = splits ? (const void *)sums : rows;
-    const int n_spent = n_experts * 7;
-    int64_t *spent = check_buffer(sizeof(int64_t) * (size_t)(n_rows * n_spent));
     early((const void *[]){ x, left.norm, left.router, check_param("known") ? route.parts : NULL }, 4);
     CHECK_LAUNCH((d + 7) / 8, 1, 32 * check_param("n_slices"), SHARED_LEN, x, left.parts, input, peaks, route.parts,
         w.weights, scales, left.norm, left.router,
-        spent, n_spent, n_rows, top_k);
-    for (int i = 0; i < n_rows * n_spent; i++)
-        if (spent[i])
-            check_fail("spent %d: %lld", i, (long long)spent[i]);
+        n_rows, top_k);
     check_rows_f32("x", x, want, n_rows, d, d, loose[dtype] / 10);
     check_left(&left, want, n_rows, d, loose[dtype]);
 }
 
-GPU_CHECKS({ "decode_in", check_in }, { "decode_scan", check_scan }, { "decode_out", check_out })
+GPU_CHECKS({ "decode_in", check_in }, { "decode_x", check_x }, { "decode_scan", check_scan }, { "decode_out",
+    check_out })
