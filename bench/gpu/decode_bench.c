@@ -1,14 +1,12 @@
 /* Times one token of a model's decode list on a GPU, kernel by kernel and as a CUDA graph, with random weights.
  *
- *   decode_bench list [KEY=VALUE...]          the kernels' instances,
-     a line each: FILE SM THREADS BLOCKS TEMPLATE PARAM=VALUE...
- *   decode_bench run FOLDER [KEY=VALUE...]    with FOLDER/FILE.ptx of every line (run.sh renders them with gpu_render)
+ *   decode_bench list [KEY=VALUE...]          a line an instance: FILE SM THREADS BLOCKS TEMPLATE PARAM=VALUE...
+ *   decode_bench run FOLDER [KEY=VALUE...]    with FOLDER/FILE.ptx of every line (bench/gpu/decode.sh makes them)
  *
- * The model is 8x200M+ (5 x (4 mamba, attention, mlp), 8 experts, top 2, vocabulary 50304) or, with model=1, Mamba-500M
- * (60 dense mamba layers, vocabulary 50280). Output: tokens a second for batch 1, 4 and 16, bytes read,
-     the share of the read
- * bandwidth that the same run measures, and for every kind of kernel the time of a launch in a chain of its own kind.
- * Needs nothing but libcuda.so.1.
+ * The model is 8x200M+ (5 x (4 mamba, attention, mlp), 8 experts, top 2, vocabulary 50304) or, with model=1,
+ * Mamba-500M (60 dense mamba layers, vocabulary 50280). Output: tokens a second for batch 1, 4 and 16, bytes read,
+ * the share of the read bandwidth that the same run measures, a hash of 40 greedy tokens (with and without dependent
+ * launch it is the same), and for every kind of kernel the time of a launch in a chain of its own kind.
  */
 #include "../../runtime/gpu_driver.h"
 
