@@ -1,8 +1,8 @@
 #!/bin/sh
 # Whole models on this machine's GPU, beside what the GPU can do, what the paper reports and the best of other programs.
 #
-#   bench/gpu.sh [-m MODELS] [-q QUANTS] [-T TARGETS] [-p PROMPTS] [-P PROMPTS_OF_4] [-n TOKENS] [-l TOKENS] [-r REPEATS]
-#                [-s SECONDS] [-w FOLDER] [-o RESULTS.md] [STAGE ...]
+#   bench/gpu.sh [-m MODELS] [-q QUANTS] [-T TARGETS] [-p PROMPTS] [-P PROMPTS_OF_4] [-n TOKENS] [-l TOKENS]
+#                [-r REPEATS] [-s SECONDS] [-w FOLDER] [-o RESULTS.md] [STAGE ...]
 #
 # -m graphs ("models/mossnet-8x200m+.json models/mamba-500m.json"), -q storage ("f16 q8"), -T targets ("h100 a100", or
 # "a100" where the GPU cannot run the first), -p prompt lengths of one sequence (512,2048,8192,32768), -P of four
@@ -17,6 +17,8 @@
 #   prefill, generate   tokens a second in every mode of the model, and memory in use
 #   report     the page, from all figures in the folder
 #
+# and, only by its name, predict: what an A100 could do, from the models' plans; needs no GPU.
+#
 # What fails or takes too long is printed, noted on the page, and the rest goes on. BUILD is the build folder; MOSSC,
 # CEILINGS and COMPARE replace its programs; RUNNER stands before every start of a GPU artifact. Exit code: 0, 1
 # something failed, 2 usage.
@@ -24,7 +26,8 @@ set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${BUILD:-$root/build}
 models="$root/models/mossnet-8x200m+.json $root/models/mamba-500m.json"
-quants="f16 q8" targets='' prompts=512,2048,8192,32768 prompts_of_4=512,2048,32768 n_gen=256 n_logits=300 repeats=5 limit=200
+quants="f16 q8" targets='' prompts=512,2048,8192,32768 prompts_of_4=512,2048,32768
+n_gen=256 n_logits=300 repeats=5 limit=200
 work='' result=$root/bench/results/$(date +%Y-%m-%d)-gpu.md
 while getopts m:q:T:p:P:n:l:r:s:w:o: option; do
     case $option in
@@ -48,7 +51,9 @@ if [ -z "${MOSSC:-}" ]; then
     [ -d "$build" ] || cmake -S "$root" -B "$build" >/dev/null || exit 1
     cmake --build "$build" --target bench_gpu >/dev/null || exit 1
 fi
-mossc=${MOSSC:-$build/mossc} ceilings=${CEILINGS:-$build/bench/bench_gpu_ceilings} compare=${COMPARE:-$build/bench/bench_compare}
+mossc=${MOSSC:-$build/mossc}
+ceilings=${CEILINGS:-$build/bench/bench_gpu_ceilings}
+compare=${COMPARE:-$build/bench/bench_compare}
 if [ -z "$work" ]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
@@ -76,7 +81,7 @@ step() {
     timeout -k 5 "$limit" env $runner "$@" 2>"$work/words" && return
     code=$?
     words=$(grep -v '^ *$' "$work/words" | tail -n 1)
-    [ "$code" = 124 ] && words="more than $limit s"
+    case $code in 124 | 137) words="more than $limit s" ;; esac
     fail "$what: exit code $code: $words"
     return 1
 }
@@ -95,7 +100,8 @@ watch_begin() {
     watcher=
     idle=$(ask_gpu memory.used)
     [ -n "$idle" ] || return 0
-    nvidia-smi --query-gpu=memory.used,clocks.sm,clocks.mem,power.draw --format=csv,noheader,nounits -lms 100 >"$work/watch" 2>/dev/null &
+    nvidia-smi --query-gpu=memory.used,clocks.sm,power.draw --format=csv,noheader,nounits -lms 100 \
+        >"$work/watch" 2>/dev/null &
     watcher=$!
 }
 # watch_end: "MB MHZ WATT": most memory beyond what was in use before, least SM clock under load, most power
@@ -104,8 +110,8 @@ watch_end() {
     kill "$watcher" 2>/dev/null
     wait "$watcher" 2>/dev/null
     awk -F', *' -v idle="$idle" '
-        { mb = $1 > mb ? $1 : mb; watt = $4 > watt ? $4 : watt }
-        $4 > 250 && (!mhz || $2 < mhz) { mhz = $2 }
+        { mb = $1 > mb ? $1 : mb; watt = $3 > watt ? $3 : watt }
+        $3 > 250 && (!mhz || $2 < mhz) { mhz = $2 }
         END { printf "%d %s %s\n", (mb - idle) * 1.048576, mhz ? mhz : "-", watt ? watt : "-" }' "$work/watch"
 }
 
@@ -128,7 +134,7 @@ each() {
 # ---- stages ----
 
 stage_ceilings() {
-    step ceilings "$ceilings" >"$work/ceilings.new" && cat "$work/ceilings.new" && cat "$work/ceilings.new" >>"$work/ceilings"
+    step ceilings "$ceilings" >"$work/new" && tee -a "$work/ceilings" <"$work/new"
     # The library's product, where PyTorch is there: what whole products reach, not only tensor cores.
     if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
         step "matrix product" python3 -c '
@@ -142,8 +148,8 @@ for _ in range(12):
         a @ b
     torch.cuda.synchronize()
     rounds.append((time.perf_counter() - begin) / 10)
-print("product %.1f TFLOP/s" % (2 * 8192**3 / sorted(rounds[2:])[5] / 1e12))' >"$work/product" &&
-            cat "$work/product" && cat "$work/product" >>"$work/ceilings"
+print("product %.1f TFLOP/s" % (2 * 8192**3 / sorted(rounds[2:])[5] / 1e12))' >"$work/new" &&
+            tee -a "$work/ceilings" <"$work/new"
     fi
 }
 
@@ -151,7 +157,8 @@ compile_one() {
     out=$work/$(name_of "$1")-$2-$3
     [ -z "$(find "$out" -newer "$mossc" 2>/dev/null)" ] || return
     begin=$(date +%s)
-    step "compile $(name_of "$1") $2 $3" "$mossc" compile "$1" --weights random:1 --quant "$2" --target "$3" -o "$out" || return
+    step "compile $(name_of "$1") $2 $3" \
+        "$mossc" compile "$1" --weights random:1 --quant "$2" --target "$3" -o "$out" || return
     echo "compiled $(name_of "$1") $2 $3 in $(($(date +%s) - begin)) s"
 }
 stage_compile() {
@@ -166,28 +173,35 @@ stage_compile() {
         done
     done
 }
+inspect_costs() {
+    graph=$1 storage=$2 for_target=$3
+    shift 3
+    "$mossc" inspect "$graph" --quant "$storage" --target "$for_target" "$@" --json | awk -f "$root/bench/gpu/costs.awk"
+}
 # cost MODEL QUANT TARGET: lines for report.awk; the costs with one expert and with all tell what one expert is
 cost() {
     n_experts=$(sed -n 's/.*"experts": *\([0-9]*\).*/\1/p' "$1" | head -n 1)
     n_experts=${n_experts:-1}
-    set -- "$1" "$2" "$3" "$("$mossc" inspect "$1" --quant "$2" --target "$3" --json | awk -f "$root/bench/gpu/costs.awk")"
     each_expert=0
-    if [ "$n_experts" -gt 1 ]; then
-        each_expert=$("$mossc" inspect "$1" --quant "$2" --target "$3" --experts-per-token "1,$n_experts" --json |
-            awk -f "$root/bench/gpu/costs.awk" | awk -v n="$n_experts" '{ bytes[NR] = $3 } END { printf "%.0f", (bytes[2] - bytes[1]) / (n - 1) }')
-    fi
-    echo "$4" | sed "s|^|cost $(name_of "$1") $2 $3 $n_experts $each_expert |"
+    [ "$n_experts" -eq 1 ] || each_expert=$(inspect_costs "$@" --experts-per-token "1,$n_experts" |
+        awk -v n="$n_experts" '{ bytes[NR] = $3 } END { printf "%.0f", (bytes[2] - bytes[1]) / (n - 1) }')
+    inspect_costs "$@" | sed "s|^|cost $(name_of "$1") $2 $3 $n_experts $each_expert |"
 }
 
 logits_one() {
     cpu=$work/$(name_of "$model")-$quant-host
     [ -x "$cpu" ] || return 0
     vocab=$(field_of "$cpu" vocab_size)
-    tokens=$(awk -v n="$n_logits" -v vocab="$vocab" 'BEGIN { srand(7); for (i = 0; i < n; i++) printf "%s%d", i ? "," : "", rand() * vocab }')
+    tokens=$(awk -v n="$n_logits" -v vocab="$vocab" 'BEGIN {
+        srand(7)
+        for (i = 0; i < n; i++)
+            printf "%s%d", i ? "," : "", rand() * vocab
+    }')
     first=
     for k in $(modes_of "$cpu"); do
         expected=$cpu-$k.f32
-        [ -s "$expected" ] || step "$cpu, logits" "$cpu" run --no-verify --tokens "$tokens" --experts-per-token "$k" --logits "$expected" || continue
+        [ -s "$expected" ] || step "$cpu, logits" "$cpu" run --no-verify --tokens "$tokens" --experts-per-token "$k" \
+            --logits "$expected" || continue
         logits_run "$1" "$2" prompt "$expected" "CPU" --experts-per-token "$k" || continue
         [ -n "$first" ] && continue
         first=$k
@@ -200,8 +214,10 @@ logits_one() {
 logits_run() {
     gpu=$1 label=$2 how=$3 expected=$4 against=$5
     shift 5
-    gpu_step "$label, logits, $how" "$gpu" run --no-verify --tokens "$tokens" --logits "$work/found.f32" "$@" || return 1
-    step "$label, logits, $how against $against" "$compare" "$work/found.f32" "$expected" "$vocab" >"$work/compared" || return 1
+    gpu_step "$label, logits, $how" "$gpu" run --no-verify --tokens "$tokens" --logits "$work/found.f32" "$@" ||
+        return 1
+    step "$label, logits, $how against $against" "$compare" "$work/found.f32" "$expected" "$vocab" >"$work/compared" ||
+        return 1
     echo "logits,$label,$2,$how,$against,$(cat "$work/compared")" | tee -a "$work/logits"
 }
 
@@ -210,7 +226,8 @@ load_one() {
     export CUDA_CACHE_PATH="$work/cache"
     for when in cold warm; do
         gpu_step "$2, $when start" "$1" run --tokens 1,2,3,4 -n 1 --temp 0 >"$work/said" || break
-        sed -n "s/^load: *\([0-9.]*\) s, first token after \([0-9.]*\) s/load,$2,$when,\1,\2/p" "$work/words" | tee -a "$work/load"
+        sed -n "s/^load: *\([0-9.]*\) s, first token after \([0-9.]*\) s/load,$2,$when,\1,\2/p" "$work/words" |
+            tee -a "$work/load"
     done
     unset CUDA_CACHE_PATH
 }
@@ -237,21 +254,33 @@ generate_one() {
     done
 }
 
+write_page() {
+    for figures in ceilings costs rows memory load logits failures; do
+        touch "$work/$figures"
+        set -- "$@" "$work/$figures"
+    done
+    page=$1
+    shift
+    awk -f "$root/bench/gpu/limits.awk" -f "$root/bench/gpu/$page.awk" "$root/bench/gpu/peers.txt" "$@"
+}
+stage_predict() {
+    for model in $models; do
+        cost "$model" f16 a100 >>"$work/costs"
+    done
+    write_page predict
+}
 stage_report() {
     stage_ceilings
-    touch "$work/ceilings" "$work/costs" "$work/rows" "$work/memory" "$work/load" "$work/logits" "$work/failures"
     mkdir -p "$(dirname "$result")"
     {
         echo "# GPU, $(date +%Y-%m-%d)"
         echo
-        echo "$(ask_gpu name), driver $(ask_gpu driver_version); SM clock at most $(ask_gpu clocks.max.sm) MHz, memory" \
-            "$(ask_gpu clocks.max.mem) MHz, power limit $(ask_gpu power.limit) W. $("$mossc" --version 2>/dev/null | head -n 1)," \
-            "host: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors. Weights random:1," \
-            "$repeats repetitions. \`bench/gpu.sh\` made this page."
-        for page in report predict; do
-            awk -f "$root/bench/gpu/limits.awk" -f "$root/bench/gpu/$page.awk" "$root/bench/gpu/peers.txt" "$work/ceilings" \
-                "$work/costs" "$work/rows" "$work/memory" "$work/load" "$work/logits" "$work/failures"
-        done
+        echo "$(ask_gpu name), driver $(ask_gpu driver_version), SM clock at most $(ask_gpu clocks.max.sm) MHz," \
+            "memory $(ask_gpu clocks.max.mem) MHz, power limit $(ask_gpu power.limit) W; host:" \
+            "$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), $(nproc) processors;" \
+            "$("$mossc" --version). Weights random:1, $repeats repetitions. \`bench/gpu.sh\` made this page."
+        write_page report
+        write_page predict
     } >"$work/page"
     cat "$work/page"
     cp "$work/page" "$result"
@@ -269,6 +298,7 @@ for stage; do
     prefill) each prefill_one ;;
     generate) each generate_one ;;
     report) stage_report ;;
+    predict) stage_predict ;;
     *) echo "bench/gpu.sh: no stage \"$stage\"" >&2; exit 2 ;;
     esac
 done

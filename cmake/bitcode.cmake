@@ -2,7 +2,7 @@
 #   MOSSC_LLVM is set to the LLVM 19 library to link, or empty (no LLVM here, or -DGPU_TARGETS=OFF): then nothing is
 #   embedded and GPU targets are refused.
 # -DSTATIC_LLVM=ON links what mossc uses of LLVM into it (33 MB): it then runs where there is no LLVM.
-# A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19, and LLVM 19's headers and library.
+# A file *_h100.c is compiled for sm_90a, the others for sm_80. Needs clang-19, opt-19, LLVM 19's headers and library.
 option(GPU_TARGETS "Build the GPU targets, which takes LLVM 19" ON)
 option(STATIC_LLVM "Link LLVM into mossc" OFF)
 if(GPU_TARGETS)

@@ -2,7 +2,8 @@
  *
  * Output: the device's name, then a line "NAME VALUE UNIT" for each ceiling, the median of rounds that take SECONDS (1)
  * together: read (4 GB, more than any cache holds), read_token (0.85 GB in one launch, what 8x200M+ reads for a
- * token), tensor (16-bit floats into float32, wgmma where there is that, else mma). Needs libcuda.so.1 only.
+ * token), mma and tensor (16-bit floats into float32; tensor is wgmma where there is that, else mma again).
+ * Also the number of multiprocessors and their clock. Needs libcuda.so.1 only.
  * Exit code: 0 ok, 3 the environment.
  */
 #include "embedded.h"
@@ -16,7 +17,7 @@
 
 extern const EmbeddedFile embedded_ceilings[];      /* ceilings_80.ptx, ceilings_90.ptx */
 
-enum { PROCESSORS = 16, MAJOR = 75, SHARED = 8, READ_THREADS = 256, READS = 8, MAX_ROUNDS = 1000 };
+enum { CLOCK = 13, PROCESSORS = 16, MAJOR = 75, SHARED = 8, READ_THREADS = 256, READS = 8, MAX_ROUNDS = 1000 };
 
 typedef uint64_t Address;
 typedef void *Handle;
@@ -120,12 +121,14 @@ static void measure_read(Handle module, const char *name, int n_processors, Addr
     const int64_t piece = READ_THREADS * READS;
     int64_t n = (int64_t)(len / 16) / piece * piece;
     void *arguments[] = { &memory, &n, &memory };
-    const Launch launch = { find_function(module, "ceiling_read"), (unsigned)n_processors * 8, READ_THREADS, 0, arguments };
+    const Launch launch = { find_function(module, "ceiling_read"), (unsigned)n_processors * 8, READ_THREADS, 0,
+                            arguments };
     const int n_launches = len > (size_t)1 << 31 ? 4 : 16;
     printf("%s %.0f GB/s\n", name, (double)n * 16 / time_launch(&launch, n_launches, seconds) / 1e9);
 }
 
-static void measure_tensor(Handle module, bool hopper, int n_processors, Address memory, double seconds)
+static void measure_tensor(Handle module, const char *name, bool hopper, int n_processors, Address memory,
+                           double seconds)
 {
     enum { ROUNDS = 20000, WGMMA_SHARED = 4 * (128 + 256) * 128 + 1024 };
     int n = ROUNDS;
@@ -136,14 +139,14 @@ static void measure_tensor(Handle module, bool hopper, int n_processors, Address
     if (hopper)
         TRY(function_set(launch.function, SHARED, WGMMA_SHARED));
     const double each = time_launch(&launch, 1, seconds);
-    printf("tensor %.1f TFLOP/s\n", block_flops * n * launch.n_blocks / each / 1e12);
+    printf("%s %.1f TFLOP/s\n", name, block_flops * n * launch.n_blocks / each / 1e12);
 }
 
 int main(int n_arguments, char **arguments)
 {
     const double seconds = n_arguments > 1 ? atof(arguments[1]) : 1;
     const size_t len = (size_t)4 << 30, token_len = 850000000;
-    int device, n_processors, major;
+    int device, n_processors, major, clock_khz;
     char name[256];
     Handle context, module;
     Address memory;
@@ -155,14 +158,16 @@ int main(int n_arguments, char **arguments)
     TRY(device_name(name, sizeof name, device));
     TRY(device_attribute(&n_processors, PROCESSORS, device));
     TRY(device_attribute(&major, MAJOR, device));
+    TRY(device_attribute(&clock_khz, CLOCK, device));
     TRY(context_retain(&context, device));
     TRY(context_set(context));
     TRY(module_load(&module, embedded_ceilings[major == 9].text));
     TRY(memory_alloc(&memory, len));
     TRY(memory_set(memory, 0x35, len));
-    printf("device %s\n", name);
+    printf("device %s\nprocessors %d pieces\nclock %d MHz\n", name, n_processors, clock_khz / 1000);
     measure_read(module, "read", n_processors, memory, len, seconds / 4);
     measure_read(module, "read_token", n_processors, memory, token_len, seconds / 4);
-    measure_tensor(module, major == 9, n_processors, memory, seconds / 2);
+    measure_tensor(module, "mma", false, n_processors, memory, seconds / 4);
+    measure_tensor(module, "tensor", major == 9, n_processors, memory, seconds / 4);
     return 0;
 }

@@ -61,7 +61,7 @@ KERNEL(ceiling_mma)(int n, float *out)
 }
 
 #if SM == 90
-/* n times a product of 64x256x64 a warpgroup, two of them; operands in shared memory: 4 stages of 128 + 256 rows of 64 */
+/* n times a product of 64x256x64 a warpgroup, two of them; operands in shared memory: stages of 128 + 256 rows of 64 */
 KERNEL(ceiling_wgmma)(int n, float *out)
 {
     enum { STAGE_LEN = (128 + 256) * ROW_LEN };

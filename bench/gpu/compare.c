@@ -1,10 +1,10 @@
 /* How far two files of logits are apart: bench_compare FOUND EXPECTED VOCABULARY
  *
  * Both raw little-endian float32 [tokens][VOCABULARY], as `run --logits` writes. Output: one line
- * "MEDIAN MOST SAME TOKENS": a token's error is max |found - expected| over its row / max |expected| over all; its median
- * and most over the tokens, and at how many tokens both find the same logit largest. A router whose choice was close may
- * choose otherwise, and then that token's error is large: the median tells more. Exit code: 0, 1 a NaN or
- * another length, 3 no such file.
+ * "MEDIAN MOST SAME TOKENS": a token's error is max |found - expected| over its row / max |expected| over all; its
+ * median and most over the tokens, and at how many tokens both find the same logit largest. A router whose choice was
+ * close may choose otherwise, and then that token's error is large: the median tells more. Exit code: 0, 1 a NaN
+ * or another length, 3 no such file.
  */
 #include <math.h>
 #include <stdio.h>

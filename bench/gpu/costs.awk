@@ -11,4 +11,7 @@ function number(key,    text) {
 /"memory":/ { weights = number("weights") }
 /"experts_per_token":/ { experts = number("experts_per_token") }
 /"decode": *{/ { weight_bytes = number("weight_bytes"); state_bytes = number("state_bytes") }
-/"prefill": *{/ { printf "%d %.0f %.0f %.0f %.0f %d\n", experts, number("flops"), weight_bytes, state_bytes, weights, chunk }
+/"prefill": *{/ {
+    printf "%d %.0f %.0f %.0f %.0f %d\n", experts, number("flops"), weight_bytes, state_bytes, weights,
+           chunk
+}

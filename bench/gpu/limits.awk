@@ -1,14 +1,15 @@
 # What report.awk and predict.awk share: reads peers.txt, ceilings, costs and rows; limits of a GPU with given rates.
 #
-# ceiling[NAME]: the largest of all measurements, units of 1e9 and 1e12. rows: key MODEL,QUANT,TARGET,EXPERTS,BATCH,KIND,LENGTH
-# in order[1..n_rows], the last of a key counts. Limits are tokens a second that reading memory once
+# ceiling[NAME]: the largest of all measurements, units of 1e9 and 1e12. order[1..n_rows]: keys of rows, MODEL QUANT
+# TARGET EXPERTS BATCH KIND LENGTH; the last row of a key counts. Limits are tokens a second that reading memory once
 # (bytes a second) and arithmetic (operations a second) leave.
 
 function split_csv(    i) {
     gsub(/"/, "")
     split($0, field, ",")
     kind = field[8] + 0 ? "pp" : "tg"
-    return field[1] SUBSEP field[2] SUBSEP field[3] SUBSEP field[5] SUBSEP field[6] SUBSEP kind SUBSEP (field[8] + field[9])
+    return field[1] SUBSEP field[2] SUBSEP field[3] SUBSEP field[5] SUBSEP field[6] SUBSEP kind SUBSEP \
+           (field[8] + field[9])
 }
 # Distinct experts that n tokens choose, k of all each, at random.
 function distinct(all, k, n) { return all * (1 - (1 - k / all) ^ n) }

@@ -1,44 +1,5 @@
 # The page of bench/gpu.sh; limits.awk stands before it. Also reads memory, load, logits and failures.
 
-function print_ceilings(    name, n) {
-    if (!("read" in ceiling) && !("tensor" in ceiling)) {
-        print "\nCeilings were not measured."
-        return
-    }
-    printf "\nCeilings in the same run, least to most: "
-    n = split("read read_token tensor product", names, " ")
-    for (i = 1; i <= n; i++)
-        if (names[i] in ceiling)
-            printf "%s%s %.0f to %.0f %s", (i > 1 ? "; " : ""), words[names[i]], least[names[i]], ceiling[names[i]],
-                   (names[i] ~ /^read/ ? "GB/s" : "TFLOP/s")
-    print "."
-}
-function group_of(key,    part) {
-    split(key, part, SUBSEP)
-    return part[1] SUBSEP part[2] SUBSEP part[3]
-}
-function print_row(key,    part, k, batch, kind, n, limit, paper, best) {
-    split(key, part, SUBSEP)
-    k = part[4]; batch = part[5]; kind = part[6]; n = part[7]
-    group = group_of(key)
-    if (group != last_group) {
-        printf "\n## %s, %s, target %s\n\n", part[1], part[2], part[3]
-        print "| experts a token | test | tok/s, median (min to max) | limit here | share | paper, A100 | times that | best of others, H200 | times that |"
-        print "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
-        last_group = group
-    }
-    limit = 0
-    if (read && matmul && (group SUBSEP k) in weights)
-        limit = kind == "pp" ? limit_prefill(group SUBSEP k, batch, n, read, matmul) \
-                             : limit_generate(group SUBSEP k, k, batch, read)
-    paper = part[2] == "f16" ? peer_of("paper", part[1], k, kind, batch, n) : ""
-    best = part[2] == "f16" ? peer_of("best", part[1], k, kind, batch, n) : ""
-    printf "| %s | %s %s×%s | %s (%s to %s) | %s | %s | %s | %s | %s | %s |\n", k,
-           (kind == "pp" ? "prefill" : "generation"), batch, n, thousands(median[key]), thousands(lowest[key]),
-           thousands(highest[key]), (limit ? thousands(limit) : "–"), (limit ? sprintf("%.0f %%", 100 * median[key] / limit) : "–"),
-           (paper ? thousands(paper) : "–"), (paper ? sprintf("%.1f", median[key] / paper) : "–"),
-           (best ? thousands(best) : "–"), (best ? sprintf("%.2f", median[key] / best) : "–")
-}
 # The last number of an option's list: last_of("-n_0_-b_1,4_-p_16,64", "-b") is 4.
 function last_of(options, name,    list) {
     list = options
@@ -47,19 +8,26 @@ function last_of(options, name,    list) {
     sub(/.*,/, "", list)
     return list
 }
+function or_dash(value, unit) { return value == "" || value == "-" || !value ? "–" : value unit }
+function test_name(kind, batch, n) { return (kind == "pp" ? "prefill " : "generation ") batch "×" n }
+function group_of(key,    part) {
+    split(key, part, SUBSEP)
+    return part[1] SUBSEP part[2] SUBSEP part[3]
+}
+
 # memory MODEL QUANT TARGET OPTIONS USED MHZ WATT DEVICE: N MB of its memory: weights …
 FILENAME ~ /memory$/ {
-    options = $5
-    kind = options ~ /-n_0_/ ? "pp" : "tg"
-    batch = last_of(options, "-b")
-    longest = last_of(options, kind == "pp" ? "-p" : "-n")
-    k = last_of(options, "--experts-per-token")
-    text = $0; sub(/.*: weights /, "weights ", text)
-    planned = $0; sub(/ MB of its memory.*/, "", planned); sub(/.* /, "", planned)
-    row = $2 SUBSEP $3 SUBSEP $4 SUBSEP k SUBSEP kind SUBSEP batch SUBSEP longest
-    if (!(row in memory))
-        memory_order[++n_memory] = row
-    memory[row] = planned SUBSEP $6 SUBSEP $7 SUBSEP $8 SUBSEP text
+    kind = $5 ~ /-n_0_/ ? "pp" : "tg"
+    held_for = $0
+    sub(/.*: weights /, "weights ", held_for)
+    held = $0
+    sub(/ MB of its memory.*/, "", held)
+    sub(/.* /, "", held)
+    key = $2 SUBSEP $3 SUBSEP $4 SUBSEP last_of($5, "--experts-per-token") SUBSEP kind SUBSEP last_of($5, "-b") \
+          SUBSEP last_of($5, kind == "pp" ? "-p" : "-n")
+    if (!(key in memory))
+        memory_order[++n_memory] = key
+    memory[key] = held SUBSEP $6 SUBSEP $7 SUBSEP $8 SUBSEP held_for
     next
 }
 FILENAME ~ /load$/ {
@@ -79,55 +47,116 @@ FILENAME ~ /logits$/ {
 }
 FILENAME ~ /failures$/ { failures[++n_failures] = $0; next }
 
-END {
-    words["read"] = "reading 4 GB"; words["read_token"] = "reading 0.85 GB"
-    words["tensor"] = "tensor cores alone, 16-bit random numbers"; words["product"] = "PyTorch's product of 8192³"
-    print_ceilings()
-    set_rates()
-    print "Limits take reading, and " ("product" in ceiling ? "that product" : "those tensor cores") \
-          ", at their best, and `mossc inspect`'s bytes and operations, attention's windows full. Others' figures: bench/gpu/peers.txt."
+function print_ceilings(    name, words, n, i, text) {
+    n = split("read read_token mma tensor product", name, " ")
+    split("reading 4 GB|reading 0.85 GB|tensor cores by mma.sync alone|tensor cores alone, 16-bit random numbers|" \
+          "PyTorch's product of 8192³", words, "|")
+    for (i = 1; i <= n; i++)
+        if (name[i] in ceiling)
+            text = text sprintf("%s%s %.0f to %.0f %s", (text ? "; " : ""), words[i], least[name[i]], ceiling[name[i]],
+                                (name[i] ~ /^read/ ? "GB/s" : "TFLOP/s"))
+    print text ? "\nCeilings in the same run, least to most: " text "." : "\nCeilings were not measured."
+    print "Limits take reading, and " ("product" in ceiling ? "that product" : "those tensor cores") ", at their best,"
+    print "and `mossc inspect`'s bytes and operations, attention's windows full. Others' figures: bench/gpu/peers.txt."
+}
+function print_failures(    i) {
     if (n_failures)
         print "\n## What failed\n"
     for (i = 1; i <= n_failures; i++)
         print "- " failures[i]
+}
+
+function print_row(key,    part, k, limit, paper, best) {
+    split(key, part, SUBSEP)
+    k = group_of(key) SUBSEP part[4]
+    limit = 0
+    if (read && matmul && k in weights)
+        limit = part[6] == "pp" ? limit_prefill(k, part[5], part[7], read, matmul) \
+                                : limit_generate(k, part[4], part[5], read)
+    paper = part[2] == "f16" ? peer_of("paper", part[1], part[4], part[6], part[5], part[7]) : ""
+    best = part[2] == "f16" ? peer_of("best", part[1], part[4], part[6], part[5], part[7]) : ""
+    printf "| %s | %s | %s (%s to %s) |", part[4], test_name(part[6], part[5], part[7]), thousands(median[key]),
+           thousands(lowest[key]), thousands(highest[key])
+    printf " %s |", (limit ? thousands(limit) : "–")
+    printf " %s |", (limit ? sprintf("%.0f %%", 100 * median[key] / limit) : "–")
+    printf " %s | %s |", (paper ? thousands(paper) : "–"), (paper ? sprintf("%.1f", median[key] / paper) : "–")
+    printf " %s | %s |\n", (best ? thousands(best) : "–"), (best ? sprintf("%.2f", median[key] / best) : "–")
+}
+function print_group(group,    part, i) {
+    split(group, part, SUBSEP)
+    printf "\n## %s, %s, target %s\n\n", part[1], part[2], part[3]
+    print "| experts a token | test | tok/s, median (min to max) | limit here | share | paper, A100 | times that " \
+          "| best of others, H200 | times that |"
+    print "|---:|---|---:|---:|---:|---:|---:|---:|---:|"
+    for (i = 1; i <= n_rows; i++)
+        if (group_of(order[i]) == group)
+            print_row(order[i])
+}
+function print_rates(    i, seen) {
     for (i = 1; i <= n_rows; i++)
         if (!(group_of(order[i]) in seen)) {
             seen[group_of(order[i])] = 1
-            for (j = i; j <= n_rows; j++)
-                if (group_of(order[j]) == group_of(order[i]))
-                    print_row(order[j])
+            print_group(group_of(order[i]))
         }
-    if (n_memory) {
-        print "\n## Memory in use and clocks\n\nMB of 10^6 bytes. Used: what nvidia-smi saw beyond the idle GPU, the driver's own share included.\n"
-        print "| model | experts | test, the largest of its program | held | used | held for | SM clock under load, least | power, most | paper | best of others |"
-        print "|---|---:|---|---:|---:|---|---:|---:|---:|---:|"
-    }
+}
+
+function print_memory(    i, part, value, paper, best) {
+    if (!n_memory)
+        return
+    print "\n## Memory in use and clocks\n"
+    print "MB of 10^6 bytes. Used: what nvidia-smi saw beyond the idle GPU, the driver's own share included.\n"
+    print "| model | experts | test, the largest of its program | held | used | held for " \
+          "| SM clock under load, least | power, most | paper | best of others |"
+    print "|---|---:|---|---:|---:|---|---:|---:|---:|---:|"
     for (i = 1; i <= n_memory; i++) {
         split(memory_order[i], part, SUBSEP)
         split(memory[memory_order[i]], value, SUBSEP)
-        paper = part[5] == "pp" && part[2] == "f16" ? peer_of("paper", part[1], part[4], "memory", part[6], part[7]) : ""
-        best = part[5] == "pp" && part[2] == "f16" ? peer_of("best", part[1], part[4], "memory", part[6], part[7]) : ""
-        printf "| %s %s %s | %s | %s %s×%s | %s | %s | %s | %s | %s | %s | %s |\n", part[1], part[2], part[3], part[4],
-               (part[5] == "pp" ? "prefill" : "generation"), part[6], part[7], value[1], value[2], value[5],
-               (value[3] == "-" ? "–" : value[3] " MHz"), (value[4] == "-" ? "–" : value[4] " W"),
-               (paper ? paper " GB" : "–"), (best ? best " GB" : "–")
+        paper = best = ""
+        if (part[5] == "pp" && part[2] == "f16") {
+            paper = peer_of("paper", part[1], part[4], "memory", part[6], part[7])
+            best = peer_of("best", part[1], part[4], "memory", part[6], part[7])
+        }
+        printf "| %s %s %s | %s | %s | %s | %s | %s |", part[1], part[2], part[3], part[4],
+               test_name(part[5], part[6], part[7]), value[1], or_dash(value[2], ""), value[5]
+        printf " %s | %s | %s | %s |\n", or_dash(value[3], " MHz"), or_dash(value[4], " W"), or_dash(paper, " GB"),
+               or_dash(best, " GB")
     }
-    if (n_loads) {
-        print "\n## Start\n\nFour tokens of prompt, from the start of the command; cold: the driver has no machine code of this program yet.\n"
-        print "| model | cache | loaded after | first token after |\n|---|---|---:|---:|"
-    }
+}
+function print_loads(    i, part, value) {
+    if (!n_loads)
+        return
+    print "\n## Start\n"
+    print "Four tokens of prompt, from the start of the command, weights' checksum included; cold: the driver has"
+    print "no machine code of this program yet.\n"
+    print "| model | cache | loaded after | first token after |\n|---|---|---:|---:|"
     for (i = 1; i <= n_loads; i++) {
         split(load_order[i], part, SUBSEP)
         split(load[load_order[i]], value, SUBSEP)
         printf "| %s | %s | %s s | %s s |\n", part[1], part[2], value[1], value[2]
     }
-    if (n_logits) {
-        print "\n## Logits\n\nOf a random prompt. A token's error: max |difference| / max |logit|. A router whose choice was close may choose otherwise: see the median.\n"
-        print "| model | experts | computed | against | error, median | error, most | same largest logit |\n|---|---:|---|---|---:|---:|---:|"
-    }
+}
+function print_logits(    i, part, value) {
+    if (!n_logits)
+        return
+    print "\n## Logits\n"
+    print "Of a random prompt. A token's error: max |difference| / max |logit|. A router whose choice was close"
+    print "may choose otherwise, and every token after sees it: the median tells more.\n"
+    print "| model | experts | computed | against | error, median | error, most | same largest logit |"
+    print "|---|---:|---|---|---:|---:|---:|"
     for (i = 1; i <= n_logits; i++) {
         split(logits_order[i], part, SUBSEP)
         split(logits[logits_order[i]], value, " ")
-        printf "| %s | %s | %s | %s | %s | %s | %s of %s |\n", part[1], part[2], part[3], part[4], value[1], value[2], value[3], value[4]
+        printf "| %s | %s | %s | %s | %s | %s | %s of %s |\n", part[1], part[2], part[3], part[4], value[1], value[2],
+               value[3], value[4]
     }
+}
+
+END {
+    print_ceilings()
+    set_rates()
+    print_failures()
+    print_rates()
+    print_memory()
+    print_loads()
+    print_logits()
 }
