@@ -1,10 +1,10 @@
-/* How far two files of logits are apart: bench_compare FOUND EXPECTED VOCABULARY
+/* How far two files of logits are apart: bench_compare FOUND EXPECTED VOCABULARY ALLOWED
  *
  * Both raw little-endian float32 [tokens][VOCABULARY], as `run --logits` writes. Output: one line
  * "MEDIAN MOST SAME TOKENS": a token's error is max |found - expected| over its row / max |expected| over all; its
  * median and most over the tokens, and at how many tokens both find the same logit largest. A router whose choice was
- * close may choose otherwise, and then that token's error is large: the median tells more. Exit code: 0, 1 a NaN
- * or another length, 3 no such file.
+ * close may choose otherwise, and then that token's error is large: the median tells more. Exit code: 0, 1 a NaN,
+ * another length or a median above ALLOWED, 3 no such file.
  */
 #include <math.h>
 #include <stdio.h>
@@ -57,9 +57,9 @@ static int compare_doubles(const void *a, const void *b)
 
 int main(int n_arguments, char **arguments)
 {
-    const size_t n_vocab = n_arguments == 4 ? (size_t)atol(arguments[3]) : 0;
+    const size_t n_vocab = n_arguments == 5 ? (size_t)atol(arguments[3]) : 0;
     if (n_vocab == 0)
-        return fprintf(stderr, "usage: bench_compare FOUND EXPECTED VOCABULARY\n"), 2;
+        return fprintf(stderr, "usage: bench_compare FOUND EXPECTED VOCABULARY ALLOWED\n"), 2;
     const Logits found = read_logits(arguments[1]), expected = read_logits(arguments[2]);
     const size_t n_tokens = expected.n / n_vocab;
     if (found.n != expected.n || expected.n != n_tokens * n_vocab || n_tokens == 0)
@@ -77,9 +77,11 @@ int main(int n_arguments, char **arguments)
     }
     qsort(errors, n_tokens, sizeof *errors, compare_doubles);
     printf("%.1e %.1e %zu %zu\n", errors[n_tokens / 2], errors[n_tokens - 1], n_same, n_tokens);
-    const int is_wrong = errors[n_tokens - 1] >= 1e20;
+    const double allowed = atof(arguments[4]);
+    const int is_wrong = !(errors[n_tokens / 2] <= allowed) || errors[n_tokens - 1] >= 1e20;
     if (is_wrong)
-        fprintf(stderr, "a logit is not a number\n");
+        fprintf(stderr, "errors from the median %.1e, allowed %g, to %.1e\n", errors[n_tokens / 2], allowed,
+                errors[n_tokens - 1]);
     free(errors);
     free(found.values);
     free(expected.values);
