@@ -19,10 +19,10 @@ KERNEL_INLINE int tile_height(int left, const int tile_rows, const int tail_rows
     return left > tile_rows - tail_rows ? tile_rows : left > tail_rows ? tile_rows - tail_rows : tail_rows;
 }
 
-/* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros) + Σ_k a [n_in][rows] b [n_in][2 LANES];
- * meanwhile `step` bytes a k are fetched from `ahead` on. */
-KERNEL_INLINE void tile_body(const int rows, float *sums, const float *a, const float *b, const float *start,
-                             int n_in, const void *weights, size_t ahead, size_t step)
+/* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros) + Σ_k a [n_steps][rows] b [n_steps][2 LANES]; with `pairs`,
+ * a constant, an element is two bf16 and a step two k. Meanwhile `step` bytes a step are fetched from `ahead` on. */
+KERNEL_INLINE void tile_body(const int rows, const int pairs, float *sums, const float *a, const float *b, const float *start,
+                             int n_steps, const void *weights, size_t ahead, size_t step)
 {
     const vf start_lo = start ? vload(start) : vset(0), start_hi = start ? vload(start + LANES) : vset(0);
     /* Of constant length: the compiler keeps no array of parameter length in registers. */
@@ -30,14 +30,17 @@ KERNEL_INLINE void tile_body(const int rows, float *sums, const float *a, const 
     UNROLL
     for (int r = 0; r < rows; r++)
         lo[r] = start_lo, hi[r] = start_hi;
-    for (int k = 0; k < n_in; k++, a += rows, b += 2 * LANES, ahead += step) {
-        prefetch(weights, ahead);
+    for (int k = 0; k < n_steps; k++, a += rows, b += 2 * LANES, ahead += step) {
+        if (pairs)
+            prefetch_l2(weights, ahead);
+        else
+            prefetch(weights, ahead);
         const vf b_lo = vload(b), b_hi = vload(b + LANES);
         UNROLL
         for (int r = 0; r < rows; r++) {
-            const vf x = vbroadcast(a + r);
-            lo[r] = vfma(x, b_lo, lo[r]);
-            hi[r] = vfma(x, b_hi, hi[r]);
+            const vf x = pairs ? (vf)vbroadcast4((const int8_t *)(a + r)) : vbroadcast(a + r);
+            lo[r] = pairs ? vdot2(lo[r], (vi)b_lo, (vi)x) : vfma(x, b_lo, lo[r]);
+            hi[r] = pairs ? vdot2(hi[r], (vi)b_hi, (vi)x) : vfma(x, b_hi, hi[r]);
         }
     }
     UNROLL
@@ -49,82 +52,36 @@ KERNEL_INLINE void tile_body(const int rows, float *sums, const float *a, const 
 
 #define TILE(n)                                                                                             \
     static __attribute__((noinline, unused)) void tile_##n(float *sums, const float *a, const float *b,     \
-                                                           const float *start, int n_in, const void *weights, \
+                                                           const float *start, int n_steps, const void *weights, \
                                                            size_t ahead, size_t step)                       \
     {                                                                                                       \
-        tile_body(n, sums, a, b, start, n_in, weights, ahead, step);                                        \
-    }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
-#undef TILE
-
-/* The tile of a constant number of rows, 1 to 14. */
-KERNEL_INLINE void product_tile(const int rows, float *sums, const float *a, const float *b, const float *start,
-                                int n_in, const void *weights, size_t ahead, size_t step)
-{
-#define TILE(n) case n: tile_##n(sums, a, b, start, n_in, weights, ahead, step); break;
-    switch (rows) {
-        TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
-    default: __builtin_unreachable();
-    }
-#undef TILE
-}
-
-/* The same of bf16 rows a [n_steps][rows][2] and weights b [n_steps][2 LANES][2], two k a step. */
-KERNEL_INLINE void pair_tile_body(const int rows, float *sums, const int8_t *a, const int8_t *b, const float *start,
-                                  int n_steps, const void *weights, size_t ahead, size_t step)
-{
-    const vf start_lo = start ? vload(start) : vset(0), start_hi = start ? vload(start + LANES) : vset(0);
-    vf lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
-    UNROLL
-    for (int r = 0; r < rows; r++)
-        lo[r] = start_lo, hi[r] = start_hi;
-    for (int k = 0; k < n_steps; k++, a += 4 * rows, b += 8 * LANES, ahead += step) {
-        prefetch_l2(weights, ahead);
-        const vi b_lo = viload(b), b_hi = viload(b + 4 * LANES);
-        UNROLL
-        for (int r = 0; r < rows; r++) {
-            const vi x = vbroadcast4(a + 4 * r);
-            lo[r] = vdot2(lo[r], b_lo, x);
-            hi[r] = vdot2(hi[r], b_hi, x);
-        }
-    }
-    UNROLL
-    for (int r = 0; r < rows; r++) {
-        vstore(sums + r * 2 * LANES, lo[r]);
-        vstore(sums + r * 2 * LANES + LANES, hi[r]);
-    }
-}
-
-#define TILE(n)                                                                                             \
-    static __attribute__((noinline, unused)) void bf16_tile_##n(float *sums, const int8_t *a, const int8_t *b, \
+        tile_body(n, 0, sums, a, b, start, n_steps, weights, ahead, step);                                  \
+    }                                                                                                       \
+    static __attribute__((noinline, unused)) void bf16_tile_##n(float *sums, const float *a, const float *b, \
                                                                 const float *start, int n_steps,            \
                                                                 const void *weights, size_t ahead, size_t step) \
     {                                                                                                       \
-        pair_tile_body(n, sums, a, b, start, n_steps, weights, ahead, step);                                \
+        tile_body(n, 1, sums, a, b, start, n_steps, weights, ahead, step);                                  \
     }
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #undef TILE
 
 /* The tile of a constant number of rows, 1 to 14. */
-KERNEL_INLINE void bf16_tile(const int rows, float *sums, const int8_t *a, const int8_t *b, const float *start,
-                             int n_steps, const void *weights, size_t ahead, size_t step)
+KERNEL_INLINE void product_tile(const int rows, const int pairs, float *sums, const float *a, const float *b, const float *start,
+                                int n_steps, const void *weights, size_t ahead, size_t step)
 {
-#define TILE(n) case n: bf16_tile_##n(sums, a, b, start, n_steps, weights, ahead, step); break;
+#define TILE(n)                                                                \
+    case n:                                                                    \
+        if (pairs)                                                             \
+            bf16_tile_##n(sums, a, b, start, n_steps, weights, ahead, step);   \
+        else                                                                   \
+            tile_##n(sums, a, b, start, n_steps, weights, ahead, step);        \
+        break;
     switch (rows) {
         TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
     default: __builtin_unreachable();
     }
 #undef TILE
-}
-
-/* Either of them; `pairs` is constant. */
-KERNEL_INLINE void float_tile(const int rows, const int pairs, float *sums, const float *a, const float *b, const float *start,
-                              int n_steps, const void *weights, size_t ahead, size_t step)
-{
-    if (pairs)
-        bf16_tile(rows, sums, (const int8_t *)a, (const int8_t *)b, start, n_steps, weights, ahead, step);
-    else
-        product_tile(rows, sums, a, b, start, n_steps, weights, ahead, step);
 }
 
 /* sums [rows][2 LANES] = start [rows] + Σ_k a [n_groups][rows][4] b [n_groups][2 LANES][4], four k a

@@ -96,11 +96,11 @@ KERNEL(gemm)(
                     const float *a = pack + (size_t)row * n_steps;
                     rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     if (rows == tile_rows)
-                        float_tile(tile_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
+                        product_tile(tile_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
                     else if (rows != tail_rows)
-                        float_tile(tile_rows - tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
+                        product_tile(tile_rows - tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
                     else
-                        float_tile(tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
+                        product_tile(tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
                         const float *sum = sums + r * panel;
