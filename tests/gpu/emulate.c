@@ -320,7 +320,8 @@ void emulate_check_shared(const char *what, const void *p, int len)
 
 static void copy_now(const Copy *copy)
 {
-    memcpy(copy->to, copy->from, (size_t)copy->n_bytes);
+    if (copy->n_bytes)      /* nothing may come from nowhere: a null `from` */
+        memcpy(copy->to, copy->from, (size_t)copy->n_bytes);
     memset(copy->to + copy->n_bytes, 0, (size_t)(16 - copy->n_bytes));
 }
 
