@@ -34,8 +34,10 @@ if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)
       set(architecture -march=sm_80)
     endif()
     # No pass of clang's own: its -O1 forbids unrolling later, and parameters are not known yet.
+    # The PTX version is named because clang takes it from the CUDA toolkit it finds, and there may be none.
     add_custom_command(OUTPUT ${out}
-      COMMAND ${CLANG_19} --target=nvptx64-nvidia-cuda ${architecture} -x c -std=c17 -ffreestanding -nostdinc
+      COMMAND ${CLANG_19} --target=nvptx64-nvidia-cuda ${architecture} -Xclang -target-feature -Xclang +ptx80
+        -x c -std=c17 -ffreestanding -nostdinc
         -ffp-contract=fast -fno-strict-aliasing -fconvergent-functions -Wall -Wextra -Werror -Wno-pass-failed
         -O2 -Xclang -disable-llvm-passes -emit-llvm -include ${dialect} -c ${path} -o ${out}.raw
       COMMAND ${OPT_19} "-passes=always-inline,function(${tidy}),globaldce" ${out}.raw -o ${out}

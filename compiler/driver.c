@@ -71,7 +71,6 @@ static bool open_weights(Compilation *c)
 }
 
 static bool is_gpu(const Compilation *c) { return target_info(c->target)->family == FAMILY_GPU; }
-static PassFamilies pass_family(const Compilation *c) { return is_gpu(c) ? PASS_GPU : PASS_CPU; }
 
 static bool parse_quant(const Compilation *c, DType *quant)
 {
@@ -112,7 +111,7 @@ static bool lower(Compilation *c)
     Text dump = { 0 };
     const char *after = c->options->value[OPTION_DUMP];
     c->module = build_module(c->arena, c->graph, c->dtypes);
-    bool ok = passes_run(c->module, pass_family(c), c->diags, after, &dump);
+    bool ok = passes_run(c->module, pass_families(c->target), c->diags, after, &dump);
     if (dump.len)
         fputs(dump.data, stdout);
     text_free(&dump);
@@ -140,13 +139,13 @@ static bool check_dump(const Compilation *c)
     const char *after = c->options->value[OPTION_DUMP];
     bool found = !after || strcmp(after, "build") == 0;
     for (int i = 0; i < n_passes && !found; i++)
-        found = (passes[i].families & pass_family(c)) && strcmp(after, passes[i].name) == 0;
+        found = (passes[i].families & pass_families(c->target)) && strcmp(after, passes[i].name) == 0;
     if (found)
         return true;
     diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass for target %s", after, target_info(c->target)->name);
     diag_note(c->diags, NULL, "build: as built, before the first pass%s", "");
     for (int i = 0; i < n_passes; i++)
-        if (passes[i].families & pass_family(c))
+        if (passes[i].families & pass_families(c->target))
             diag_note(c->diags, NULL, "%s: %s", passes[i].name, passes[i].summary);
     return false;
 }

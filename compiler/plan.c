@@ -214,17 +214,6 @@ static void plan_blocks(Planner *p)
     }
 }
 
-/* bf16 matrices of a target that multiplies bf16: two k beside each other. */
-static void pair_bf16(Module *module)
-{
-    for (Block *block = module->blocks; block; block = block->next)
-        for (Op *op = block->first; op; op = op->next) {
-            const Attr *layout = op->kind == OP_WEIGHT ? op_attr(op, ATTR_LAYOUT) : NULL;
-            if (layout && strcmp(layout->str, "panel") == 0 && op->result[0]->type.dtype == DTYPE_BF16)
-                op_set_str(op, ATTR_LAYOUT, "panel_pairs");
-        }
-}
-
 Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
 {
     const Target *info = target_info(target);
@@ -232,8 +221,6 @@ Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId tar
     plan->tiling = (Tiling){ .panel = 2 * info->lanes, .tile_rows = info->tile_rows, .tail_rows = info->tail_rows,
                              .key_block = 64, .token_block = 48, .prefetch_rows = 16 };
     Planner p = { arena, plan, MAX_CHUNK };
-    if (target_rounds_rows(target))
-        pair_bf16(module);
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */
     for (;; p.chunk /= 2) {
         plan->chunk = p.chunk;

@@ -443,6 +443,19 @@ DEVICE void decode_fetch_rows(DecodeColumns *columns, const float *x, const int 
                 + 2 * thread_x() + i] : 0.0f;
 }
 
+/* Waits for the launch before, then takes what it left: rows of x, and the parts of `n_sums` sums, added up for all. */
+DEVICE void decode_await_rows(DecodeColumns *columns, const float *x, const int n_in, int n_rows,
+    float *sums /* shared [n_sums] */, const float *parts /* [n_sums][n_parts] */, int n_sums, const int n_parts)
+{
+    decode_hold(x);
+    decode_hold(parts);
+    dependency_wait();
+    dependency_launch();
+    decode_fetch_rows(columns, x, n_in, n_rows);
+    decode_sum_parts(sums, parts, n_sums, n_parts);
+    barrier();
+}
+
 /* to[row][k] = x[row][k] · decode_rms(row) · weight[k], zero from n_in to k_len. */
 DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int stride, const int k_len,
     const DecodeColumns *columns, const float *x, const float *weight, const DecodeRoute *route, int n_sums,

@@ -38,13 +38,7 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
 
-    decode_hold(x);
-    decode_hold(parts);
-    dependency_wait();
-    dependency_launch();
-    decode_fetch_rows(&columns, x, n_in, n_rows);
-    decode_sum_parts(route->sums, parts, n_rows * n_sums, n_parts);
-    barrier();
+    decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows * n_sums, n_parts);
     if (n_experts > 1) {
         uint32_t active = decode_select(route, n_rows, n_sums, n_experts, top_k);
         w.experts = 0;

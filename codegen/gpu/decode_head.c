@@ -36,13 +36,7 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
         for (int i = thread_x(); i < 8 * tiles; i += n_threads())
             scale_at[i] = row0 + i < n_out ? scales[row0 + i] : 0.0f;
 
-    decode_hold(x);
-    decode_hold(parts);
-    dependency_wait();
-    dependency_launch();
-    decode_fetch_rows(&columns, x, n_in, n_rows);
-    decode_sum_parts(route->sums, parts, n_rows, n_parts);
-    barrier();
+    decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows, n_parts);
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, 1, n_in, eps, n_rows, act);
     barrier();
     const int t_width = weight_dtype == 3 ? 16 : 8;

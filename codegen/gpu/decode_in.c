@@ -104,13 +104,7 @@ KERNEL(decode_in)(float *xc /* [n_rows][n_channels] */, float *z /* the same */,
             bias,
             router, state, slots, state_stride) : 0.0f;
 
-    decode_hold(x);
-    decode_hold(parts);
-    dependency_wait();
-    dependency_launch();
-    decode_fetch_rows(&columns, x, n_in, n_rows);
-    decode_sum_parts(route->sums, parts, n_rows * n_sums, n_parts);
-    barrier();
+    decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows * n_sums, n_parts);
     if (n_experts > 1) {
         w.experts = decode_select(route, n_rows, n_sums, n_experts, top_k);
         at = decode_begin(&w);

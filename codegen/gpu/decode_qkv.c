@@ -45,13 +45,7 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     if (weight_dtype == 3 && thread_x() < 8)
         scale_at[thread_x()] = is_i ? (kind == 0 ? sq : kind == 1 ? sk : sv)[own * head_dim + row_i] : 0.0f;
 
-    decode_hold(x);
-    decode_hold(parts);
-    dependency_wait();
-    dependency_launch();
-    decode_fetch_rows(&columns, x, n_in, n_rows);
-    decode_sum_parts(route->sums, parts, n_rows, n_parts);
-    barrier();
+    decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows, n_parts);
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, 1, n_in, eps, n_rows, act);
     barrier();
     const int t_width = weight_dtype == 3 ? 16 : 8;

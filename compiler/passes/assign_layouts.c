@@ -5,9 +5,6 @@
  * contiguous axis; A_log becomes the decay the scan multiplies with. The rest stays in rows.
  */
 #include "pass.h"
-#include "../../ir/text.h"
-
-#include <string.h>
 
 /* The layout operand `i` of `op` wants. */
 static const char *layout_for(const Op *op, int i)
@@ -32,20 +29,4 @@ static const char *layout_for(const Op *op, int i)
     }
 }
 
-void pass_assign_layouts(Module *module)
-{
-    for (Block *block = module->blocks; block; block = block->next) {
-        for (Op *op = block->first; op; op = op->next) {
-            for (int i = 0; i < op->n_operands; i++) {
-                if (!value_is(op->operand[i], OP_WEIGHT))
-                    continue;
-                Op *weight = op->operand[i]->def;
-                const char *layout = layout_for(op, i);
-                const Attr *given = op_attr(weight, ATTR_LAYOUT);
-                if (given && strcmp(given->str, layout) != 0)
-                    BUG("%s is wanted in two layouts", op_attr(weight, ATTR_TENSOR)->str);
-                op_set_str(weight, ATTR_LAYOUT, layout);
-            }
-        }
-    }
-}
+void pass_assign_layouts(Module *module) { pass_lay_weights(module, layout_for); }

@@ -27,20 +27,6 @@ static const char *layout_for(const Op *op, int i)
     }
 }
 
-static void lay_weights(const Op *op)
-{
-    for (int i = 0; i < op->n_operands; i++) {
-        if (!value_is(op->operand[i], OP_WEIGHT))
-            continue;
-        Op *weight = op->operand[i]->def;
-        const char *layout = layout_for(op, i);
-        const Attr *given = op_attr(weight, ATTR_LAYOUT);
-        if (given && strcmp(given->str, layout) != 0)
-            BUG("%s is wanted in two layouts", op_attr(weight, ATTR_TENSOR)->str);
-        op_set_str(weight, ATTR_LAYOUT, layout);
-    }
-}
-
 /* x' is the first half of in_proj's result, z the second: both must begin at a multiple of 8. */
 static void split_in_parts(const Op *conv)
 {
@@ -64,9 +50,9 @@ static DType activation_type(const Module *module)
 void pass_device_layouts(Module *module)
 {
     DType act = activation_type(module);
+    pass_lay_weights(module, layout_for);
     for (Block *block = module->blocks; block; block = block->next) {
         for (Op *op = block->first; op; op = op->next) {
-            lay_weights(op);
             if (op->kind == OP_CONV1D)
                 split_in_parts(op);
             if (op->kind == OP_ATTENTION)

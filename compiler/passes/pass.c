@@ -17,13 +17,36 @@ static void dump_if(const Module *module, const char *wanted, const char *name, 
         module_print(module, dump);
 }
 
-bool passes_run(Module *module, PassFamilies family, Diags *diags, const char *dump_after, Text *dump)
+PassFamilies pass_families(TargetId target)
+{
+    if (target_info(target)->family == FAMILY_GPU)
+        return PASS_GPU;
+    return target_rounds_rows(target) ? PASS_CPU | PASS_BF16 : PASS_CPU;
+}
+
+void pass_lay_weights(Module *module, const char *(*layout_for)(const Op *op, int i))
+{
+    for (Block *block = module->blocks; block; block = block->next)
+        for (Op *op = block->first; op; op = op->next)
+            for (int i = 0; i < op->n_operands; i++) {
+                if (!value_is(op->operand[i], OP_WEIGHT))
+                    continue;
+                Op *weight = op->operand[i]->def;
+                const char *layout = layout_for(op, i);
+                const Attr *given = op_attr(weight, ATTR_LAYOUT);
+                if (given && strcmp(given->str, layout) != 0)
+                    BUG("%s is wanted in two layouts", op_attr(weight, ATTR_TENSOR)->str);
+                op_set_str(weight, ATTR_LAYOUT, layout);
+            }
+}
+
+bool passes_run(Module *module, PassFamilies families, Diags *diags, const char *dump_after, Text *dump)
 {
     if (!module_verify(module, diags))
         return false;
     dump_if(module, dump_after, "build", dump);
     for (int i = 0; i < n_passes; i++) {
-        if (!(passes[i].families & family))
+        if (!(passes[i].families & families))
             continue;
         passes[i].run(module);
         if (!module_verify(module, diags)) {

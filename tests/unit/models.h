@@ -51,7 +51,7 @@ static inline Plan *models_plan(Arena *arena, const Graph *graph, DType dtype, T
 {
     Module *module = models_build(arena, graph, dtype);
     bool gpu = target_sm(target) != 0;
-    CU_ASSERT_TRUE_FATAL(passes_run(module, gpu ? PASS_GPU : PASS_CPU, diags_new(arena), NULL, NULL));
+    CU_ASSERT_TRUE_FATAL(passes_run(module, pass_families(target), diags_new(arena), NULL, NULL));
     return (gpu ? gpu_plan_module : plan_module)(arena, graph, module, target);
 }
 
