@@ -12,7 +12,8 @@
 #
 #   ceilings   what the GPU can do (measured again before the report)
 #   compile    the artifacts, also one for this CPU of each model and storage
-#   logits     GPU against CPU, and prompts at once, in chunks and token by token against each other
+#   logits     GPU against CPU, also with all experts chosen (then no rounding makes a router choose otherwise), and
+#              prompts at once, in chunks and token by token against each other
 #   load       time to the first token, without and with the driver's cache of machine code
 #   prefill, generate   tokens a second in every mode of the model, and memory in use
 #   report     the page, from all figures in the folder
@@ -118,6 +119,8 @@ watch_end() {
 name_of() { basename "$1" .json; }
 modes_of() { "$mossc" inspect "$1" --json | sed -n 's/.*"experts_per_token": *\([0-9]*\).*/\1/p'; }
 field_of() { "$mossc" inspect "$1" --json | sed -n "s/.*\"$2\": *\([0-9]*\).*/\1/p" | head -n 1; }
+# of a graph; 1 where it names none
+n_experts_of() { sed -n 's/.*"experts": *\([0-9]*\).*/\1/p' "$1" | awk 'NR == 1 { n = $1 } END { print n ? n : 1 }'; }
 # each COMMAND: COMMAND ARTIFACT LABEL for each artifact that was made
 each() {
     for target in $targets; do
@@ -180,23 +183,25 @@ inspect_costs() {
 }
 # cost MODEL QUANT TARGET: lines for report.awk; the costs with one expert and with all tell what one expert is
 cost() {
-    n_experts=$(sed -n 's/.*"experts": *\([0-9]*\).*/\1/p' "$1" | head -n 1)
-    n_experts=${n_experts:-1}
+    n_experts=$(n_experts_of "$1")
     each_expert=0
     [ "$n_experts" -eq 1 ] || each_expert=$(inspect_costs "$@" --experts-per-token "1,$n_experts" |
         awk -v n="$n_experts" '{ bytes[NR] = $3 } END { printf "%.0f", (bytes[2] - bytes[1]) / (n - 1) }')
     inspect_costs "$@" | sed "s|^|cost $(name_of "$1") $2 $3 $n_experts $each_expert |"
 }
 
-logits_one() {
-    cpu=$work/$(name_of "$model")-$quant-host
-    [ -x "$cpu" ] || return 0
-    vocab=$(field_of "$cpu" vocab_size)
+draw_tokens() {
     tokens=$(awk -v n="$n_logits" -v vocab="$vocab" 'BEGIN {
         srand(7)
         for (i = 0; i < n; i++)
             printf "%s%d", i ? "," : "", rand() * vocab
     }')
+}
+logits_one() {
+    cpu=$work/$(name_of "$model")-$quant-host
+    [ -x "$cpu" ] || return 0
+    vocab=$(field_of "$cpu" vocab_size)
+    draw_tokens
     first=
     for k in $(modes_of "$cpu"); do
         expected=$cpu-$k.f32
@@ -209,6 +214,20 @@ logits_one() {
         logits_run "$1" "$2" step "$work/first.f32" prompt --experts-per-token "$k" --step
         logits_run "$1" "$2" "chunk 64" "$work/first.f32" prompt --experts-per-token "$k" --chunk 64
     done
+}
+# With all experts chosen the routers' gates vary smoothly, so errors tell of the arithmetic alone.
+logits_all_one() {
+    n_experts=$(n_experts_of "$model")
+    [ "$n_experts" -gt 1 ] || return 0
+    for made_for in "$target" host; do
+        step "compile $2, all experts, for $made_for" "$mossc" compile "$model" --weights random:1 --quant "$quant" \
+            --target "$made_for" --experts-per-token "$n_experts" -o "$work/all-$made_for" || return
+    done
+    vocab=$(field_of "$work/all-host" vocab_size)
+    draw_tokens
+    step "all experts on the CPU" "$work/all-host" run --no-verify --tokens "$tokens" --logits "$work/all.f32" &&
+        logits_run "$work/all-$target" "$2" prompt "$work/all.f32" CPU --experts-per-token "$n_experts"
+    rm -rf "$work/all"*
 }
 # logits_run ARTIFACT LABEL HOW EXPECTED AGAINST OPTION...
 logits_run() {
@@ -295,7 +314,7 @@ for stage; do
     case $stage in
     ceilings) stage_ceilings ;;
     compile) stage_compile ;;
-    logits) each logits_one ;;
+    logits) each logits_one; each logits_all_one ;;
     load) each load_one ;;
     prefill) each prefill_one ;;
     generate) each generate_one ;;
