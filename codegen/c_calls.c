@@ -5,6 +5,7 @@
  */
 #include "c_writer.h"
 #include "template.h"
+#include "../ir/product.h"
 
 #include <string.h>
 
@@ -64,13 +65,6 @@ const char *c_rows(Writer *w, Dim dim)
     return dim.sym == SYM_T ? arena_printf(w->arena, "%s * top_k", tokens) : "top_k";
 }
 
-static bool is_pairs(const Op *op, const Value *x)
-{
-    /* Rows of x are pairs when there are as many as chosen experts, and more than one a token. */
-    const Value *experts = op->operand[2];
-    return x->type.dim[0].n == experts->type.dim[0].n && x->type.dim[0].n > 1;
-}
-
 /* "begin, end" of the caller's part of `n` columns. */
 static const char *panels(Writer *w, double n)
 {
@@ -90,18 +84,6 @@ static const char *row_range(Writer *w, const Step *step, Dim rows)
 static const char *scratch(Writer *w, const Step *step, const char *type)
 {
     return arena_printf(w->arena, "(%s *)(own + %lld)", type, (long long)step->scratch_offset);
-}
-
-static double layout_dtype(const Value *weight)
-{
-    switch (weight->type.dtype) {   /* runtime/simd.h: WEIGHT_F32 and so on */
-    case DTYPE_F32: return 0;
-    case DTYPE_BF16: return strcmp(op_attr(weight->def, ATTR_LAYOUT)->str, "panel_pairs") == 0 ? 5 : 1;
-    case DTYPE_F16: return 2;
-    case DTYPE_Q8: return 3;
-    case DTYPE_Q4: return 4;
-    default: BUG("no kernel reads %s weights", dtype_info(weight->type.dtype)->text);
-    }
 }
 
 #define CALL(w, ...) (text_printf(&(w)->functions, "%s", (w)->in_sequence ? "    " : ""), \
@@ -154,32 +136,6 @@ static const char *sequence(const Writer *w) { return w->in_sequence ? "s" : "0"
 
 /* ---- products ---- */
 
-typedef struct {
-    const Value *x, *weight, *experts, *gates, *bias, *slots, *offsets;
-    bool in_pairs, out_pairs;
-    int accumulate;              /* as the templates' parameter: 0 replaces, 1 adds, 2 is gated */
-} Product;
-
-static Product product_of(const Op *op)
-{
-    Product p = { .x = op->operand[0], .weight = op->operand[1] };
-    if (op->kind == OP_LINEAR) {
-        p.bias = operand(op, 2);
-        p.accumulate = operand(op, 4) ? 2 : operand(op, 3) ? 1 : 0;
-        return p;
-    }
-    bool combine = op->kind == OP_EXPERT_LINEAR_COMBINE;
-    p.experts = op->operand[2];
-    p.gates = combine ? op->operand[3] : NULL;
-    p.bias = operand(op, 3 + combine);
-    p.slots = operand(op, 4 + combine);
-    p.offsets = operand(op, 5 + combine);
-    p.accumulate = combine ? operand(op, 7) != NULL : operand(op, 6) ? 2 : 0;
-    p.in_pairs = is_pairs(op, p.x);
-    p.out_pairs = !combine;
-    return p;
-}
-
 static void call_product(Writer *w, const Step *step)
 {
     const Op *op = step->op;
@@ -187,23 +143,22 @@ static void call_product(Writer *w, const Step *step)
     const Value *y = op->result[0];
     const Tiling *t = &w->plan->tiling;
     bool quantised = p.x->type.dtype == DTYPE_Q8;
-    double n_experts = p.experts ? (double)p.weight->type.dim[0].n : 1;
     const char *top_k = p.experts ? "top_k" : "1", *range = panels(w, cols(y));
     const Binding n_in = { "n_in", cols(p.x) }, n_out = { "n_out", cols(y) },
                   in_stride = { "in_stride", stride(p.x) }, out_stride = { "out_stride", stride(y) },
-                  experts = { "n_experts", n_experts }, dtype = { "weight_dtype", layout_dtype(p.weight) },
+                  experts = { "n_experts", p.n_experts }, dtype = { "weight_dtype", product_weight_code(p.weight) },
                   in_pairs = { "in_pairs", p.in_pairs }, out_pairs = { "out_pairs", p.out_pairs },
                   bias = { "has_bias", p.bias != NULL }, accumulate = { "accumulate", p.accumulate },
                   panel = { "panel", t->panel };
     if (w->phase == PLAN_DECODE) {
         const char *f = INSTANCE(w, quantised ? "gemv_q" : "gemv", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs,
-                                 out_pairs, bias, accumulate, panel, { "prefetch_rows", t->prefetch_rows });
+                                 out_pairs, bias, accumulate, panel, { "prefetch_rows", step->prefetch_rows });
         CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x), c_value(p.weight),
              c_value(p.bias), c_value(p.experts), c_value(p.gates), top_k, range);
         return;
     }
     const char *f = INSTANCE(w, quantised ? "gemm_q" : "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs,
-                             bias, accumulate, { "tile_rows", t->tile_rows }, { "tail_rows", t->tail_rows }, panel,
+                             bias, accumulate, { "tile_rows", step->tile_rows }, { "tail_rows", step->tail_rows }, panel,
                              { "block_rows", (double)step->block_rows });
     /* The product sees tokens, whose rows are the result's unless those are pairs. */
     const char *n_rows = p.experts ? "n_tokens" : c_rows(w, y->type.dim[0]);
@@ -218,7 +173,7 @@ static void call_embed(Writer *w, const Step *step)
 {
     const Value *x = step->op->result[0], *table = step->op->operand[1];
     const char *f = INSTANCE(w, "embed", { "d_model", cols(x) }, { "stride", stride(x) },
-                             { "weight_dtype", layout_dtype(table) }, { "panel", w->plan->tiling.panel });
+                             { "weight_dtype", product_weight_code(table) }, { "panel", w->plan->tiling.panel });
     CALL(w, "    %s(%s, run->tokens, %s, %s);\n", f, c_value(x), c_value(table), row_range(w, step, x->type.dim[0]));
 }
 
@@ -349,7 +304,7 @@ static void call_attention(Writer *w, const Step *step)
                              { "head_dim", (double)head_dim }, { "head_stride", (double)head_stride },
                              { "q_stride", stride(q) }, { "kv_stride", stride(k) }, { "out_stride", stride(y) },
                              { "window", (double)op_int(op, ATTR_WINDOW, 0) }, { "token_block", step->token_block },
-                             { "key_block", t->key_block }, { "tile_rows", step->tile_rows }, { "panel", t->panel });
+                             { "key_block", step->key_block }, { "tile_rows", step->tile_rows }, { "panel", t->panel });
     /* Items are dealt round robin, from another thread on for each sequence. */
     open_sequences(w, op);
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, run->positions[%s], run->n_context, %s, %s, %s, run->n_threads);\n", f,

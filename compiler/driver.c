@@ -120,7 +120,8 @@ static bool lower(Compilation *c)
 
 static bool make_plan(Compilation *c)
 {
-    c->plan = (is_gpu(c) ? gpu_plan_module : plan_module)(c->arena, c->graph, c->module, c->target);
+    c->plan = is_gpu(c) ? gpu_plan_module(c->arena, c->graph, c->module, c->target)
+            : plan_module_chosen(c->arena, c->graph, c->module, c->target, c->choices);
     return !c->max_rss || plan_fits(c->plan, c->diags, c->max_rss, c->n_context, c->n_threads);
 }
 

@@ -8,6 +8,7 @@
 
 #include "options.h"
 #include "weights.h"
+#include "../ir/choices.h"
 #include "../ir/plan.h"
 
 typedef struct {
@@ -21,6 +22,7 @@ typedef struct {
     Weights *weights;        /* NULL when no weights are needed */
     DType *dtypes;           /* of each tensor as stored */
     Module *module;
+    const Choices *choices;  /* what tuning chose; NULL: nothing */
     Plan *plan;
     int64_t n_context, max_rss;   /* max_rss 0: any */
     int n_threads;

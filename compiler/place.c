@@ -46,5 +46,5 @@ int64_t attention_scratch_len(const Tiling *t, const Step *step, int64_t heads_p
 {
     int64_t rows = (step->token_block * heads_per_kv + step->tile_rows - 1) / step->tile_rows * step->tile_rows;
     int64_t head_stride = (head_dim + t->panel - 1) / t->panel * t->panel;
-    return rows * (head_dim + t->key_block + head_stride + t->panel + 2) + (2 * t->key_block + 1) * head_stride;
+    return rows * (head_dim + step->key_block + head_stride + t->panel + 2) + (2 * step->key_block + 1) * head_stride;
 }

@@ -9,12 +9,15 @@
 #include "plan_model.h"
 #include "schedule.h"
 #include "slots.h"
+#include "../ir/kernel_key.h"
+#include "../ir/product.h"
 #include "../ir/quant.h"
 #include "../ir/text.h"
 
 #include <string.h>
 
-enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20, PACK_ROWS = 144 };
+enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20, PACK_ROWS = 144,
+       MAX_TILE_ROWS = 14 };     /* runtime/tile.h */
 
 /* ---- scratch ---- */
 
@@ -33,36 +36,78 @@ static int64_t value_len(Type t, int chunk, const Tiling *tiling, int64_t *strid
     return align_len((max_rows(t.dim[0], chunk) * *stride + slack) * dtype_len(t.dtype));
 }
 
-static bool is_product(const Op *op)
+/* ---- what each step takes ---- */
+
+typedef struct {
+    Arena *arena;
+    Plan *plan;
+    const Choices *choices;      /* NULL: none */
+    int chunk;
+} Planner;
+
+/* What was chosen for the kernel of an operation, else `absent`, which is also what a number out of range gives:
+ * records may be of other code. */
+static int64_t chosen(const Planner *p, const Op *op, Phase phase, const char *name, int64_t low, int64_t high, int64_t absent)
 {
-    return op->kind == OP_LINEAR || op->kind == OP_EXPERT_LINEAR || op->kind == OP_EXPERT_LINEAR_COMBINE;
+    Text key = { 0 };
+    int64_t value = p->choices && kernel_key_print(op, phase, &key) ? choices_get(p->choices, key.data, name, absent) : absent;
+    text_free(&key);
+    return value >= low && value <= high ? value : absent;
 }
 
-/* Private bytes a step's kernel needs to pack its inputs. Products pack block_rows activation rows
- * (at most a megabyte, half of a second-level cache; measured in bench/NOTES.md); attention see codegen/templates/attention.c. */
-static int64_t kernel_scratch(Step *step, Phase phase, int chunk, const Tiling *t)
+/* Rows that a prefill product packs: at most a megabyte, half of a second-level cache (measured in bench/NOTES.md). */
+static int64_t default_block_rows(const Step *step, int chunk, bool quantised, int64_t row_len)
 {
+    int64_t fit = PACK_LEN / row_len / step->tile_rows * step->tile_rows;
+    int64_t most = round_up(quantised || chunk < PACK_ROWS ? chunk : PACK_ROWS, step->tile_rows);
+    int64_t least = 4 * step->tile_rows;
+    int64_t rows = fit < least ? least : fit;
+    return rows > most ? most : rows;
+}
+
+static int64_t product_scratch(const Planner *p, Step *step, Phase phase)
+{
+    const Tiling *t = &p->plan->tiling;
     const Op *op = step->op;
-    if (is_product(op) && phase == PHASE_PREFILL) {
-        const Value *x = op->operand[0];
-        bool quantised = x->type.dtype == DTYPE_Q8;
-        int64_t row_len = quantised ? round_up(x->type.dim[1].n, 8) : 4 * x->type.dim[1].n;
-        int64_t fit = PACK_LEN / row_len / t->tile_rows * t->tile_rows;
-        int64_t most = round_up(quantised || chunk < PACK_ROWS ? chunk : PACK_ROWS, t->tile_rows);
-        int64_t least = 4 * t->tile_rows;
-        step->block_rows = fit < least ? least : fit;
-        if (step->block_rows > most)
-            step->block_rows = most;
-        return align_len((step->block_rows + t->panel) * row_len);
+    const Value *x = op->operand[0];
+    bool quantised = x->type.dtype == DTYPE_Q8;
+    int64_t row_len = quantised ? round_up(x->type.dim[1].n, 8) : 4 * x->type.dim[1].n;
+    if (phase != PHASE_PREFILL) {
+        step->prefetch_rows = (int)chosen(p, op, phase, "prefetch_rows", 0, 4096, t->prefetch_rows);
+        return 0;
     }
-    if (op->kind == OP_ATTENTION) {
-        int64_t group = op_int(op, ATTR_HEADS, 1) / op_int(op, ATTR_KV_HEADS, 1);
-        bool decode = phase == PHASE_DECODE;
-        step->token_block = decode ? 1 : t->token_block;
-        step->tile_rows = decode && group < t->tile_rows ? (int)group : t->tile_rows;
-        return align_len(attention_scratch_len(t, step, group, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
-    }
-    return 0;
+    step->tile_rows = (int)chosen(p, op, phase, "tile_rows", 2, MAX_TILE_ROWS, t->tile_rows);
+    step->tail_rows = (int)chosen(p, op, phase, "tail_rows", 1, step->tile_rows - 1,
+                                  step->tile_rows == t->tile_rows ? t->tail_rows : 1);
+    if (step->tile_rows % step->tail_rows)
+        step->tail_rows = 1;
+    step->block_rows = chosen(p, op, phase, "block_rows", step->tile_rows, MAX_CHUNK,
+                              default_block_rows(step, p->chunk, quantised, row_len));
+    step->block_rows = round_up(step->block_rows, step->tile_rows);
+    return align_len((step->block_rows + t->panel) * row_len);
+}
+
+/* Keys are walked alike in both phases, or the results would not be the same to the bit. */
+static int64_t attention_scratch(const Planner *p, Step *step, Phase phase)
+{
+    const Tiling *t = &p->plan->tiling;
+    const Op *op = step->op;
+    int64_t group = op_int(op, ATTR_HEADS, 1) / op_int(op, ATTR_KV_HEADS, 1);
+    bool decode = phase == PHASE_DECODE;
+    step->key_block = (int)chosen(p, op, phase, "key_block", t->panel, 1024, t->key_block);
+    if (step->key_block % t->panel)
+        step->key_block = t->key_block;
+    step->token_block = decode ? 1 : (int)chosen(p, op, phase, "token_block", 1, MAX_CHUNK, t->token_block);
+    step->tile_rows = (int)chosen(p, op, phase, decode ? "decode_tile_rows" : "tile_rows", 1, MAX_TILE_ROWS,
+                                  decode && group < t->tile_rows ? group : t->tile_rows);
+    return align_len(attention_scratch_len(t, step, group, op_int(op, ATTR_HEAD_DIM, 1)) * 4);
+}
+
+/* Settles what can be chosen of a step; private bytes its kernel needs to pack its inputs. */
+static int64_t kernel_scratch(const Planner *p, Step *step, Phase phase)
+{
+    return op_is_product(step->op) ? product_scratch(p, step, phase)
+         : step->op->kind == OP_ATTENTION ? attention_scratch(p, step, phase) : 0;
 }
 
 /* The last step that reads a value, or that defines it. */
@@ -75,12 +120,6 @@ static int last_use(const Schedule *s, const Value *value)
                 last = j;
     return last;
 }
-
-typedef struct {
-    Arena *arena;
-    Plan *plan;
-    int chunk;
-} Planner;
 
 /* Where results go that are not scratch: the residual stream, the caller's logits, views. */
 static const Buffer *fixed_place(const Planner *p, const Block *block, const Op *op)
@@ -129,7 +168,7 @@ static void place_values(const Planner *p, const Block *block, Schedule *s, Plac
             item->offset = &buffer->offset;
             value->buffer = buffer;
         }
-        int64_t scratch = step ? kernel_scratch(step, block->phase, p->chunk, &p->plan->tiling) : 0;
+        int64_t scratch = step ? kernel_scratch(p, step, block->phase) : 0;
         if (scratch)
             private[n_private++] = (PlacedItem){ .len = scratch, .first = (int)(step - s->steps),
                                                  .last = (int)(step - s->steps), .offset = &step->scratch_offset };
@@ -178,7 +217,7 @@ static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
             for (int r = 0; r < op->n_results; r++)
                 op->result[r]->buffer = NULL;
             if (op->kind == OP_WEIGHT)
-                bind_weight(p->arena, plan, op, p->plan->tiling.panel);
+                bind_weight(p->arena, plan, op, p->plan->tiling.panel, target_dot_group(p->plan->target));
             else if (op->kind == OP_STATE)
                 bind_state(p->arena, plan, op, p->plan->tiling.panel);
         }
@@ -214,13 +253,14 @@ static void plan_blocks(Planner *p)
     }
 }
 
-Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
+Plan *plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target, const Choices *choices)
 {
     const Target *info = target_info(target);
     Plan *plan = plan_new(arena, graph, module, target);
     plan->tiling = (Tiling){ .panel = 2 * info->lanes, .tile_rows = info->tile_rows, .tail_rows = info->tail_rows,
                              .key_block = 64, .token_block = 48, .prefetch_rows = 16 };
-    Planner p = { arena, plan, MAX_CHUNK };
+    const int64_t longest = choices_get(choices, KERNEL_KEY_MODEL, "chunk", MAX_CHUNK);
+    Planner p = { arena, plan, choices, longest >= MIN_CHUNK && longest <= 4 * MAX_CHUNK ? (int)longest : MAX_CHUNK };
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */
     for (;; p.chunk /= 2) {
         plan->chunk = p.chunk;
@@ -231,4 +271,9 @@ Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId tar
     plan_bind_layers(arena, plan);
     plan_finish(plan);
     return plan;
+}
+
+Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
+{
+    return plan_module_chosen(arena, graph, module, target, NULL);
 }

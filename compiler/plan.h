@@ -2,9 +2,12 @@
 #ifndef MOSSC_COMPILER_PLAN_H
 #define MOSSC_COMPILER_PLAN_H
 
+#include "../ir/choices.h"
 #include "../ir/plan.h"
 
 Plan *plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target);
+/* The same with what tuning chose; NULL: nothing. */
+Plan *plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target, const Choices *choices);
 
 /* What the memory of a process follows from; window_len is the part of state_len that is ring buffers. */
 typedef struct {

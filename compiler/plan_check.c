@@ -6,6 +6,7 @@
  */
 #include "gpu_plan.h"
 #include "plan_races.h"
+#include "../ir/product.h"
 
 #include <string.h>
 
@@ -133,10 +134,9 @@ static int64_t pack_len(const Checker *c, const Step *step)
             rows++;
         while (stride % t->panel)
             stride++;
-        return 4 * (rows * (dim + t->key_block + stride + t->panel + 2) + (2 * t->key_block + 1) * stride);
+        return 4 * (rows * (dim + step->key_block + stride + t->panel + 2) + (2 * step->key_block + 1) * stride);
     }
-    bool product = op->kind == OP_LINEAR || op->kind == OP_EXPERT_LINEAR || op->kind == OP_EXPERT_LINEAR_COMBINE;
-    if (!product || c->phase == PLAN_DECODE)
+    if (!op_is_product(op) || c->phase == PLAN_DECODE)
         return 0;
     Type x = op->operand[0]->type;
     int64_t row_len = x.dtype == DTYPE_Q8 ? (x.dim[1].n + 7) / 8 * 8 : 4 * x.dim[1].n;
@@ -150,7 +150,7 @@ static bool check_pack(const Checker *c, Lives *lives, int index)
     if (len == 0)
         return true;
     if (step->op->kind != OP_ATTENTION
-        && (step->block_rows < 1 || step->block_rows % c->plan->tiling.tile_rows))
+        && (step->block_rows < 1 || step->block_rows % step->tile_rows))
         return fail(c, "step %d packs %lld rows, not whole tiles", index, (long long)step->block_rows);
     if (step->scratch_offset < 0)
         return fail(c, "step %d has nowhere to pack", index);

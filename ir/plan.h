@@ -41,7 +41,9 @@ typedef struct {
     int phase;                 /* counts barriers */
     int64_t scratch_offset;    /* PRIVATE, of a kernel that packs; -1: needs none */
     int64_t block_rows;        /* products in prefill: rows packed at once */
-    int token_block, tile_rows;    /* attention: tokens of an item, rows of a register tile */
+    int tile_rows, tail_rows;  /* rows of a register tile; products in prefill: of the last tiles of a block */
+    int prefetch_rows;         /* products in decode: weight rows of a panel fetched ahead */
+    int token_block, key_block;    /* attention: tokens of an item, keys walked at once */
 } Step;
 
 typedef struct {
@@ -89,6 +91,7 @@ typedef struct {
     int64_t weights_offset, state_offset, state_token_offset;   /* what the call binds */
 } LayerPlan;
 
+/* What steps take unless something else was chosen for them. */
 typedef struct {
     int panel;                 /* columns padded and shared out together: two vectors */
     int tile_rows, tail_rows;  /* activation rows of one product tile, and of the last tiles of a block */
