@@ -12,7 +12,6 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <string.h>
@@ -27,17 +26,18 @@ enum {
     MOSS_SPIN_PAUSES = 32,         /* looks between two readings of the clock */
     MOSS_LOG2_NAPS = 8,            /* of the most waits without a spin between two spins in vain */
     MOSS_STACK_LEN = 1 << 20,      /* generated code keeps its buffers in scratch memory */
+    MOSS_FUTEX_WAIT_PRIVATE = 128, MOSS_FUTEX_WAKE_PRIVATE = 129,   /* the kernel's; its headers are not everywhere */
 };
 
 /* The only lines that know the kernel's primitive. Both may return early or for nothing. */
 static void moss_futex_sleep(atomic_uint *word, unsigned seen)
 {
-    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+    syscall(SYS_futex, word, MOSS_FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
 static void moss_futex_wake_all(atomic_uint *word)
 {
-    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+    syscall(SYS_futex, word, MOSS_FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
 static void moss_pause(void)
