@@ -405,8 +405,7 @@ void template_render(const Template *template, const double *values, Text *out)
     text_printf(out, "%s\n\n", template->body + 2);    /* after "{\n" */
 }
 
-/* Past one argument of a list, to its ',' or ')'; [*type, *name) is its type. NULL: it is not "type name". */
-static const char *read_arg(const char *p, const char **type, const char **name)
+const char *template_next_argument(const char *p, const char **type, const char **name)
 {
     const char *word = NULL;
     p = skip_blank(p);
@@ -440,7 +439,7 @@ void template_render_host(const Template *template, const double *values, int sm
     const char *p = template->args;
     for (int i = 0; *p != ')'; i++) {
         const char *type, *word;
-        if (!(p = read_arg(p + 1, &type, &word)))
+        if (!(p = template_next_argument(p + 1, &type, &word)))
             BUG("template %s: argument %d is not of the form \"type name\"", template->name, i);
         text_printf(out, "%s*(%.*s*)args[%d]", i ? ",\n        " : "", (int)(word - type), type, i);
         text_printf(&lens, "sizeof(%.*s), ", (int)(word - type), type);

@@ -56,6 +56,9 @@ void template_render(const Template *template, const double *values, Text *out);
 /* A GPU template as a C file of its own: INSTANCE, and for launchers INSTANCE_call(void *const *args) and
  * int INSTANCE_arg_lens[], bytes of each argument, 0 at the end. */
 void template_render_host(const Template *template, const double *values, int sm, Text *out);
+/* Past one argument of `args`, after its '(' or ',', to its ',' or ')'; [*type, *name) is its type. NULL: it is not
+ * "type name". */
+const char *template_next_argument(const char *p, const char **type, const char **name);
 void template_print_name(const Template *template, const double *values, Text *out);
 /* Read an instance name back into values [TEMPLATE_MAX_PARAMS]; NULL when it is not one. */
 const Template *template_parse_name(Arena *arena, const char *name, double *values);
