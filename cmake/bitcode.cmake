@@ -14,6 +14,8 @@ endif()
 
 file(GLOB gpu_template_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.c)
 embed(embedded_gpu_templates ${PROJECT_BINARY_DIR}/embedded_gpu_templates.c ${gpu_template_files})
+file(GLOB gpu_header_files CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/codegen/gpu/*.h)
+embed(embedded_gpu_headers ${PROJECT_BINARY_DIR}/embedded_gpu_headers.c ${gpu_header_files})
 
 set(gpu_bitcode_files)
 if(GPU_TARGETS AND CLANG_19 AND OPT_19 AND LLVM_19_INCLUDE AND LLVM_19_LIBRARY)

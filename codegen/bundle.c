@@ -82,6 +82,30 @@ void bundle_library(Bundle *bundle, bool gpu, Text *out)
 
 void bundle_command_line(Bundle *bundle, Text *out) { APPEND_ALL(command_line_files); }
 
+static bool append_named(const EmbeddedFile *files, int n, const char *name, Text *out)
+{
+    bool found = false;
+    for (int i = 0; i < n; i++) {
+        const char *dot = strrchr(files[i].name, '.');
+        size_t len = (size_t)(dot - files[i].name);
+        if (name && (strlen(name) != len || memcmp(files[i].name, name, len) != 0))
+            continue;
+        text_append(out, files[i].text, files[i].len);
+        found = true;
+    }
+    return found;
+}
+
+bool bundle_template(Bundle *bundle, bool gpu, const char *name, Text *out)
+{
+    if (!gpu) {
+        bundle_kernel_headers(bundle, out);
+        return append_named(embedded_templates, n_embedded_templates, name, out);
+    }
+    append_named(embedded_gpu_headers, n_embedded_gpu_headers, NULL, out);
+    return append_named(embedded_gpu_templates, n_embedded_gpu_templates, name, out);
+}
+
 static bool is_identifier(char c) { return isalnum((unsigned char)c) || c == '_'; }
 
 void bundle_rename(Text *text, const char *prefix)

@@ -18,6 +18,8 @@ void bundle_file(Bundle *bundle, const char *name, Text *out);
 void bundle_kernel_headers(Bundle *bundle, Text *out);
 void bundle_library(Bundle *bundle, bool gpu, Text *out);
 void bundle_command_line(Bundle *bundle, Text *out);
+/* A kernel template as it is written (NULL: all) and the headers its code needs. False: none has this name. */
+bool bundle_template(Bundle *bundle, bool gpu, const char *name, Text *out);
 /* Give every identifier that begins with moss_ or MOSS_ another prefix (lower or upper case). */
 void bundle_rename(Text *text, const char *prefix);
 

@@ -14,6 +14,8 @@ extern const EmbeddedFile embedded_templates[];   /* codegen/templates, every .c
 extern const int n_embedded_templates;
 extern const EmbeddedFile embedded_gpu_templates[];   /* codegen/gpu, every .c file */
 extern const int n_embedded_gpu_templates;
+extern const EmbeddedFile embedded_gpu_headers[];     /* codegen/gpu, every .h file */
+extern const int n_embedded_gpu_headers;
 extern const EmbeddedFile embedded_gpu_bitcode[];     /* the same as LLVM bitcode, NAME.bc; none without LLVM */
 extern const int n_embedded_gpu_bitcode;
 extern const EmbeddedFile embedded_runtime[];     /* headers that generated code includes */

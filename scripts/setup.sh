@@ -20,6 +20,7 @@ cmake|build|command:cmake|configures the build
 ninja-build|build|command:ninja|runs the build
 pkg-config|build|command:pkg-config|finds the libraries below
 libcjson-dev|build|module:libcjson|reads graphs and safetensors headers
+libsqlite3-dev|build|module:sqlite3|keeps tuning records
 clang-19|gpu|command:clang-19|compiles GPU kernels while mossc is built
 llvm-19|gpu|command:opt-19|prepares them to be part of mossc
 llvm-19-dev|gpu|header:/usr/lib/llvm-19/include/llvm-c/Core.h|makes PTX of them, in mossc
