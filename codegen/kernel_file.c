@@ -2,6 +2,7 @@
 #include "kernel_file.h"
 
 #include "bundle.h"
+#include "c_writer.h"
 
 #include <string.h>
 
@@ -76,4 +77,15 @@ void kernel_file_write_reader(Text *out)
         "                vstore(line, vload_weight(weights, at / LANES * LANES, dtype));\n"
         "                out[at] = line[at %% LANES];\n"
         "            }\n        }\n}\n", KERNEL_FILE_READER);
+}
+
+const Template *kernel_of_step(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step,
+                               double values[TEMPLATE_MAX_PARAMS])
+{
+    Writer w = { .arena = arena, .plan = plan, .block = block, .phase = phase };
+    c_write_call(&w, step);
+    const Template *template = w.n_names == 1 ? template_parse_name(arena, w.names[0], values) : NULL;
+    text_free(&w.kernels);
+    text_free(&w.functions);
+    return template;
 }

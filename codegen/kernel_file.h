@@ -6,6 +6,7 @@
 #define MOSSC_CODEGEN_KERNEL_FILE_H
 
 #include "template.h"
+#include "../ir/plan.h"
 
 /* What a kernel's file exports: a pointer to the function, and the text of its manifest. */
 #define KERNEL_FILE_FUNCTION "moss_kernel"
@@ -19,5 +20,9 @@
 void kernel_file_manifest(const Template *template, const double *values, Text *out);
 void kernel_file_write(const Template *template, const double *values, Text *out);
 void kernel_file_write_reader(Text *out);
+
+/* The instance that a step of a plan for a CPU calls: its template, and what its parameters are. */
+const Template *kernel_of_step(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step,
+                               double values[TEMPLATE_MAX_PARAMS]);
 
 #endif

@@ -16,7 +16,7 @@ enum { N_PARAMS = sizeof params / sizeof *params };
 
 /* ---- rules ---- */
 
-typedef struct { const Space *space; const SpaceShape *shape; const SpacePoint *point; } Asked;
+typedef struct { const SearchSpace *space; const SpaceShape *shape; const SpacePoint *point; } Asked;
 
 static int64_t value(const Asked *a, const char *name) { return a->point->value[space_param(a->space, name)]; }
 
@@ -69,7 +69,7 @@ static const struct { const char *kernel; bool (*holds)(const Asked *asked); } r
 #undef FEASIBLE
 };
 
-bool space_feasible(const Space *space, const SpaceShape *shape, const SpacePoint *point)
+bool space_feasible(const SearchSpace *space, const SpaceShape *shape, const SpacePoint *point)
 {
     const Asked asked = { space, shape, point };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
@@ -85,9 +85,9 @@ static int by_name(const void *a, const void *b)
     return strcmp((*(const SpaceParam *const *)a)->name, (*(const SpaceParam *const *)b)->name);
 }
 
-bool space_find(const char *kernel, Space *space)
+bool space_find(const char *kernel, SearchSpace *space)
 {
-    *space = (Space){ 0 };
+    *space = (SearchSpace){ 0 };
     for (int i = 0; i < N_PARAMS; i++) {
         if (strcmp(params[i].kernel, kernel) != 0)
             continue;
@@ -101,7 +101,7 @@ bool space_find(const char *kernel, Space *space)
     return space->n > 0;
 }
 
-int space_param(const Space *space, const char *name)
+int space_param(const SearchSpace *space, const char *name)
 {
     for (int i = 0; i < space->n; i++)
         if (strcmp(space->param[i]->name, name) == 0)
@@ -109,7 +109,7 @@ int space_param(const Space *space, const char *name)
     return -1;
 }
 
-int space_points(Arena *arena, const Space *space, const SpaceShape *shape, SpacePoint **points)
+int space_points(Arena *arena, const SearchSpace *space, const SpaceShape *shape, SpacePoint **points)
 {
     size_t total = 1;
     int n = 0;
@@ -129,13 +129,13 @@ int space_points(Arena *arena, const Space *space, const SpaceShape *shape, Spac
     return n;
 }
 
-void space_print(const Space *space, const SpacePoint *point, Text *out)
+void space_print(const SearchSpace *space, const SpacePoint *point, Text *out)
 {
     for (int i = 0; i < space->n; i++)
         text_printf(out, "%s%s=%d", i ? " " : "", space->param[i]->name, point->value[i]);
 }
 
-bool space_read(const Space *space, const char *text, SpacePoint *point)
+bool space_read(const SearchSpace *space, const char *text, SpacePoint *point)
 {
     const char *at = text;
     for (int i = 0; i < space->n; i++) {

@@ -27,21 +27,21 @@ typedef struct {
     SpacePhase phase;
     int n;
     const SpaceParam *param[SPACE_MAX_PARAMS];
-} Space;
+} SearchSpace;
 
 /* What the rules ask about. row_len: bytes of a packed row of a product; group: heads a key head. */
 typedef struct { TargetId target; int64_t n_in, row_len, group, head_dim, chunk, l2_len; } SpaceShape;
 
-typedef struct { int value[SPACE_MAX_PARAMS]; } SpacePoint;    /* by Space.param */
+typedef struct { int value[SPACE_MAX_PARAMS]; } SpacePoint;    /* by SearchSpace.param */
 
 /* False: nothing of this kernel is chosen. */
-bool space_find(const char *kernel, Space *space);
-int space_param(const Space *space, const char *name);      /* -1: none */
+bool space_find(const char *kernel, SearchSpace *space);
+int space_param(const SearchSpace *space, const char *name);      /* -1: none */
 /* All feasible points, the first parameter changing slowest; returns how many. */
-int space_points(Arena *arena, const Space *space, const SpaceShape *shape, SpacePoint **points);
-bool space_feasible(const Space *space, const SpaceShape *shape, const SpacePoint *point);
+int space_points(Arena *arena, const SearchSpace *space, const SpaceShape *shape, SpacePoint **points);
+bool space_feasible(const SearchSpace *space, const SpaceShape *shape, const SpacePoint *point);
 /* "block_rows=144 tail_rows=4 tile_rows=12" and back; false when it is no such text. */
-void space_print(const Space *space, const SpacePoint *point, Text *out);
-bool space_read(const Space *space, const char *text, SpacePoint *point);
+void space_print(const SearchSpace *space, const SpacePoint *point, Text *out);
+bool space_read(const SearchSpace *space, const char *text, SpacePoint *point);
 
 #endif

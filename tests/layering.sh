@@ -30,7 +30,7 @@ check() {
         if (in_folder == "compiler")
             return of_folder == "ir" || (of_folder == "tuner" && from == "compiler/main.c") \
                 || (to == "codegen/codegen.h" && from ~ /^compiler\/(driver|artifact|main|run_command)\.c$/)
-        if (in_folder == "tuner") return of_folder == "ir" || of_folder == "compiler" || to == "codegen/codegen.h"
+        if (in_folder == "tuner") return of_folder == "ir" || of_folder == "compiler" || to ~ /^codegen\/(codegen|kernel_file|space|template)\.h$/
         if (in_folder == "codegen") return of_folder == "ir" || to == "runtime/program.h"
         return 0
     }

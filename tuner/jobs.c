@@ -1,0 +1,169 @@
+/* Jobs: steps of a plan, gathered by key. */
+#include "jobs.h"
+
+#include "../ir/kernel_key.h"
+#include "../ir/product.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_JOBS = 256 };
+
+static double parameter(const Job *job, const char *name) { return job->values[template_param(job->template, name)]; }
+static bool is_attention(const Job *job) { return strcmp(job->template->name, "attention") == 0; }
+
+void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_MAX_PARAMS])
+{
+    memcpy(values, job->values, sizeof job->values);
+    for (int i = 0; i < job->space.n; i++)
+        values[template_param(job->template, job->space.param[i]->name)] = point->value[i];
+    /* As the planner does: whole tiles. */
+    if (space_param(&job->space, "block_rows") >= 0) {
+        double *rows = &values[template_param(job->template, "block_rows")];
+        int tile = (int)values[template_param(job->template, "tile_rows")];
+        *rows = ((int)*rows + tile - 1) / tile * tile;
+    }
+}
+
+void job_record_key(Arena *arena, const Job *job, int n_tokens, RecordKey *key)
+{
+    key->kernel = job->template->name;
+    key->shape = arena_printf(arena, "%s t%d", job->shape, n_tokens);
+    key->dtypes = job->dtypes;
+}
+
+void job_cost(const Job *job, int n_tokens, double *operations, double *bytes)
+{
+    if (is_attention(job)) {
+        double window = parameter(job, "window"), keys = window > 0 && window < 512 ? window : 512;
+        *operations = 4 * n_tokens * parameter(job, "n_heads") * parameter(job, "head_dim") * keys;
+        *bytes = 8 * keys * parameter(job, "n_kv_heads") * parameter(job, "head_dim");
+        return;
+    }
+    double n_experts = parameter(job, "n_experts"), pairs = (double)n_tokens * job->top_k;
+    *operations = 2 * pairs * parameter(job, "n_in") * parameter(job, "n_out");
+    *bytes = (double)job->weights_len / n_experts * (pairs < n_experts ? pairs : n_experts);
+}
+
+/* ---- gathering ---- */
+
+/* The key without its kernel and types: "n_in=64 n_out=128 ..." stays, the record has the rest on its own. */
+static const char *shape_of_key(Arena *arena, const char *key)
+{
+    Text text = { 0 };
+    const char *at = strchr(key, ' ') + 1;
+    while (*at) {
+        size_t len = strcspn(at, " ");
+        if (strncmp(at, "dtype=", 6) != 0)
+            text_printf(&text, "%s%.*s", text.len ? " " : "", (int)len, at);
+        at += len + (at[len] == ' ');
+    }
+    char *shape = arena_strdup(arena, text.data);
+    text_free(&text);
+    return shape;
+}
+
+static const char *dtypes_of_key(Arena *arena, const char *key)
+{
+    const char *at = strstr(key, " dtype=");
+    return at ? arena_strndup(arena, at + 7, strcspn(at + 7, " ")) : "f32";
+}
+
+static SpaceShape bounds_of(const Plan *plan, const Job *job)
+{
+    long l2_len = sysconf(_SC_LEVEL2_CACHE_SIZE);
+    SpaceShape shape = { .target = plan->target, .chunk = plan->chunk, .l2_len = l2_len > 0 ? l2_len : 0 };
+    if (is_attention(job)) {
+        shape.group = (int64_t)(parameter(job, "n_heads") / parameter(job, "n_kv_heads"));
+        shape.head_dim = (int64_t)parameter(job, "head_dim");
+        return shape;
+    }
+    shape.n_in = (int64_t)parameter(job, "n_in");
+    shape.row_len = strstr(job->template->name, "_q") ? (shape.n_in + 7) / 8 * 8 : 4 * shape.n_in;
+    return shape;
+}
+
+static void set_tokens(Job *job)
+{
+    static const int prefill[] = { 512, 64, 4 };
+    if (job->phase == PLAN_DECODE) {
+        job->tokens[job->n_tokens++] = 1;
+        return;
+    }
+    for (int i = 0; i < JOB_MAX_TOKENS; i++)
+        job->tokens[job->n_tokens++] = i == 0 && job->bounds.chunk < prefill[0] ? (int)job->bounds.chunk : prefill[i];
+}
+
+static bool describe(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step, const char *key, Job *job)
+{
+    *job = (Job){ .key = key, .phase = phase, .top_k = 1, .shape = shape_of_key(arena, key), .dtypes = dtypes_of_key(arena, key) };
+    job->template = kernel_of_step(arena, plan, block, phase, step, job->values);
+    if (!job->template || !space_find(job->template->name, &job->space) || (int)job->space.phase != phase)
+        return false;
+    if (op_is_product(step->op)) {
+        const Product p = product_of(step->op);
+        job->weights_len = p.weight->buffer->len;
+        const Attr *top_k = p.experts ? op_attr(p.experts->def, ATTR_TOP_K) : NULL;
+        job->top_k = top_k ? (int)top_k->ints.at[0] : 1;
+    }
+    for (int i = 0; i < job->space.n; i++)
+        job->initial.value[i] = (int)parameter(job, job->space.param[i]->name);
+    job->bounds = bounds_of(plan, job);
+    job->n_points = space_points(arena, &job->space, &job->bounds, &job->points);
+    set_tokens(job);
+    return true;
+}
+
+/* How often a pass over the model runs the block. */
+static int times_called(const Plan *plan, const BlockPlan *block)
+{
+    int n = block == plan->main;
+    for (int i = 0; i < plan->n_layers; i++)
+        n += plan->layers[i].block == block;
+    return n;
+}
+
+static int by_share(const void *a, const void *b)
+{
+    const Job *x = a, *y = b;
+    if (x->phase != y->phase)
+        return x->phase - y->phase;
+    return x->share != y->share ? (x->share < y->share) - (x->share > y->share) : strcmp(x->key, y->key);
+}
+
+static void add_step(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step, Job *jobs, int *n)
+{
+    Text key = { 0 };
+    if (kernel_key_print(step->op, phase == PLAN_DECODE ? PHASE_DECODE : PHASE_PREFILL, &key)) {
+        int i = 0;
+        while (i < *n && (jobs[i].phase != phase || strcmp(jobs[i].key, key.data) != 0))
+            i++;
+        if (i == MAX_JOBS)
+            BUG("more than %d kernels to tune", MAX_JOBS);
+        if (i < *n || describe(arena, plan, block, phase, step, arena_strdup(arena, key.data), &jobs[i])) {
+            double operations, bytes;
+            *n += i == *n;
+            job_cost(&jobs[i], jobs[i].tokens[0], &operations, &bytes);
+            jobs[i].share += times_called(plan, block) * (phase == PLAN_DECODE ? bytes : operations);
+        }
+    }
+    text_free(&key);
+}
+
+Job *jobs_of_plan(Arena *arena, const Plan *plan, int *n)
+{
+    Job *jobs = arena_array(arena, Job, MAX_JOBS);
+    double total[N_PLAN_PHASES] = { 0 };
+    *n = 0;
+    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
+        for (int b = 0; b < plan->n_blocks; b++)
+            for (int i = 0; i < plan->blocks[b].schedule[phase].n_steps; i++)
+                add_step(arena, plan, &plan->blocks[b], phase, &plan->blocks[b].schedule[phase].steps[i], jobs, n);
+    for (int i = 0; i < *n; i++)
+        total[jobs[i].phase] += jobs[i].share;
+    for (int i = 0; i < *n; i++)
+        jobs[i].share /= total[jobs[i].phase] > 0 ? total[jobs[i].phase] : 1;
+    qsort(jobs, (size_t)*n, sizeof *jobs, by_share);
+    return jobs;
+}
