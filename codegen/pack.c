@@ -75,7 +75,7 @@ static void pack_panels(Packer *p, const Task *t)
     const WeightSlot *s = t->slot;
     int panel = p->plan->tiling.panel;
     int64_t n_panels = round_up(s->n_out, panel) / panel, n_k = strcmp(s->layout, "panel_pairs") == 0 ? 2 : 1;
-    int64_t len = panel_len(s->dtype, round_up(s->n_in, n_k), panel);
+    int64_t len = panel_len(s->dtype, round_up(s->n_in, n_k), panel, 0);
     float *rows = malloc((size_t)(panel * s->n_in) * sizeof *rows);
     if (!rows)
         BUG("no memory to pack %s", s->tensor);
@@ -96,7 +96,8 @@ static void pack_quantised(Packer *p, const Task *t)
 {
     const WeightSlot *s = t->slot;
     int panel = p->plan->tiling.panel, offset = target_info(p->plan->target)->dot_offset;
-    int64_t n_panels = round_up(s->n_out, panel) / panel, len = panel_len(s->dtype, s->n_in, panel);
+    int group = target_dot_group(p->plan->target);
+    int64_t n_panels = round_up(s->n_out, panel) / panel, len = panel_len(s->dtype, s->n_in, panel, group);
     float *rows = malloc((size_t)(panel * s->n_in) * sizeof *rows);
     int8_t *q = malloc((size_t)s->n_in);
     if (!rows || !q)
@@ -110,12 +111,14 @@ static void pack_quantised(Packer *p, const Task *t)
         for (int64_t j = 0; j < n; j++) {
             ((float *)(void *)to)[j] = quant_row(s->dtype, rows + j * s->n_in, s->n_in, q);
             for (int64_t k = 0; k < s->n_in; k++) {
-                if (s->dtype == DTYPE_Q8) {
-                    data[(k / 4 * panel + j) * 4 + k % 4] = (uint8_t)(q[k] + offset);
-                } else {
-                    uint8_t *byte = &data[(k / 8 * panel + j) * 4 + k % 4];
-                    *byte = k % 8 < 4 ? (uint8_t)((*byte & 0xF0) | (q[k] + 8)) : (uint8_t)((*byte & 0x0F) | (q[k] + 8) << 4);
-                }
+                int64_t row = k / (s->dtype == DTYPE_Q4 ? 2 * group : group);
+                uint8_t *byte = &data[(row * panel + j) * group + k % group];
+                if (s->dtype == DTYPE_Q8)
+                    *byte = (uint8_t)(q[k] + offset);
+                else if (k / group % 2 == 0)
+                    *byte = (uint8_t)((*byte & 0xF0) | (q[k] + 8));
+                else
+                    *byte = (uint8_t)((*byte & 0x0F) | (q[k] + 8) << 4);
             }
         }
     }

@@ -18,7 +18,7 @@ static void bind_block(Arena *arena, BlockPlan *block)
     for (int phase = 0; phase < N_PLAN_PHASES; phase++)
         for (const Op *op = block->block[phase]->first; op; op = op->next) {
             if (op->kind == OP_WEIGHT)
-                bind_weight(arena, block, op, 0);
+                bind_weight(arena, block, op, 0, 0);
             else if (op->kind == OP_STATE)
                 bind_state(arena, block, op, 0);
         }

@@ -34,7 +34,7 @@ static void device_slot(WeightSlot *slot, const Op *op)
     }
 }
 
-static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
+static WeightSlot weight_slot(const Op *op, int panel, int group, int64_t offset)
 {
     Type t = op->result[0]->type;
     const Attr *rows = op_attr(op, ATTR_ROWS), *layout = op_attr(op, ATTR_LAYOUT);
@@ -53,7 +53,8 @@ static WeightSlot weight_slot(const Op *op, int panel, int64_t offset)
         slot.n_out = t.dim[t.rank - 2].n;
         slot.n_in = t.dim[t.rank - 1].n;
         slot.len = slot.n_experts * (round_up(slot.n_out, panel) / panel) 
-                 * panel_len(t.dtype, strcmp(slot.layout, "panel_pairs") == 0 ? round_up(slot.n_in, 2) : slot.n_in, panel);
+                 * panel_len(t.dtype, strcmp(slot.layout, "panel_pairs") == 0 ? round_up(slot.n_in, 2) : slot.n_in, panel,
+                             group);
     } else {
         slot.n_out = t.dim[0].n;
         slot.n_in = t.rank == 2 ? t.dim[1].n : 1;
@@ -77,9 +78,9 @@ const Buffer *buffer_new(Arena *arena, Buffer buffer)
 }
 
 /* The slot of a weight, shared by both phases of the block. */
-void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel)
+void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel, int group)
 {
-    WeightSlot slot = weight_slot(op, panel, plan->weights_len);
+    WeightSlot slot = weight_slot(op, panel, group, plan->weights_len);
     int i = 0;
     while (i < plan->n_weights && !same_slot(&plan->weights[i], &slot))
         i++;

@@ -14,7 +14,7 @@ bool slot_is_matrix(const WeightSlot *slot);
 /* Give the value of a weight or state operation its slot, adding one when the block (in its other
  * phase) does not have it yet. `panel`: columns are padded to whole ones; 0: for a GPU, where they are
  * not. */
-void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel);
+void bind_weight(Arena *arena, BlockPlan *plan, const Op *op, int panel, int group);
 void bind_state(Arena *arena, BlockPlan *plan, const Op *op, int panel);
 const Buffer *buffer_new(Arena *arena, Buffer buffer);
 

@@ -66,11 +66,11 @@ float quant_row(DType dtype, const float *weights, int64_t n, int8_t *q)
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-int64_t panel_len(DType dtype, int64_t n_in, int64_t panel)
+int64_t panel_len(DType dtype, int64_t n_in, int64_t panel, int64_t group)
 {
     switch (dtype) {
-    case DTYPE_Q8: return panel * (4 + round_up(n_in, 4));
-    case DTYPE_Q4: return panel * (4 + round_up(n_in, 8) / 2);
+    case DTYPE_Q8: return panel * (4 + round_up(n_in, group));
+    case DTYPE_Q4: return panel * (4 + round_up(n_in, 2 * group) / 2);
     default: return panel * n_in * dtype_len(dtype);
     }
 }

@@ -14,9 +14,9 @@ bool dtype_is_quantised(DType dtype);
 /* q [n] and the scale of a row of finite weights. An all-zero row: scale 0, q 0. */
 float quant_row(DType dtype, const float *weights, int64_t n, int8_t *q);
 
-/* Bytes of one packed panel of `panel` rows: scales, then q in groups of 4 (q8) or 8 (q4) along
- * the row; or, for float types, the elements. */
-int64_t panel_len(DType dtype, int64_t n_in, int64_t panel);
+/* Bytes of one packed panel of `panel` rows: scales, then q in groups of `group` (q8) or twice that (q4)
+ * along the row; or, for float types, the elements. */
+int64_t panel_len(DType dtype, int64_t n_in, int64_t panel, int64_t group);
 
 /* A quantised row of activations: int8 padded to 64, then scale and sum; bytes from row to row. */
 int64_t quant_activation_stride(int64_t n);

@@ -12,6 +12,9 @@
 #include <string.h>
 #if defined __x86_64__
 #include <cpuid.h>
+#elif defined __aarch64__
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 static const Target rows[N_TARGETS] = {
@@ -26,6 +29,22 @@ const Target *target_info(TargetId id)
     if ((unsigned)id >= N_TARGETS)
         BUG("target %d", (int)id);
     return &rows[id];
+}
+
+int target_codes(TargetId id, TargetId codes[TARGET_MAX_CODES])
+{
+    static const TargetId android[] = { TARGET_ARM_NEON, TARGET_ARM_DOTPROD, TARGET_ARM_I8MM };
+    const TargetId *list = id == TARGET_ANDROID_ARM64 ? android : &id;
+    int n = id == TARGET_ANDROID_ARM64 ? (int)(sizeof android / sizeof *android) : 1;
+    for (int i = 0; i < n; i++)
+        codes[i] = list[i];
+    return n;
+}
+
+bool target_has_codes(TargetId id)
+{
+    TargetId codes[TARGET_MAX_CODES];
+    return target_codes(id, codes) > 1;
 }
 
 bool target_from_name(const char *name, TargetId *id)
@@ -63,7 +82,14 @@ static bool cpu_runs(TargetId id)
     default: return false;
     }
 #elif defined __aarch64__
-    return id == TARGET_ARM_NEON;   /* part of armv8-a itself */
+    const unsigned long has = getauxval(AT_HWCAP), has2 = getauxval(AT_HWCAP2);
+    const bool dotprod = (has & HWCAP_ASIMDHP) && (has & HWCAP_ASIMDDP);
+    switch (id) {
+    case TARGET_ARM_NEON: case TARGET_ANDROID_ARM64: return true;      /* part of armv8-a itself */
+    case TARGET_ARM_DOTPROD: return dotprod;
+    case TARGET_ARM_I8MM: return dotprod && (has2 & HWCAP2_I8MM) && (has2 & HWCAP2_BF16);
+    default: return false;
+    }
 #else
     (void)id;
     return false;
@@ -80,10 +106,12 @@ TargetId target_resolve(TargetId id)
     TargetId best = TARGET_X86_64_V3;   /* also where nothing runs: target_runs_here then says so */
 #endif
     for (int i = 0; i < N_TARGETS; i++)
-        if (i != TARGET_HOST && !target_rounds_rows((TargetId)i) && cpu_runs((TargetId)i))
+        if (i != TARGET_HOST && !target_rounds_rows((TargetId)i) && !target_has_codes((TargetId)i) && cpu_runs((TargetId)i))
             best = (TargetId)i;
     return best;
 }
+
+int target_dot_group(TargetId id) { return target_info(id)->family == FAMILY_AARCH64 ? 8 : 4; }
 
 bool target_rounds_rows(TargetId id) { return id == TARGET_X86_64_BF16; }
 

@@ -26,12 +26,19 @@ typedef struct {
 } Target;
 
 const Target *target_info(TargetId id);
+/* The targets whose code an artifact for `id` holds, from the least to the most demanding: of a target for several kinds
+ * of CPU those, else `id` alone. Returns how many. They share one layout of weights, states and scratch. */
+enum { TARGET_MAX_CODES = 3 };
+int target_codes(TargetId id, TargetId codes[TARGET_MAX_CODES]);
+bool target_has_codes(TargetId id);      /* several */
 bool target_from_name(const char *name, TargetId *id);
 /* `host` becomes the best target this machine can run; others stay. */
 TargetId target_resolve(TargetId id);
 /* Do products with bf16 matrices round their rows to bf16? Faster and less exact, so only where asked for:
  * `host` never becomes such a target. */
 bool target_rounds_rows(TargetId id);
+/* k of a column that lie together in quantised panels, DOT_GROUP of runtime/dot.h: one layout a family. */
+int target_dot_group(TargetId id);
 /* A GPU target's least compute capability, 80 or 90; 0 for a CPU. */
 int target_sm(TargetId id);
 /* Can code for `id` run on this machine? A GPU's: is its driver installed? */

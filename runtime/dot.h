@@ -1,11 +1,11 @@
 /* The vector dialect for 8-bit and 4-bit weights: products of bytes, four at a time, in 32-bit sums.
  *
  * A quantised matrix is stored by panels of 2 LANES columns: the columns' float32 scales, then rows
- * of [2 LANES][4] bytes. A q8 row holds k = 4g … 4g+3 of each column, as q + DOT_OFFSET; a q4 row
- * holds 8g … 8g+7, byte j = (q of 8g+j) + 8 below, (q of 8g+4+j) + 8 above; k is padded up to a whole
- * row. A quantised activation row is int8 q, zero up to a multiple of 64, then float32 scale and
- * int32 Σ q. All sums are exact, so their order is free. |activation| <= 127 and |signed weight| <=
- * 127, which saves AVX2 from saturating.
+ * of [2 LANES][G] bytes, G = DOT_GROUP. A q8 row holds k = Gr … Gr+G-1 of each column, as q +
+ * DOT_OFFSET; a q4 row holds 2Gr … 2Gr+2G-1, byte j = (q of 2Gr+j) + 8 below, (q of 2Gr+G+j) + 8 above;
+ * k is padded up to a whole row. A quantised activation row is int8 q, zero up to a multiple of 64,
+ * then float32 scale and int32 Σ q. All sums are exact, so their order is free. |activation| <= 127
+ * and |signed weight| <= 127, which saves AVX2 from saturating.
  */
 #ifndef MOSS_DOT_H
 #define MOSS_DOT_H
@@ -19,15 +19,34 @@
 #define DOT_OFFSET 0
 #endif
 
+/* k of a column that lie together: what the product instructions take. All of 64-bit ARM has one layout. */
+#if defined __aarch64__
+#define DOT_GROUP 8
+#else
+#define DOT_GROUP 4
+#endif
+
 /* ---- lengths ---- */
 
 /* Rows of a panel, the scales not counted. */
-KERNEL_INLINE int dot_rows(int n_in, int dtype) { return dtype == WEIGHT_Q4 ? (n_in + 7) / 8 : (n_in + 3) / 4; }
+KERNEL_INLINE int dot_rows(int n_in, int dtype)
+{
+    const int n_k = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP;
+    return (n_in + n_k - 1) / n_k;
+}
 
-/* Bytes of a panel. */
+/* Groups of k that a tile multiplies, of the unpacked bytes: nibbles are unpacked to whole eights. */
+KERNEL_INLINE int dot_steps(int n_in, int dtype)
+{
+    return dtype == WEIGHT_Q4 ? (n_in + 7) / 8 * (8 / DOT_GROUP) : dot_rows(n_in, dtype);
+}
+
+/* Bytes of a panel's row, and of a panel. */
+KERNEL_INLINE size_t dot_row_len(int panel) { return (size_t)panel * DOT_GROUP; }
+
 KERNEL_INLINE size_t dot_panel_len(int n_in, int panel, int dtype)
 {
-    return (size_t)(1 + dot_rows(n_in, dtype)) * (size_t)panel * 4;
+    return (size_t)panel * 4 + (size_t)dot_rows(n_in, dtype) * dot_row_len(panel);
 }
 
 /* What every stored weight has too much. */
@@ -56,11 +75,10 @@ KERNEL_INLINE float dot_weight(const uint8_t *of /* panel */, int column, int k,
     const uint8_t *data = of + (size_t)panel * 4;
     float scale;
     memcpy(&scale, of + (size_t)column * 4, sizeof scale);
-    if (dtype == WEIGHT_Q4) {
-        const uint8_t byte = data[((size_t)(k / 8) * (size_t)panel + (size_t)column) * 4 + (size_t)(k % 4)];
-        return (float)((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * scale;
-    }
-    const uint8_t byte = data[((size_t)(k / 4) * (size_t)panel + (size_t)column) * 4 + (size_t)(k % 4)];
+    const int row = k / (dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP);
+    const uint8_t byte = data[((size_t)row * (size_t)panel + (size_t)column) * DOT_GROUP + (size_t)(k % DOT_GROUP)];
+    if (dtype == WEIGHT_Q4)
+        return (float)((k % (2 * DOT_GROUP) < DOT_GROUP ? byte & 15 : byte >> 4) - 8) * scale;
     return (float)(DOT_OFFSET ? byte - DOT_OFFSET : (int8_t)byte) * scale;
 }
 
@@ -109,7 +127,28 @@ KERNEL_INLINE vf vquotient(vf a, float b, float inverse)
 
 /* The low and the high nibbles of every byte. */
 KERNEL_INLINE vi vnibbles_lo(vi a) { return a & 0x0F0F0F0F; }
-KERNEL_INLINE vi vnibbles_hi(vi a) { return a >> 4 & 0x0F0F0F0F; }
+KERNEL_INLINE vi vnibbles_hi(vi a)
+{
+#if defined __aarch64__
+    return (vi)vshrq_n_u8((uint8x16_t)a, 4);
+#else
+    return a >> 4 & 0x0F0F0F0F;
+#endif
+}
+
+/* Nibbles of a panel as bytes, both with the same offset. */
+KERNEL_INLINE void dot_unpack(int8_t *to /* [n_groups][panel][DOT_GROUP] */, const int8_t *from /* [(n_groups + 1) / 2], as stored */,
+                              int n_groups, const int panel)
+{
+    const size_t row_len = dot_row_len(panel);
+    for (int g = 0; g < n_groups; g += 2, to += 2 * row_len, from += row_len)
+        for (size_t j = 0; j < row_len; j += 4 * LANES) {
+            const vi both = viload(from + j);
+            vistore(to + j, vnibbles_lo(both));
+            if (DOT_GROUP == 4 || g + 1 < n_groups)
+                vistore(to + j + row_len, vnibbles_hi(both));
+        }
+}
 
 /* The lanes, each in [-128, 127], as bytes. */
 KERNEL_INLINE void vstore_bytes(int8_t *p /* [LANES] */, vi a)
@@ -159,6 +198,41 @@ KERNEL_INLINE vi vdot4(vi sum, vi weights, vi activations)
     for (int i = 0; i < 4 * LANES; i++)
         sum[i / 4] += w[i] * x[i];
     return sum;
+#endif
+}
+
+/* ---- a row of activations with a panel's vectors of weights, as stored ---- */
+
+/* Vectors of a panel's row; as many, or half as many, are the vectors of its columns. */
+#define DOT_VECTORS (DOT_GROUP / 2)
+
+/* One group of k in every column's place. */
+KERNEL_INLINE vi vbroadcast_group(const int8_t *p /* [DOT_GROUP] */)
+{
+#if DOT_GROUP == 8
+    return (vi)vreinterpretq_s32_s8(vcombine_s8(vld1_s8(p), vld1_s8(p)));
+#else
+    return vbroadcast4(p);
+#endif
+}
+
+/* Sums of columns begin at `start`: one lane of each column. */
+KERNEL_INLINE vi vdot_begin(int32_t start)
+{
+#if DOT_GROUP == 8
+    return (vi){ start, 0, start, 0 };
+#else
+    return viset(start);
+#endif
+}
+
+/* Vector j of the columns, from the sums of all vectors of rows: one lane a column. */
+KERNEL_INLINE vi vdot_end(const vi *sums, const int j)
+{
+#if DOT_GROUP == 8
+    return vpaddq_s32(sums[2 * j], sums[2 * j + 1]);
+#else
+    return sums[j];
 #endif
 }
 
@@ -234,6 +308,42 @@ KERNEL_INLINE vi vdot4_twice(vi sum, vi lo, vi hi, vi first, vi second)
 KERNEL_INLINE vi vdot8(vi sum, vi weights, vi first, vi second)
 {
     return vdot4_twice(sum, vnibbles_lo(weights), vnibbles_hi(weights), first, second);
+}
+
+/* One row of `width` panels with its activations. */
+KERNEL_INLINE void dot_stream_row(vi *sum /* [width * DOT_VECTORS] */, const int width, const int dtype,
+                                  const uint8_t *row /* of the first panel */, size_t panel_len, const int8_t *x)
+{
+    const vi a = vbroadcast_group(x), b = dtype == WEIGHT_Q4 ? vbroadcast_group(x + DOT_GROUP) : a;
+    UNROLL
+    for (int j = 0; j < width * DOT_VECTORS; j++) {
+        const vi w = viload(row + (size_t)(j / DOT_VECTORS) * panel_len + (size_t)(j % DOT_VECTORS) * LANES * 4);
+        sum[j] = dtype == WEIGHT_Q4 ? vdot8(sum[j], w, a, b) : vdot4(sum[j], w, a);
+    }
+}
+
+/* Sums of `width` panels, each a stream of its own, with one row of activations. Every stream is fetched
+ * prefetch_rows ahead, at its end from the panel `width` further on, its next. Cores of 64-bit ARM fetch
+ * streams themselves and are short of load slots, so there only the next panels' beginnings are asked for. */
+KERNEL_INLINE void dot_stream(vi *sum /* [width * DOT_VECTORS] */, const int width, const int dtype, const void *weights,
+                              size_t at, size_t panel_len, const size_t row_len, const int8_t *x, int n_rows,
+                              const int prefetch_rows)
+{
+    const uint8_t *rows = (const uint8_t *)weights + at + 8 * LANES;
+    const int n_k = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP;
+    const int alone = DOT_GROUP == 8 && n_rows > prefetch_rows ? n_rows - prefetch_rows : 0;
+    int k = 0;
+    for (; k < alone; k++)
+        dot_stream_row(sum, width, dtype, rows + (size_t)k * row_len, panel_len, x + n_k * k);
+    for (; k < n_rows; k++) {
+        const size_t ahead = at + 8 * LANES + (size_t)(k + prefetch_rows) * row_len
+                             + (k + prefetch_rows < n_rows ? 0 : (size_t)(width - 1) * panel_len);
+        UNROLL
+        for (int j = 0; prefetch_rows && j < width; j++)
+            for (size_t line = 0; line < row_len; line += 64)
+                prefetch(weights, ahead + (size_t)j * panel_len + line);
+        dot_stream_row(sum, width, dtype, rows + (size_t)k * row_len, panel_len, x + n_k * k);
+    }
 }
 
 /* vdot4 with row r of a group's activations; r and rows are constant. */

@@ -8,6 +8,7 @@
 #define MOSS_TILE_H
 
 #include "dot.h"
+#include "dot_arm.h"
 #include "simd.h"
 
 enum { TILE_MOST_ROWS = 14 };
@@ -84,11 +85,25 @@ KERNEL_INLINE void product_tile(const int rows, const int pairs, float *sums, co
 #undef TILE
 }
 
-/* sums [rows][2 LANES] = start [rows] + Σ_k a [n_groups][rows][4] b [n_groups][2 LANES][4], four k a
- * group; meanwhile `step` bytes a group are fetched from `ahead` on. */
+/* The activations of a tile as it reads them. */
+KERNEL_INLINE void dot_tile_pack(int8_t *tile /* [n_groups][rows][DOT_GROUP] */, const int8_t *const *from /* [rows] */,
+                                 const int rows, int n_groups)
+{
+#if DOT_GROUP == 8
+    dot_arm_pack(tile, from, rows, n_groups);
+#else
+    dot_pack(tile, from, rows, n_groups);
+#endif
+}
+
+/* sums [rows][2 LANES] = start [rows] + Σ_k a [n_groups][rows][DOT_GROUP] b [n_groups][2 LANES][DOT_GROUP],
+ * DOT_GROUP k a group; meanwhile `step` bytes a group are fetched from `ahead` on. */
 KERNEL_INLINE void dot_tile_body(const int rows, const int by_pairs, int32_t *sums, const int8_t *a, const int8_t *b,
                                  const int32_t *start, int n_groups, const void *weights, size_t ahead, size_t step)
 {
+#if DOT_GROUP == 8
+    dot_arm_tile(rows, by_pairs, sums, a, b, start, n_groups, weights, ahead, step);
+#else
     vi lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
     UNROLL
     for (int r = 0; r < rows; r++)
@@ -119,6 +134,7 @@ KERNEL_INLINE void dot_tile_body(const int rows, const int by_pairs, int32_t *su
         vistore(sums + r * 2 * LANES, lo[r]);
         vistore(sums + r * 2 * LANES + LANES, hi[r]);
     }
+#endif
 }
 
 #define TILE(n)                                                                                             \

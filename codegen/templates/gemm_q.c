@@ -2,7 +2,7 @@
  *
  * As gemm, with exact integer sums: value = Σ q_w q_x * (scale_w * scale_x) fused onto the bias,
  * then fused with its gate onto `out`, experts ascending. Stored weights have an offset, so every
- * sum starts at -offset * Σ q_x. Rows are packed [k / 4][tile row][4]; nibbles become bytes once for
+ * sum starts at -offset * Σ q_x. Rows are packed as dot_tile_pack says; nibbles become bytes once for
  * each block of rows.
  */
 PARAM(n_in, i)           /* k */
@@ -23,7 +23,7 @@ PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
 KERNEL(gemm_q)(
     float *out,               /* [rows][out_stride] */
     const int8_t *in,         /* [rows][in_stride], quantised */
-    const void *weights,      /* [n_experts][n_panels]: scales [panel], then rows [panel][4] bytes */
+    const void *weights,      /* [n_experts][n_panels]: scales [panel], then rows of [panel][DOT_GROUP] bytes */
     const float *bias,        /* [n_experts][n_panels * panel], or NULL */
     const int32_t *slots,     /* [n_pairs]: pairs by expert */
     const int32_t *offsets,   /* [n_experts + 1] into slots */
@@ -33,10 +33,9 @@ KERNEL(gemm_q)(
     int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
-    const int n_rows_in = dot_rows(n_in, weight_dtype);
-    const int n_groups = weight_dtype == WEIGHT_Q4 ? 2 * n_rows_in : n_rows_in;     /* of four k */
+    const int n_groups = dot_steps(n_in, weight_dtype), row_len = n_groups * DOT_GROUP;     /* of a packed row */
     const size_t panel_len = dot_panel_len(n_in, panel, weight_dtype);
-    int8_t *const unpacked = pack + (size_t)block_rows * ((n_in + 7) / 8 * 8);      /* [n_groups][panel][4] */
+    int8_t *const unpacked = pack + (size_t)block_rows * ((n_in + 7) / 8 * 8);      /* [n_groups][panel][DOT_GROUP] */
     int32_t sums[tile_rows * panel];   /* a tile's results */
     float *to[block_rows];             /* output row of each packed row */
     float gate[block_rows], scale[block_rows];
@@ -64,11 +63,11 @@ KERNEL(gemm_q)(
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
                 if (rows == tile_rows)
-                    dot_pack(pack + (size_t)row * n_groups * 4, from, tile_rows, n_groups);
+                    dot_tile_pack(pack + (size_t)row * row_len, from, tile_rows, n_groups);
                 else if (rows != tail_rows)
-                    dot_pack(pack + (size_t)row * n_groups * 4, from, tile_rows - tail_rows, n_groups);
+                    dot_tile_pack(pack + (size_t)row * row_len, from, tile_rows - tail_rows, n_groups);
                 else
-                    dot_pack(pack + (size_t)row * n_groups * 4, from, tail_rows, n_groups);
+                    dot_tile_pack(pack + (size_t)row * row_len, from, tail_rows, n_groups);
             }
 
             for (int p = panel_begin; p < panel_end; p++) {
@@ -80,13 +79,7 @@ KERNEL(gemm_q)(
                 const float *scales = (const float *)((const uint8_t *)weights + at);
                 const int8_t *data = (const int8_t *)weights + at + panel * 4;
                 if (weight_dtype == WEIGHT_Q4) {
-                    for (int g = 0; g < n_rows_in; g++)
-                        for (int j = 0; j < 2; j++) {
-                            const vi both = viload(data + ((size_t)g * panel + (size_t)j * LANES) * 4);
-                            int8_t *bytes = unpacked + ((size_t)g * 2 * panel + (size_t)j * LANES) * 4;
-                            vistore(bytes, vnibbles_lo(both));
-                            vistore(bytes + panel * 4, vnibbles_hi(both));
-                        }
+                    dot_unpack(unpacked, data, n_groups, panel);
                     data = unpacked;
                 }
                 const float *base = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
@@ -97,7 +90,7 @@ KERNEL(gemm_q)(
                 size_t ahead = at + panel_len;
 
                 for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_groups) {
-                    const int8_t *a = pack + (size_t)row * n_groups * 4;
+                    const int8_t *a = pack + (size_t)row * row_len;
                     rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     for (int r = 0; r < rows; r++)
                         for (size_t line = 0; line < panel * sizeof *out; line += 64)

@@ -19,7 +19,7 @@ PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used 
 KERNEL(gemv_q)(
     float *out,               /* [1 or top_k][out_stride] */
     const int8_t *in,         /* [1 or top_k][in_stride], quantised */
-    const void *weights,      /* [n_experts][n_panels]: scales [panel], then rows [panel][4] bytes */
+    const void *weights,      /* [n_experts][n_panels]: scales [panel], then rows of [panel][DOT_GROUP] bytes */
     const float *bias,        /* [n_experts][n_panels * panel], or NULL */
     const int32_t *experts,   /* [top_k], ascending */
     const float *gates,       /* [top_k] */
@@ -27,7 +27,7 @@ KERNEL(gemv_q)(
 {
     const int n_panels = (n_out + panel - 1) / panel;
     const int n_rows = dot_rows(n_in, weight_dtype);
-    const size_t panel_len = dot_panel_len(n_in, panel, weight_dtype), row_len = panel * 4;
+    const size_t panel_len = dot_panel_len(n_in, panel, weight_dtype), row_len = dot_row_len(panel);
 
     for (int p = panel_begin, width; p < panel_end; p += width) {
         width = panel_end - p >= 4 ? 4 : 1;
@@ -40,45 +40,21 @@ KERNEL(gemv_q)(
             float *o = out + (out_pairs ? (size_t)s * out_stride : 0) + (size_t)p * panel;
             const int fresh = !accumulate && (out_pairs || s == 0);
             const vf g = vset(n_experts == 1 || out_pairs ? 1 : gates[s]), scale = vset(dot_row_scale(x, n_in));
-            vi sum[8];
+            vi sum[4 * DOT_VECTORS];
             UNROLL
-            for (int j = 0; j < 8; j++)
-                sum[j] = viset(-dot_offset(weight_dtype) * dot_row_sum(x, n_in));
-            if (width == 4) {
-                for (int k = 0; k < n_rows; k++) {
-                    const vi a = vbroadcast4(x + (weight_dtype == WEIGHT_Q4 ? 8 : 4) * k);
-                    const vi b = weight_dtype == WEIGHT_Q4 ? vbroadcast4(x + 8 * k + 4) : a;
-                    /* Each stream goes on in the panel four further on. */
-                    const size_t ahead = at + (size_t)(1 + k + prefetch_rows) * row_len +
-                                         (k + prefetch_rows < n_rows ? 0 : 3 * panel_len);
-                    UNROLL
-                    for (int j = 0; j < 4; j++)
-                        for (size_t line = 0; line < row_len; line += 64)
-                            prefetch(weights, ahead + (size_t)j * panel_len + line);
-                    UNROLL
-                    for (int j = 0; j < 8; j++) {
-                        const vi w = viload(panels + (size_t)(j / 2) * panel_len + (size_t)(1 + k) * row_len + (size_t)(j % 2) * LANES * 4);
-                        sum[j] = weight_dtype == WEIGHT_Q4 ? vdot8(sum[j], w, a, b) : vdot4(sum[j], w, a);
-                    }
-                }
-            } else {
-                for (int k = 0; k < n_rows; k++) {
-                    const vi a = vbroadcast4(x + (weight_dtype == WEIGHT_Q4 ? 8 : 4) * k);
-                    const vi b = weight_dtype == WEIGHT_Q4 ? vbroadcast4(x + 8 * k + 4) : a;
-                    UNROLL
-                    for (int j = 0; j < 2; j++) {
-                        const vi w = viload(panels + (size_t)(1 + k) * row_len + (size_t)j * LANES * 4);
-                        sum[j] = weight_dtype == WEIGHT_Q4 ? vdot8(sum[j], w, a, b) : vdot4(sum[j], w, a);
-                    }
-                }
-            }
+            for (int j = 0; j < 4 * DOT_VECTORS; j++)
+                sum[j] = vdot_begin(-dot_offset(weight_dtype) * dot_row_sum(x, n_in));
+            if (width == 4)
+                dot_stream(sum, 4, weight_dtype, weights, at, panel_len, row_len, x, n_rows, prefetch_rows);
+            else
+                dot_stream(sum, 1, weight_dtype, weights, at, panel_len, row_len, x, n_rows, 0);
             UNROLL
             for (int j = 0; j < 8; j++) {
                 const int left = n_out - p * panel - j * LANES;     /* valid columns from here on */
                 if (j >= 2 * width)
                     break;
                 const vf scales = vload((const float *)(panels + (size_t)(j / 2) * panel_len) + j % 2 * LANES);
-                const vf value = vfma(vfloat(sum[j]), scales * scale, has_bias ? vload(from + j * LANES) : vset(0));
+                const vf value = vfma(vfloat(vdot_end(sum, j)), scales * scale, has_bias ? vload(from + j * LANES) : vset(0));
                 if ((p + j / 2 + 1) * panel <= out_stride) {
                     vstore(o + j * LANES, product_end(accumulate, g, value, fresh ? vset(0) : vload(o + j * LANES)));
                 } else if (left > 0) {

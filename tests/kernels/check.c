@@ -300,8 +300,8 @@ static void quantize_naive(int8_t *out, const float *x, int n)
 /* A random matrix of q [n_experts][n_out][n_in] with scales [n_experts][n_out], and its panels. */
 static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out, int n_in, int dtype)
 {
-    const int n_panels = (n_out + PANEL - 1) / PANEL, unit = dtype == WEIGHT_Q4 ? 8 : 4, n_rows = (n_in + unit - 1) / unit;
-    const size_t panel_len = (size_t)(1 + n_rows) * PANEL * 4;
+    const int n_panels = (n_out + PANEL - 1) / PANEL, unit = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP, n_rows = (n_in + unit - 1) / unit;
+    const size_t panel_len = (size_t)PANEL * 4 + (size_t)n_rows * PANEL * DOT_GROUP;
     uint8_t *packed = (uint8_t *)buffer((size_t)(n_experts * n_panels) * panel_len / 4);
     for (int e = 0; e < n_experts; e++)
         for (int o = 0; o < n_panels * PANEL; o++) {
@@ -315,11 +315,11 @@ static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out
                 if (o % 5 == 1)
                     value = dtype == WEIGHT_Q4 ? -8 : i % 2 ? 127 : -127;        /* the extremes */
                 value = i < n_in && o < n_out ? value : 0;
-                uint8_t *byte = of + PANEL * 4 + ((size_t)(i / unit) * PANEL + (size_t)(o % PANEL)) * 4 + i % 4;
+                uint8_t *byte = of + PANEL * 4 + ((size_t)(i / unit) * PANEL + (size_t)(o % PANEL)) * DOT_GROUP + i % DOT_GROUP;
                 if (dtype == WEIGHT_Q8)
                     *byte = (uint8_t)(value + DOT_OFFSET);
-                else if (i % 8 < 4)
-                    *byte = (uint8_t)(value + 8);                                 /* k = 8g + j comes first */
+                else if (i % unit < DOT_GROUP)
+                    *byte = (uint8_t)(value + 8);                                 /* the low nibbles come first in k */
                 else
                     *byte = (uint8_t)(*byte | (value + 8) << 4);
                 if (i < n_in && o < n_out)
