@@ -75,6 +75,8 @@ void interrupt_unguard(void)
         n_folders--;
 }
 
+bool interrupt_came(void) { return came != 0; }
+
 void interrupt_check(void)
 {
     if (!came)

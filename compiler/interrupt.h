@@ -15,6 +15,8 @@ void interrupt_guard(const char *folder);
 void interrupt_unguard(void);
 /* End here, as the signal would have, if one came: a place where nothing is lost. */
 void interrupt_check(void);
+/* Has one come? For loops that save what they have before interrupt_check. */
+bool interrupt_came(void);
 /* posix_spawnp of a child that gets the signals too; with a file `log`, not -1, it says all there
  * and reads nothing. 0 or errno. */
 int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log);

@@ -21,10 +21,10 @@ ninja-build|build|command:ninja|runs the build
 pkg-config|build|command:pkg-config|finds the libraries below
 libcjson-dev|build|module:libcjson|reads graphs and safetensors headers
 libsqlite3-dev|build|module:sqlite3|keeps tuning records
+libffi-dev|build|module:libffi|calls kernels and libraries as their manifests describe them
 clang-19|gpu|command:clang-19|compiles GPU kernels while mossc is built
 llvm-19|gpu|command:opt-19|prepares them to be part of mossc
 llvm-19-dev|gpu|header:/usr/lib/llvm-19/include/llvm-c/Core.h|makes PTX of them, in mossc
-libffi-dev|test|module:libffi|calls a library's functions as its manifest describes them
 libcunit1-dev|test|module:cunit|unit tests
 g++|tool|command:g++|a C++ program that uses a compiled library
 clang|tool|command:clang-19,clang|generated C must please a second compiler

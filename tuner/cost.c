@@ -1,0 +1,80 @@
+/* Cost model: tiles, packing, widening and cache misses counted. */
+#include "cost.h"
+
+#include <math.h>
+#include <string.h>
+
+static double get(const double *values, const Job *job, const char *name) { return values[template_param(job->template, name)]; }
+
+/* Two products and two loads a cycle; a tile of h rows has 2 h products, h + 2 loads and what ends a step. */
+static double tile_step(double rows)
+{
+    double products = rows, loads = (rows + 2) / 2, issue = (3 * rows + 6) / 6;
+    double busiest = products > loads ? products : loads;
+    /* Few chains do not hide the latency of four cycles. */
+    double latency = 4;
+    busiest = busiest > issue ? busiest : issue;
+    return busiest > latency ? busiest : latency;
+}
+
+/* Cycles of all tiles of `rows` rows, a step of k each. */
+static double rows_step(double rows, double tile, double tail)
+{
+    double cycles = 0;
+    while (rows > 0) {
+        double height = rows > tile - tail ? tile : rows > tail ? tile - tail : tail;
+        cycles += tile_step(height);
+        rows -= height;
+    }
+    return cycles;
+}
+
+static double cost_gemm(const Job *job, const double *v, int n_tokens)
+{
+    const double n_in = get(v, job, "n_in"), panel = get(v, job, "panel"), n_experts = get(v, job, "n_experts");
+    const double n_panels = ceil(get(v, job, "n_out") / panel), block = get(v, job, "block_rows"), tile = get(v, job, "tile_rows");
+    const double tail = get(v, job, "tail_rows"), dtype = get(v, job, "weight_dtype"), lanes = panel / 2;
+    const bool quantised = dtype == 3 || dtype == 4;
+    const double steps = quantised ? n_in / 4 : n_in, used = n_experts < n_tokens * job->top_k ? n_experts : n_tokens * job->top_k;
+    const double rows = (double)n_tokens * job->top_k / used;
+    double cycles = 0;
+    for (double left = rows; left > 0; left -= block) {
+        const double n = left < block ? left : block;
+        cycles += n_panels * steps * rows_step(n, tile, tail);
+        /* Weights are read, and widened where they are narrow, once a block; results are written once. */
+        cycles += n_panels * n_in * panel / lanes * (dtype == 0 || dtype == 3 || dtype == 5 ? 0.5 : 1.5);
+        cycles += n * n_in * (quantised ? 0.2 : 1.1) + n * n_panels * 6 + ceil(n / tile) * n_panels * 12;
+        /* Packed rows that outgrow half of the second-level cache come from behind it. */
+        const double len = n * (double)job->bounds.row_len, l2 = job->bounds.l2_len > 0 ? (double)job->bounds.l2_len : 1 << 20;
+        cycles += len > l2 / 2 ? n_panels * (len - l2 / 2) / 32 : 0;
+    }
+    return used * cycles;
+}
+
+/* Nothing is known of how far ahead a machine likes it: near what suits most. */
+static double cost_gemv(const Job *job, const double *v)
+{
+    return fabs(log2((get(v, job, "prefetch_rows") + 1) / 17));
+}
+
+static double cost_attention(const Job *job, const double *v, int n_tokens)
+{
+    const double group = get(v, job, "n_heads") / get(v, job, "n_kv_heads"), tokens = get(v, job, "token_block");
+    const double keys = get(v, job, "key_block"), tile = get(v, job, "tile_rows"), panel = get(v, job, "panel");
+    const double dim = get(v, job, "head_dim"), context = 256 + n_tokens / 2.0;
+    const double rows = tokens * group, items = ceil(n_tokens / tokens) * get(v, job, "n_kv_heads");
+    /* A block more is touched in part at each end. */
+    const double blocks = (context + tokens + keys) / keys;
+    const double products = ceil(rows / tile) * tile_step(tile) * (dim * keys / panel + keys * ceil(dim / panel));
+    const double softmax = rows * keys / (panel / 2) * 12, packing = 2 * keys * dim / (panel / 2) * 3;
+    return items * blocks * (products + softmax + packing);
+}
+
+double cost_of_point(const Job *job, const SpacePoint *point, int n_tokens)
+{
+    double values[TEMPLATE_MAX_PARAMS];
+    job_values(job, point, values);
+    if (strncmp(job->template->name, "gemv", 4) == 0)
+        return cost_gemv(job, values);
+    return strcmp(job->template->name, "attention") == 0 ? cost_attention(job, values, n_tokens) : cost_gemm(job, values, n_tokens);
+}

@@ -1,0 +1,130 @@
+/* Reference: nothing here is fast but for its order of loops. */
+#include "reference.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_PANEL = 64 };
+static const double half_ulp = 0x1p-24;
+
+static double silu(double x) { return x / (1 + exp(-x)); }
+
+/* Row of `in` as numbers. */
+static void read_row(const RefProduct *p, int row, double *to /* [n_in] */)
+{
+    if (!p->quantised) {
+        for (int i = 0; i < p->n_in; i++)
+            to[i] = ((const float *)p->in)[(size_t)row * (size_t)p->in_stride + (size_t)i];
+        return;
+    }
+    const int8_t *from = (const int8_t *)p->in + (size_t)row * (size_t)p->in_stride;
+    float scale;
+    memcpy(&scale, from + (p->n_in + 63) / 64 * 64, 4);
+    for (int i = 0; i < p->n_in; i++)
+        to[i] = from[i] * (double)scale;
+}
+
+/* One pair's part of one panel, added to its row. */
+static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, const double *weights, const double *x, double *want,
+                     double *allowed)
+{
+    const int panel = p->panel, token = pair / p->top_k, row = p->out_pairs ? pair : token, dense = p->n_experts == 1;
+    const int n_panels = (p->n_out + panel - 1) / panel, first = n_panel * panel;
+    double sum[MAX_PANEL], size[MAX_PANEL];
+    for (int c = 0; c < panel; c++) {
+        sum[c] = p->bias ? p->bias[(size_t)(expert * n_panels + n_panel) * (size_t)panel + (size_t)c] : 0;
+        size[c] = fabs(sum[c]);
+    }
+    for (int k = 0; k < p->n_in; k++)
+        for (int c = 0; c < panel; c++) {
+            const double term = x[k] * weights[(size_t)k * (size_t)panel + (size_t)c];
+            sum[c] += term;
+            size[c] += fabs(term);
+        }
+    const double gate = dense || p->out_pairs ? 1 : p->gates[pair], unit = half_ulp * (4 * sqrt(p->n_in) + 8);
+    const bool begins = dense || p->out_pairs || pair == token * p->top_k;
+    for (int c = 0; c < panel && first + c < p->n_out; c++) {
+        const double there = p->initial[(size_t)row * (size_t)p->out_stride + (size_t)(first + c)];
+        double *to = want + (size_t)row * (size_t)p->n_out + (size_t)(first + c);
+        double *off = allowed + (size_t)row * (size_t)p->n_out + (size_t)(first + c);
+        if (p->accumulate == 2) {
+            *to = silu(there) * sum[c];
+            *off = fabs(silu(there)) * (unit + 16 * half_ulp) * size[c] + 1e-30;
+            continue;
+        }
+        const double before = p->accumulate && begins ? there : *to;
+        *to = before + gate * sum[c];
+        *off += fabs(gate) * unit * size[c] + 4 * half_ulp * fabs(before) + 1e-30;
+    }
+}
+
+bool ref_product(const RefProduct *p, double *want, double *allowed)
+{
+    const int n_panels = (p->n_out + p->panel - 1) / p->panel, n_pairs = p->n_tokens * p->top_k;
+    const size_t len = (size_t)p->n_in * (size_t)p->panel;
+    const int in_rows = p->in_pairs ? n_pairs : p->n_tokens;
+    float *read = malloc(len * sizeof *read);
+    double *weights = malloc(len * sizeof *weights), *rows = malloc((size_t)in_rows * (size_t)p->n_in * sizeof *rows);
+    const bool good = read && weights && rows && p->panel <= MAX_PANEL;
+    for (int r = 0; good && r < in_rows; r++)
+        read_row(p, r, rows + (size_t)r * (size_t)p->n_in);
+    for (int e = 0; good && e < p->n_experts; e++)
+        for (int panel = 0; panel < n_panels; panel++) {
+            const int first = p->n_experts == 1 ? 0 : p->offsets[e], last = p->n_experts == 1 ? p->n_tokens : p->offsets[e + 1];
+            if (first == last)
+                continue;
+            p->reader(read, p->weights + (size_t)(e * n_panels + panel) * p->panel_len, p->n_in, p->panel, p->weight_dtype);
+            for (size_t i = 0; i < len; i++)
+                weights[i] = read[i];
+            for (int i = first; i < last; i++) {
+                const int pair = p->n_experts == 1 ? i : p->slots[i];
+                add_pair(p, e, pair, panel, weights, rows + (size_t)(p->in_pairs ? pair : pair / p->top_k) * (size_t)p->n_in, want,
+                         allowed);
+            }
+        }
+    free(read), free(weights), free(rows);
+    return good;
+}
+
+/* Key or value row `at`: of the ring before the chunk, else of the chunk. */
+static const float *key_row(const RefAttention *a, const float *ring, const float *chunk, int64_t at)
+{
+    const int64_t ring_rows = a->window ? a->window : a->n_context;
+    return at < a->position ? ring + (size_t)(at % ring_rows) * (size_t)a->kv_stride
+                            : chunk + (size_t)(at - a->position) * (size_t)a->kv_stride;
+}
+
+bool ref_attention(const RefAttention *a, double *want, double *allowed)
+{
+    const int group = a->n_heads / a->n_kv_heads, width = a->n_heads * a->head_dim;
+    double *p = malloc(sizeof *p * (size_t)(a->position + a->n_tokens)), most = 1e-30;
+    for (int t = 0; p && t < a->n_tokens; t++)
+        for (int h = 0; h < a->n_heads; h++) {
+            const int64_t at = a->position + t, first = a->window && at >= a->window ? at - a->window + 1 : 0;
+            const size_t kv = (size_t)(h / group * a->head_dim);
+            const float *q = a->q + (size_t)t * (size_t)a->q_stride + (size_t)(h * a->head_dim);
+            double top = -1e300, sum = 0, *to = want + (size_t)t * (size_t)width + (size_t)(h * a->head_dim);
+            for (int64_t j = first; j <= at; j++) {
+                const float *key = key_row(a, a->ring_k, a->k, j) + kv;
+                p[j] = 0;
+                for (int i = 0; i < a->head_dim; i++)
+                    p[j] += (double)q[i] * key[i];
+                p[j] /= sqrt(a->head_dim);
+                top = p[j] > top ? p[j] : top;
+            }
+            for (int64_t j = first; j <= at; j++)
+                sum += p[j] = exp(p[j] - top);
+            for (int64_t j = first; j <= at; j++) {
+                const float *value = key_row(a, a->ring_v, a->v, j) + kv;
+                for (int i = 0; i < a->head_dim; i++)
+                    to[i] += p[j] / sum * value[i];
+            }
+            for (int i = 0; i < a->head_dim; i++)
+                most = fabs(to[i]) > most ? fabs(to[i]) : most;
+        }
+    for (size_t i = 0; p && i < (size_t)a->n_tokens * (size_t)width; i++)
+        allowed[i] = 2e-5 * most;
+    free(p);
+    return p != NULL;
+}

@@ -1,0 +1,317 @@
+/* Workload: buffers, random inputs and reference results of one kernel call. */
+#include "workload.h"
+
+#include "reference.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+enum { CANARY = 64, MAX_BLOCKS = 16, MAX_COPIES = 64 };
+static const uint32_t canary = 0x4B1D5AFE;
+
+typedef struct { uint8_t *data; size_t len, mapped; } Block;     /* len without the canary */
+
+struct Work {
+    WorkShape shape;
+    WorkKind kind;
+    int n_tokens, n_pairs, out_rows, n_copies;
+    uint64_t random;
+    Block blocks[MAX_BLOCKS];
+    int n_blocks;
+    void *in, *in2, *in3;            /* of attention: q, k, v */
+    float *out, *initial, *bias, *gates, *ring_k, *ring_v, *bits;
+    int32_t *experts, *slots, *offsets;
+    uint8_t *weights;
+    void *pack;
+    size_t out_len, copy_len;        /* floats; bytes from copy to copy */
+    int64_t position, n_context;
+    double *want, *allowed;          /* [out_rows][n_cols] */
+    int n_cols;
+};
+
+static uint64_t bits64(Work *w)
+{
+    w->random ^= w->random << 13, w->random ^= w->random >> 7, w->random ^= w->random << 17;
+    return w->random;
+}
+static float random_float(Work *w) { return (float)(bits64(w) >> 40) * 0x1p-23f - 1; }
+static int random_below(Work *w, int n) { return (int)((bits64(w) >> 33) % (uint64_t)n); }
+static int whole(int n, int unit) { return (n + unit - 1) / unit * unit; }
+static bool is(const Work *w, const char *kernel) { return strcmp(w->shape.kernel, kernel) == 0; }
+static bool quantised(const Work *w) { return w->shape.weight_dtype == 3 || w->shape.weight_dtype == 4; }
+
+/* Zeroed memory with a canary behind. */
+static void *block(Work *w, size_t len)
+{
+    Block b = { .len = len, .mapped = len + CANARY };
+    b.data = mmap(NULL, b.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (b.data == MAP_FAILED || w->n_blocks == MAX_BLOCKS)
+        return NULL;
+    for (size_t i = 0; i + 4 <= CANARY; i += 4)
+        memcpy(b.data + len + i, &canary, 4);
+    w->blocks[w->n_blocks++] = b;
+    return b.data;
+}
+
+static bool canaries_live(const Work *w)
+{
+    for (int i = 0; i < w->n_blocks; i++)
+        for (size_t j = 0; j + 4 <= CANARY; j += 4)
+            if (memcmp(w->blocks[i].data + w->blocks[i].len + j, &canary, 4) != 0)
+                return false;
+    return true;
+}
+
+void work_free(Work *w)
+{
+    for (int i = 0; w && i < w->n_blocks; i++)
+        munmap(w->blocks[i].data, w->blocks[i].mapped);
+    if (w)
+        free(w->want), free(w->allowed), free(w->bits);
+    free(w);
+}
+
+/* ---- inputs ---- */
+
+static float *random_rows(Work *w, int rows, int cols, int stride)
+{
+    float *data = block(w, 4 * (size_t)rows * (size_t)stride);
+    for (int r = 0; data && r < rows; r++)
+        for (int c = 0; c < cols; c++)
+            data[(size_t)r * (size_t)stride + (size_t)c] = random_float(w);
+    return data;
+}
+
+/* Values that bf16 holds, for products that round their rows to it. */
+static void round_rows(float *data, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &data[i], 4);
+        bits &= 0xFFFF0000;
+        memcpy(&data[i], &bits, 4);
+    }
+}
+
+/* Rows as `quantize` writes them: bytes, zeros up to 64, then scale and sum. */
+static int8_t *random_quantised_rows(Work *w, int rows)
+{
+    const WorkShape *s = &w->shape;
+    int8_t *data = block(w, (size_t)rows * (size_t)s->in_stride);
+    for (int r = 0; data && r < rows; r++) {
+        int8_t *row = data + (size_t)r * (size_t)s->in_stride;
+        float scale = 0.001f + 0.02f * fabsf(random_float(w));
+        int32_t sum = 0;
+        for (int i = 0; i < s->n_in; i++)
+            sum += row[i] = (int8_t)(random_below(w, 255) - 127);
+        memcpy(row + whole(s->n_in, 64), &scale, 4);
+        memcpy(row + whole(s->n_in, 64) + 4, &sum, 4);
+    }
+    return data;
+}
+
+/* Stored weights: every bit pattern here is a number of ordinary size. Bytes of q8 are odd, so that none is -128. */
+static void fill_weights(Work *w, uint8_t *data, size_t len)
+{
+    static const uint64_t mask[] = { 0x81FFFFFF81FFFFFF, 0x81FF81FF81FF81FF, 0x83FF83FF83FF83FF, ~0ull, ~0ull, 0x81FF81FF81FF81FF };
+    static const uint64_t add[] = { 0x3E0000003E000000, 0x3E003E003E003E00, 0x3400340034003400, 0x0101010101010101, 0, 0x3E003E003E003E00 };
+    const int dtype = w->shape.weight_dtype;
+    for (size_t i = 0; i + 8 <= len; i += 8) {
+        uint64_t bits = (bits64(w) & mask[dtype]) | add[dtype];
+        memcpy(data + i, &bits, 8);
+    }
+    const size_t n_panels = (size_t)w->shape.n_experts * (size_t)((w->shape.n_out + w->shape.panel - 1) / w->shape.panel);
+    for (size_t p = 0; quantised(w) && p < n_panels; p++)
+        for (int c = 0; c < w->shape.panel; c++) {
+            const float scale = 0.001f + 0.01f * fabsf(random_float(w));
+            memcpy(data + len / n_panels * p + (size_t)c * 4, &scale, 4);
+        }
+}
+
+/* Chosen experts, ascending. The last is never chosen where there is a choice; in a check the first is by every
+ * token, so that one expert has many rows and others few. */
+static void choose_experts(Work *w)
+{
+    const int n_experts = w->shape.n_experts, k = w->shape.top_k, skewed = w->kind == WORK_CHECK;
+    for (int t = 0; t < w->n_tokens; t++)
+        for (int s = 0, e = 0; s < k; e++) {
+            const int usable = skewed && n_experts > k ? n_experts - 1 : n_experts;
+            if ((skewed && e == 0 && t % 8) || random_below(w, usable - e) < k - s)
+                w->experts[t * k + s++] = e;
+        }
+    int n = 0;
+    for (int e = 0; e < n_experts; e++) {
+        w->offsets[e] = n;
+        for (int p = 0; p < w->n_pairs; p++)
+            if (w->experts[p] == e)
+                w->slots[n++] = p;
+    }
+    w->offsets[n_experts] = n;
+}
+
+static bool make_product(Work *w, int64_t far)
+{
+    const WorkShape *s = &w->shape;
+    const int in_rows = s->in_pairs ? w->n_pairs : w->n_tokens, n_panels = (s->n_out + s->panel - 1) / s->panel;
+    w->out_rows = s->out_pairs ? w->n_pairs : w->n_tokens;
+    w->n_cols = s->n_out;
+    w->out_len = (size_t)w->out_rows * (size_t)s->out_stride;
+    w->copy_len = ((size_t)s->weights_len + 4095) / 4096 * 4096;
+    if (w->kind == WORK_TIME && far > s->weights_len)
+        w->n_copies = (int)((far + s->weights_len - 1) / s->weights_len);
+    if (w->n_copies > MAX_COPIES)
+        w->n_copies = MAX_COPIES;
+    w->weights = block(w, w->copy_len * (size_t)w->n_copies);
+    w->in = quantised(w) ? (void *)random_quantised_rows(w, in_rows) : random_rows(w, in_rows, s->n_in, s->in_stride);
+    w->out = block(w, 4 * w->out_len);
+    w->initial = random_rows(w, w->out_rows, s->out_stride, s->out_stride);
+    w->experts = block(w, 4 * (size_t)w->n_pairs);
+    w->slots = block(w, 4 * (size_t)w->n_pairs);
+    w->offsets = block(w, 4 * (size_t)(s->n_experts + 1));
+    w->pack = block(w, (size_t)s->pack_len);
+    w->bias = s->has_bias ? random_rows(w, s->n_experts, s->n_out, n_panels * s->panel) : NULL;
+    w->gates = s->n_experts > 1 ? random_rows(w, 1, w->n_pairs, w->n_pairs) : NULL;
+    if (!w->weights || !w->in || !w->out || !w->initial || !w->experts || !w->slots || !w->offsets || !w->pack)
+        return false;
+    fill_weights(w, w->weights, (size_t)s->weights_len);
+    for (int i = 1; i < w->n_copies; i++)
+        memcpy(w->weights + w->copy_len * (size_t)i, w->weights, (size_t)s->weights_len);
+    if (s->weight_dtype == 5)
+        round_rows(w->in, (size_t)in_rows * (size_t)s->in_stride);
+    choose_experts(w);
+    return true;
+}
+
+static bool make_attention(Work *w)
+{
+    const WorkShape *s = &w->shape;
+    const int q_width = s->n_heads * s->head_dim, kv_width = s->n_kv_heads * s->head_dim;
+    w->position = w->kind == WORK_TIME ? 256 : w->n_tokens > 1 ? 37 : 0;
+    w->n_context = w->position + w->n_tokens;
+    const int ring_rows = s->window ? s->window : (int)w->n_context;
+    w->out_rows = w->n_tokens;
+    w->n_cols = q_width;
+    w->out_len = (size_t)w->n_tokens * (size_t)s->out_stride;
+    float *q = random_rows(w, w->n_tokens, q_width, s->q_stride);
+    w->in = q;
+    w->in2 = random_rows(w, w->n_tokens, kv_width, s->kv_stride);
+    w->in3 = random_rows(w, w->n_tokens, kv_width, s->kv_stride);
+    w->ring_k = random_rows(w, ring_rows, kv_width, s->kv_stride);
+    w->ring_v = random_rows(w, ring_rows, kv_width, s->kv_stride);
+    w->out = block(w, 4 * w->out_len);
+    w->initial = block(w, 4 * w->out_len);
+    w->pack = block(w, (size_t)s->pack_len);
+    for (int i = 0; q && i < w->n_tokens * s->q_stride; i++)
+        q[i] *= 4;
+    return w->in && w->in2 && w->in3 && w->ring_k && w->ring_v && w->out && w->initial && w->pack;
+}
+
+/* ---- the reference ---- */
+
+static bool reference(Work *w, WorkReader *reader)
+{
+    const WorkShape *s = &w->shape;
+    w->want = calloc((size_t)w->out_rows * (size_t)w->n_cols, sizeof *w->want);
+    w->allowed = calloc((size_t)w->out_rows * (size_t)w->n_cols, sizeof *w->allowed);
+    if (!w->want || !w->allowed)
+        return false;
+    if (is(w, "attention")) {
+        const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride, s->kv_stride,
+                                 w->position, w->n_context, w->in, w->in2, w->in3, w->ring_k, w->ring_v };
+        return ref_attention(&a, w->want, w->allowed);
+    }
+    const RefProduct p = { .n_in = s->n_in, .n_out = s->n_out, .in_stride = s->in_stride, .out_stride = s->out_stride,
+                           .n_experts = s->n_experts, .weight_dtype = s->weight_dtype, .in_pairs = s->in_pairs,
+                           .out_pairs = s->out_pairs, .accumulate = s->accumulate, .panel = s->panel, .top_k = s->top_k,
+                           .quantised = quantised(w), .n_tokens = w->n_tokens, .panel_len = (size_t)s->weights_len
+                           / (size_t)s->n_experts / (size_t)((s->n_out + s->panel - 1) / s->panel),
+                           .in = w->in, .weights = w->weights, .bias = w->bias, .gates = w->gates, .initial = w->initial,
+                           .experts = w->experts, .slots = w->slots, .offsets = w->offsets, .reader = reader };
+    return ref_product(&p, w->want, w->allowed);
+}
+
+/* ---- using it ---- */
+
+Work *work_new(const WorkShape *shape, WorkKind kind, int n_tokens, uint64_t seed, int64_t far, WorkReader *reader)
+{
+    Work *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    *w = (Work){ .shape = *shape, .kind = kind, .n_tokens = n_tokens, .n_pairs = n_tokens * shape->top_k, .n_copies = 1,
+                 .random = seed * 0x9E3779B97F4A7C15u + 0x2545F4914F6CDD1Du };
+    if ((is(w, "attention") ? make_attention(w) : make_product(w, far)) && (kind == WORK_TIME || reference(w, reader))) {
+        work_reset(w);
+        return w;
+    }
+    work_free(w);
+    return NULL;
+}
+
+int work_tokens(const Work *work) { return work->n_tokens; }
+int work_copies(const Work *work) { return work->n_copies; }
+
+bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
+{
+    const WorkShape *s = &w->shape;
+    const bool dense = s->n_experts == 1, attention = is(w, "attention");
+    const struct { const char *name; void *pointer; } pointers[] = {
+        { "out", w->out }, { attention ? "q" : "in", w->in }, { "k", w->in2 }, { "v", w->in3 }, { "ring_k", w->ring_k },
+        { "ring_v", w->ring_v }, { "weights", w->weights + w->copy_len * (size_t)copy }, { "bias", w->bias },
+        { "slots", dense ? NULL : w->slots }, { "offsets", dense ? NULL : w->offsets },
+        { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->pack }, { "scratch", w->pack },
+    };
+    const struct { const char *name; int32_t value; } ints[] = {
+        { "n_tokens", w->n_tokens }, { "top_k", s->top_k }, { "panel_begin", 0 },
+        { "panel_end", (s->n_out + s->panel - 1) / (s->panel ? s->panel : 1) }, { "item_begin", 0 }, { "item_step", 1 },
+    };
+    memset(value, 0, sizeof *value);
+    for (size_t i = 0; i < sizeof pointers / sizeof *pointers; i++)
+        if (strcmp(pointers[i].name, name) == 0)
+            return value->pointer = pointers[i].pointer, true;
+    for (size_t i = 0; i < sizeof ints / sizeof *ints; i++)
+        if (strcmp(ints[i].name, name) == 0)
+            return value->i32 = ints[i].value, true;
+    value->i64 = strcmp(name, "position") == 0 ? w->position : w->n_context;
+    return strcmp(name, "position") == 0 || strcmp(name, "n_context") == 0;
+}
+
+void work_reset(Work *w)
+{
+    memcpy(w->out, w->initial, 4 * w->out_len);
+    if (w->kind == WORK_CHECK)
+        memset(w->pack, 0xFF, (size_t)w->shape.pack_len);      /* NaNs */
+}
+
+double work_error(const Work *w, bool same_bits, char *where, size_t where_len)
+{
+    double worst = 0;
+    where[0] = '\0';
+    if (!canaries_live(w))
+        return snprintf(where, where_len, "it wrote behind a buffer"), INFINITY;
+    for (int r = 0; r < w->out_rows; r++)
+        for (int c = 0; c < w->n_cols; c++) {
+            const size_t at = (size_t)r * (size_t)w->shape.out_stride + (size_t)c, i = (size_t)r * (size_t)w->n_cols + (size_t)c;
+            double error = fabs((double)w->out[at] - w->want[i]) / w->allowed[i];
+            if (same_bits && w->bits && memcmp(&w->out[at], &w->bits[at], 4) != 0 && error <= 1)
+                return snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, bit for bit expected %.9g", w->n_tokens, r, c,
+                                w->out[at], w->bits[at]), INFINITY;
+            if (!(error <= worst)) {
+                worst = error == error ? error : INFINITY;
+                snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, expected %.9g", w->n_tokens, r, c, w->out[at], w->want[i]);
+            }
+            if (worst == INFINITY)
+                return worst;
+        }
+    return worst;
+}
+
+void work_keep_bits(Work *w)
+{
+    free(w->bits);
+    w->bits = malloc(4 * w->out_len);
+    if (w->bits)
+        memcpy(w->bits, w->out, 4 * w->out_len);
+}
