@@ -118,10 +118,22 @@ static bool lower(Compilation *c)
     return ok;
 }
 
-static bool make_plan(Compilation *c)
+static void plan_once(Compilation *c)
 {
     c->plan = is_gpu(c) ? gpu_plan_module(c->arena, c->graph, c->module, c->target)
             : plan_module_chosen(c->arena, c->graph, c->module, c->target, c->choices);
+}
+
+/* Kernels are known when there is a plan; what was chosen of them makes another. */
+static bool make_plan(Compilation *c)
+{
+    plan_once(c);
+    if (c->options->value[OPTION_TUNING]) {
+        c->choices = c->choose(c);
+        if (!c->choices)
+            return false;
+        plan_once(c);
+    }
     return !c->max_rss || plan_fits(c->plan, c->diags, c->max_rss, c->n_context, c->n_threads);
 }
 

@@ -11,7 +11,7 @@
 #include "../ir/choices.h"
 #include "../ir/plan.h"
 
-typedef struct {
+typedef struct Compilation {
     Arena *arena;
     Diags *diags;
     const char *model;       /* path of the graph */
@@ -23,6 +23,7 @@ typedef struct {
     DType *dtypes;           /* of each tensor as stored */
     Module *module;
     const Choices *choices;  /* what tuning chose; NULL: nothing */
+    const Choices *(*choose)(struct Compilation *c);     /* of --tuning, once there is a plan; NULL after reporting */
     Plan *plan;
     int64_t n_context, max_rss;   /* max_rss 0: any */
     int n_threads;

@@ -8,6 +8,8 @@
 #include "planned.h"
 #include "run_command.h"
 #include "../codegen/codegen.h"
+#include "../tuner/choices.h"
+#include "../tuner/db_command.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -104,6 +106,13 @@ static int targets_command(Compilation *c, const char *name)
     return print_and_free(&text);
 }
 
+static int db_row(Compilation *c, const char *name)
+{
+    (void)name;
+    db_command(c->arena, c->diags, c->options);
+    return 0;
+}
+
 static int run_row(Compilation *c, const char *name)
 {
     int code = run_command(c, name);
@@ -123,6 +132,7 @@ static const struct {
     { "params",  "MODEL.json [--json]", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
     { "inspect", "MODEL.json|ARTIFACT [OPTIONS]", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
     { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights", COMMAND_IMPORT, true, import_command },
+    { "db",      "merge|show|prune|export FILE... [OPTIONS]", "tuning records: join, look at, thin out, write as text", COMMAND_DB, true, db_row },
     { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
@@ -144,6 +154,8 @@ static int help_command(int i)
     options_help(commands[i].command, &text);
     if (commands[i].command == COMMAND_COMPILE)
         text_printf(&text, "\nWithout -o, --emit ptx, ir, plan and dot go to standard output.\n");
+    if (commands[i].command == COMMAND_DB)
+        db_help(&text);
     if (commands[i].command == COMMAND_RUN)
         text_printf(&text, "\nEvery other option goes to the artifact; ARTIFACT %s --help lists them.\n", commands[i].name);
     return print_and_free(&text);
@@ -180,13 +192,13 @@ static int run(int i, int argc, char **argv)
     Arena *arena = arena_new();
     Diags *diags = diags_new(arena);
     Options options;
-    Compilation c = { .arena = arena, .diags = diags, .options = &options };
+    Compilation c = { .arena = arena, .diags = diags, .options = &options, .choose = choices_from_records };
     int code = 0;
     if (options_parse(&options, diags, commands[i].command, argc, argv)) {
         if (options.value[OPTION_HELP]) {
             code = help_command(i);
         } else if (commands[i].needs_model != (options.n_rest > 0)
-                   || (options.n_rest > 1 && commands[i].command != COMMAND_RUN)) {
+                   || (options.n_rest > 1 && !(commands[i].command & (COMMAND_RUN | COMMAND_DB)))) {
             diag_report(diags, DIAG_USAGE, NULL, "usage: mossc %s %s", commands[i].name, commands[i].arguments);
         } else {
             c.model = options.n_rest ? options.rest[0] : NULL;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum { COMPILE = COMMAND_COMPILE, RUN = COMMAND_RUN, PARAMS = COMMAND_PARAMS, INSPECT = COMMAND_INSPECT,
-       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT,
+       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT, DB = COMMAND_DB,
        BUILT = 1 << 20 };      /* also where a program is given that is compiled already */
 
 static const struct { int commands; const char *brief, *name, *metavar, *help; } rows[N_OPTIONS] = {
@@ -85,6 +85,8 @@ bool options_suit_artifact(const Options *options, Diags *diags)
     }
     return true;
 }
+
+const char *options_name(OptionId id) { return rows[id].name; }
 
 void options_help(Command command, Text *out)
 {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef enum { COMMAND_COMPILE = 1, COMMAND_RUN = 2, COMMAND_PARAMS = 4, COMMAND_INSPECT = 8, COMMAND_TARGETS = 16,
-               COMMAND_IMPORT = 32 } Command;
+               COMMAND_IMPORT = 32, COMMAND_DB = 64 } Command;
 
 typedef enum {
 #define OPTION(id, ...) OPTION_##id,
@@ -27,6 +27,7 @@ typedef struct {
 bool options_parse(Options *options, Diags *diags, Command command, int argc, char **argv);
 /* Where the model is an artifact, rest[0]: is no option given that only compiling takes? False after reporting. */
 bool options_suit_artifact(const Options *options, Diags *diags);
+const char *options_name(OptionId id);      /* "--output" */
 void options_help(Command command, Text *out);
 
 /* Values; a missing option gives `absent`. False after reporting a bad one. */

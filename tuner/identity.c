@@ -117,6 +117,13 @@ const char *identity_device(Arena *arena, TargetId target)
     return device;
 }
 
+/* gcc begins the line with the name it was called by, cc or gcc. */
+static const char *without_name(Arena *arena, const char *line)
+{
+    const char *version = strchr(line, ' ');
+    return version && version[1] == '(' ? arena_printf(arena, "gcc%s", version) : line;
+}
+
 /* The first line a compiler says to --version, "unknown" when it says nothing. */
 static const char *version_line(Arena *arena, const char *const *cc, int n)
 {
@@ -134,12 +141,17 @@ static const char *version_line(Arena *arena, const char *const *cc, int n)
     }
     if (log >= 0)
         close(log);
-    return *line ? line : "unknown";
+    return *line ? without_name(arena, line) : "unknown";
 }
 
 const char *identity_toolchain(Arena *arena, TargetId target, const char *const *cc, int n)
 {
-    return is_gpu(target) ? "mossc PTX, LLVM 19" : version_line(arena, cc, n);
+    if (is_gpu(target))
+        return "mossc PTX, LLVM 19";
+    const char *toolchain = version_line(arena, cc, n);
+    for (int i = 1; i < n; i++)
+        toolchain = arena_printf(arena, "%s %s", toolchain, cc[i]);
+    return toolchain;
 }
 
 const char *identity_template(Arena *arena, TargetId target, const char *kernel)

@@ -13,7 +13,8 @@ const char *identity_features(Arena *arena, TargetId target);
 const char *identity_device(Arena *arena, TargetId target);
 /* Of the text of a /proc/cpuinfo, which may be another machine's. */
 const char *identity_device_of_cpuinfo(Arena *arena, const char *cpuinfo);
-/* The first line that `cc --version` says; for a GPU target how mossc makes PTX. `cc` is a command of n words. */
+/* The first line that `cc --version` says, and the arguments in the command `cc` of n words; for a GPU target how
+ * mossc makes PTX. */
 const char *identity_toolchain(Arena *arena, TargetId target, const char *const *cc, int n);
 /* Hash of a template's text and of the headers its code needs; "step" stands for all templates. "" when this
  * mossc has no such template. */
