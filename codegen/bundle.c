@@ -20,7 +20,7 @@ static const char *const gpu_library_files[] = {
 static const char *const command_line_files[] = {
     "args.c", "machine.c", "tokens.c", "output.c", "session.c", "run.c", "bench.c", "evaltext.c", "info.c", "main.c",
 };
-static const char *const kernel_headers[] = { "program.h", "simd.h", "route.h", "tile.h" };
+static const char *const kernel_headers[] = { "program.h", "simd.h", "route.h", "scan.h", "tile.h" };
 
 static int find_file(const char *name, size_t len)
 {
@@ -104,6 +104,48 @@ bool bundle_template(Bundle *bundle, bool gpu, const char *name, Text *out)
     }
     append_named(embedded_gpu_headers, n_embedded_gpu_headers, NULL, out);
     return append_named(embedded_gpu_templates, n_embedded_gpu_templates, name, out);
+}
+
+/* Does the line include a header that bionic.h stands for? */
+static bool is_bionic_header(const char *line)
+{
+    static const char *const headers[] = {
+        "errno.h", "fcntl.h", "inttypes.h", "math.h", "pthread.h", "sched.h", "signal.h", "stdio.h", "stdlib.h", "string.h",
+        "sys/auxv.h", "sys/mman.h", "sys/stat.h", "sys/syscall.h", "time.h", "unistd.h",
+    };
+    if (strncmp(line, "#include <", 10) != 0)
+        return false;
+    for (size_t i = 0; i < sizeof headers / sizeof *headers; i++) {
+        size_t len = strlen(headers[i]);
+        if (strncmp(line + 10, headers[i], len) == 0 && line[10 + len] == '>')
+            return true;
+    }
+    return false;
+}
+
+void bundle_bionic(Text *text)
+{
+    Text whole = { 0 };
+    Bundle bundle = { 0 };
+    bundle_file(&bundle, "bionic.h", &whole);
+    for (const char *line = text->data; *line;) {
+        size_t len = strcspn(line, "\n");
+        len += line[len] == '\n';
+        if (!is_bionic_header(line))
+            text_append(&whole, line, len);
+        line += len;
+    }
+    text_free(text);
+    *text = whole;
+}
+
+void bundle_bionic_library(bool libm, Text *out)
+{
+    static const char symbol[] = "(name) .globl name; .type name, %function; name:";
+    Bundle bundle = { 0 };
+    text_printf(out, "#define LIBC%s\n#define LIBM%s\n    .text\n", libm ? "(name)" : symbol, libm ? symbol : "(name)");
+    bundle_file(&bundle, "bionic.def", out);
+    text_printf(out, "    ret\n    .section .note.GNU-stack,\"\",%%progbits\n");
 }
 
 static bool is_identifier(char c) { return isalnum((unsigned char)c) || c == '_'; }

@@ -20,6 +20,10 @@ void bundle_library(Bundle *bundle, bool gpu, Text *out);
 void bundle_command_line(Bundle *bundle, Text *out);
 /* A kernel template as it is written (NULL: all) and the headers its code needs. False: none has this name. */
 bool bundle_template(Bundle *bundle, bool gpu, const char *name, Text *out);
+/* For Android without an NDK: bionic.h goes before `text`, and the lines that include headers it stands for go. */
+void bundle_bionic(Text *text);
+/* Assembly of a stand-in for Android's C library, or of the functions that are in its libm.so. */
+void bundle_bionic_library(bool libm, Text *out);
 /* Give every identifier that begins with moss_ or MOSS_ another prefix (lower or upper case). */
 void bundle_rename(Text *text, const char *prefix);
 

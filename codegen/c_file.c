@@ -2,7 +2,7 @@
  *
  * Input: a Plan. Output: readable C17: one static function a kernel instance, one a block and phase, a
  * forward function a phase that calls the layers in order, and the moss_program table the runtime
- * links against. Every buffer is declared with its shape; every barrier of the plan is one line.
+ * links against; the table in a file of its own where there is code for several CPUs. Every buffer is declared with its shape; every barrier of the plan is one line.
  */
 #include "c_writer.h"
 #include "codegen.h"
@@ -268,6 +268,38 @@ static void write_main(Writer *w)
 
 /* ---- the program table ---- */
 
+/* "arm-dotprod" -> moss_code_arm_dotprod */
+static const char *code_name(Arena *arena, TargetId target)
+{
+    char *name = arena_printf(arena, "moss_code_%s", target_info(target)->name);
+    for (char *c = name; *c; c++)
+        *c = *c == '-' ? '_' : *c;
+    return name;
+}
+
+static void write_code(Arena *arena, TargetId id, bool exported, Text *out)
+{
+    const Target *target = target_info(id);
+    const char *name = code_name(arena, id);
+    if (exported)
+        text_printf(out, "extern const moss_code %s;\n", name);
+    text_printf(out, "%sconst moss_code %s = { \"%s\", \"%s\", model_prefill, model_decode };\n\n", exported ? "" : "static ",
+                name, target->name, target->features);
+}
+
+/* The list of the program's codes, which are defined elsewhere where there are several. */
+static void write_codes(Arena *arena, TargetId target, Text *out)
+{
+    TargetId ids[TARGET_MAX_CODES];
+    int n = target_codes(target, ids);
+    for (int i = 0; i < n && n > 1; i++)
+        text_printf(out, "extern const moss_code %s;\n", code_name(arena, ids[i]));
+    text_printf(out, "static const moss_code *const codes[] = {");
+    for (int i = 0; i < n; i++)
+        text_printf(out, "%s &%s", i ? "," : "", code_name(arena, ids[i]));
+    text_printf(out, " };\n\n");
+}
+
 void c_write_literal(Text *out, const char *text)
 {
     text_printf(out, "    \"");
@@ -331,7 +363,7 @@ void c_write_program(const Plan *plan, uint64_t checksum, bool embedded, bool gp
     write_modes(out, "token_flops", plan, token_flops);
     write_modes(out, "token_bytes", plan, token_bytes);
     text_printf(out, "%s};\n", gpu ? "    .gpu = &gpu_program,\n"
-                                : "    .prefill = model_prefill,\n    .decode = model_decode,\n");
+                                : "    .codes = codes,\n    .n_codes = sizeof codes / sizeof *codes,\n");
     text_free(&manifest);
 }
 
@@ -347,7 +379,7 @@ static void write_opening(const Plan *plan, Text *out)
                 target->lanes, target->dot_offset);
 }
 
-void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+static void write_functions(Arena *arena, const Plan *plan, Text *out)
 {
     Writer w = { .arena = arena, .plan = plan };
     template_check_all();
@@ -360,7 +392,25 @@ void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool
     write_opening(plan, out);
     text_append(out, w.kernels.data, w.kernels.len);
     text_append(out, w.functions.data, w.functions.len);
-    c_write_program(plan, checksum, embedded, false, out);
     text_free(&w.kernels);
     text_free(&w.functions);
+}
+
+void codegen_write_code(Arena *arena, const Plan *plan, Text *out)
+{
+    write_functions(arena, plan, out);
+    write_code(arena, plan->target, true, out);
+}
+
+void codegen_write_program(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+{
+    write_codes(arena, plan->target, out);
+    c_write_program(plan, checksum, embedded, false, out);
+}
+
+void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+{
+    write_functions(arena, plan, out);
+    write_code(arena, plan->target, false, out);
+    codegen_write_program(arena, plan, checksum, embedded, out);
 }

@@ -11,6 +11,10 @@
 /* The model's own source: kernels, layers, forward functions, the program table. Needs the kernel
  * headers of bundle.h before it. `embedded`: the weights are linked in. */
 void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+/* Where there is code for several kinds of CPU, the same in parts: the code for one, and the program table, which needs
+ * no more than program.h. */
+void codegen_write_code(Arena *arena, const Plan *plan, Text *out);
+void codegen_write_program(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
 /* The same for a plan with launches: PTX, its tables, the program table. */
 void codegen_write_gpu_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
 /* Only the PTX. */
@@ -19,6 +23,8 @@ void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out);
 bool codegen_gpu_available(void);
 /* manifest.json: what is exported, with argument types and shapes, memory and costs. */
 void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out);
+/* The version script of a shared library: what it exports, and nothing else. */
+void codegen_write_exports(const char *prefix, Text *out);
 /* Bytes that stand before the manifest inside every artifact. */
 #define MANIFEST_MARK "mossc-manifest/1\n"
 

@@ -4,10 +4,12 @@
  * model and runtime side by side; finished files are renamed into place, OUT last. Whatever happens,
  * the folder goes (unless --keep).
  */
+#include "android.h"
 #include "checks.h"
 #include "driver.h"
 #include "interrupt.h"
 #include "outfile.h"
+#include "plan.h"
 #include "toolchain.h"
 #include "../codegen/codegen.h"
 
@@ -15,7 +17,10 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { EMBED_MOST = 128 << 20 };
+enum { EMBED_MOST = 128 << 20, MAX_UNITS = TARGET_MAX_CODES + 3 };
+
+/* A source that becomes an object. */
+typedef struct { const char *source, *object, *flags; } Unit;
 
 typedef struct {
     Compilation *c;
@@ -24,6 +29,10 @@ typedef struct {
     bool embed, replaces;    /* replaces: a manifest.json of another model */
     uint64_t checksum;
     ToolCommand cc;
+    bool is_android;
+    AndroidTools android;
+    Unit units[MAX_UNITS];
+    int n_units;
 } Build;
 
 static bool is_kind(const Build *b, const char *kind) { return strcmp(b->kind, kind) == 0; }
@@ -93,8 +102,49 @@ static bool write_source(Build *b, const char *name, Text *text)
     return ok;
 }
 
+static void add_unit(Build *b, const char *name, const char *flags)
+{
+    Arena *arena = b->c->arena;
+    int len = (int)(strrchr(name, '.') - name);
+    b->units[b->n_units++] = (Unit){ name, arena_printf(arena, "%.*s.o", len, name), flags };
+}
+
+/* Kernels are vectorised and unrolled by hand: -O3 measured the same and takes a third longer. */
+static const char *code_flags(const Build *b, TargetId target)
+{
+    return arena_printf(b->c->arena, "-O2 %s", target_info(target)->flags);
+}
+
+/* A file for each kind of CPU, and the table that lists them. All plans use one module, so each is written at once. */
+static bool write_codes(Build *b)
+{
+    const Compilation *c = b->c;
+    TargetId codes[TARGET_MAX_CODES];
+    int n = target_codes(c->target, codes);
+    for (int i = 0; i < n; i++) {
+        Text text = { 0 };
+        Bundle bundle = { 0 };
+        const Plan *plan = plan_module_chosen(c->arena, c->graph, c->module, codes[i], c->choices);
+        bundle_kernel_headers(&bundle, &text);
+        codegen_write_code(c->arena, plan, &text);
+        if (b->android.bionic)
+            bundle_bionic(&text);
+        add_unit(b, arena_printf(c->arena, "%s.c", target_info(codes[i])->name), code_flags(b, codes[i]));
+        if (!write_source(b, b->units[b->n_units - 1].source, &text))
+            return false;
+    }
+    Text text = { 0 };
+    Bundle bundle = { 0 };
+    bundle_file(&bundle, "program.h", &text);
+    codegen_write_program(c->arena, c->plan, b->checksum, b->embed, &text);
+    add_unit(b, "model.c", "-O2");
+    return write_source(b, "model.c", &text);
+}
+
 static bool write_model(Build *b)
 {
+    if (target_has_codes(b->c->target))
+        return write_codes(b);
     Text text = { 0 };
     Bundle bundle = { 0 };
     /* One file that compiles alone, or the model's part beside the runtime's. */
@@ -110,6 +160,7 @@ static bool write_model(Build *b)
     else
         bundle_kernel_headers(&bundle, &text);
     (is_gpu(b) ? codegen_write_gpu_model : codegen_write_model)(b->c->arena, b->c->plan, b->checksum, b->embed, &text);
+    add_unit(b, "model.c", code_flags(b, b->c->target));
     return write_source(b, "model.c", &text);
 }
 
@@ -120,7 +171,26 @@ static bool write_runtime(Build *b)
     bundle_library(&bundle, is_gpu(b), &text);
     if (is_kind(b, "exe"))
         bundle_command_line(&bundle, &text);
+    if (b->android.bionic)
+        bundle_bionic(&text);
+    /* It runs before the CPU is known to have the target's features: baseline code. */
+    add_unit(b, "runtime.c", "-O2");
     return write_source(b, "runtime.c", &text);
+}
+
+/* What Android's library is linked with: its version script, and stand-ins for the C library. */
+static bool write_android(Build *b)
+{
+    const char *prefix = b->c->options->value[OPTION_PREFIX];
+    Text exports = { 0 }, libc = { 0 }, libm = { 0 };
+    codegen_write_exports(prefix ? prefix : "moss", &exports);
+    bundle_bionic_library(false, &libc);
+    bundle_bionic_library(true, &libm);
+    bool ok = out_write(b->c->diags, file(b, "exports.map"), exports.data, exports.len)
+        && out_write(b->c->diags, file(b, "libc.S"), libc.data, libc.len)
+        && out_write(b->c->diags, file(b, "libm.S"), libm.data, libm.len);
+    text_free(&exports), text_free(&libc), text_free(&libm);
+    return ok;
 }
 
 static bool write_embedding(Build *b)
@@ -129,6 +199,7 @@ static bool write_embedding(Build *b)
     text_printf(&text, "    .section .rodata\n    .balign 4096\n    .globl moss_embedded_weights\n"
                        "    .hidden moss_embedded_weights\nmoss_embedded_weights:\n    .incbin \"weights\"\n"
                        "    .section .note.GNU-stack,\"\",%%progbits\n");
+    add_unit(b, "weights.S", arena_printf(b->c->arena, "-Wa,-I%s", b->folder.path));
     return write_source(b, "weights.S", &text);
 }
 
@@ -176,7 +247,7 @@ static bool write_companions(Build *b)
 
 /* ---- compiling ---- */
 
-static ToolCommand compile_command(Build *b, const char *source, const char *object, const char *flags)
+static ToolCommand compile_command(Build *b, const Unit *unit)
 {
     Arena *arena = b->c->arena;
     ToolCommand command = b->cc;
@@ -184,49 +255,72 @@ static ToolCommand compile_command(Build *b, const char *source, const char *obj
                                     "-fno-math-errno");
     if (!is_kind(b, "exe"))
         tool_add(&command, "-fPIC");
-    tool_add_words(arena, &command, flags);
+    if (b->is_android)
+        tool_add_words(arena, &command, android_compile_flags(&b->android));
+    tool_add_words(arena, &command, unit->flags);
     tool_add_words(arena, &command, "-c");
+    tool_add(&command, file(b, unit->source));
+    tool_add(&command, "-o");
+    tool_add(&command, file(b, unit->object));
+    return command;
+}
+
+/* libc.so or libm.so, by its assembly: names without code. */
+static ToolCommand stand_in_command(Build *b, const char *name, const char *source)
+{
+    ToolCommand command = b->cc;
+    tool_add_words(b->c->arena, &command, "-shared -nostdlib -fuse-ld=lld -Xlinker -soname -Xlinker");
+    tool_add(&command, name);
     tool_add(&command, file(b, source));
     tool_add(&command, "-o");
-    tool_add(&command, file(b, object));
+    tool_add(&command, file(b, name));
     return command;
 }
 
 static bool compile_objects(Build *b)
 {
-    ToolCommand commands[3];
+    ToolCommand commands[MAX_UNITS + 2];
     int n = 0;
-    const Target *target = target_info(b->c->target);
-    /* Kernels are vectorised and unrolled by hand: -O3 measured the same and takes a third longer. */
-    const char *model_flags = arena_printf(b->c->arena, "-O2 %s", target->flags);
-    commands[n++] = compile_command(b, "model.c", "model.o", model_flags);
-    /* The runtime runs before the CPU is known to have the target's features: baseline code. */
-    commands[n++] = compile_command(b, "runtime.c", "runtime.o", "-O2");
-    if (b->embed) {
-        commands[n] = compile_command(b, "weights.S", "weights.o", "");
-        tool_add(&commands[n++], arena_printf(b->c->arena, "-Wa,-I%s", b->folder.path));
+    for (; n < b->n_units; n++)
+        commands[n] = compile_command(b, &b->units[n]);
+    if (b->android.bionic && is_kind(b, "lib")) {
+        commands[n++] = stand_in_command(b, "libc.so", "libc.S");
+        commands[n++] = stand_in_command(b, "libm.so", "libm.S");
     }
     return toolchain_run(b->c->arena, b->c->diags, commands, n);
 }
 
+static const char *link_words(const Build *b)
+{
+    if (is_kind(b, "lib"))
+        return "-shared -Wl,--build-id=sha1";
+    if (is_kind(b, "obj"))
+        return b->is_android && !b->android.given ? "-r -nostdlib -fuse-ld=lld" : "-r -nostdlib";
+    return "";
+}
+
 static bool link_objects(Build *b, const char *output)
 {
+    Arena *arena = b->c->arena;
     ToolCommand command = b->cc;
+    bool libraries = is_kind(b, "exe") || is_kind(b, "lib");
     if (is_kind(b, "static")) {
         command = (ToolCommand){ { "ar", "rcsD" }, 2 };
-        tool_add(&command, output);
     } else {
-        tool_add_words(b->c->arena, &command, is_kind(b, "lib") ? "-shared -Wl,--build-id=sha1 -o"
-                                            : is_kind(b, "obj") ? "-r -nostdlib -o" : "-o");
-        tool_add(&command, output);
+        if (b->is_android && libraries)
+            android_link_begin(arena, &b->android, b->kind, b->folder.path, b->c->out, &command);
+        else
+            tool_add_words(arena, &command, link_words(b));
+        tool_add(&command, "-o");
     }
-    tool_add(&command, file(b, "model.o"));
-    tool_add(&command, file(b, "runtime.o"));
-    if (b->embed)
-        tool_add(&command, file(b, "weights.o"));
-    if (is_kind(b, "exe") || is_kind(b, "lib"))
-        tool_add_words(b->c->arena, &command, is_gpu(b) ? "-pthread -lm -ldl" : "-pthread -lm");
-    return toolchain_run(b->c->arena, b->c->diags, &command, 1);
+    tool_add(&command, output);
+    for (int i = 0; i < b->n_units; i++)
+        tool_add(&command, file(b, b->units[i].object));
+    if (b->is_android && libraries)
+        android_link_end(arena, &b->android, b->kind, b->folder.path, &command);
+    else if (libraries)
+        tool_add_words(arena, &command, is_gpu(b) ? "-pthread -lm -ldl" : "-pthread -lm");
+    return toolchain_run(arena, b->c->diags, &command, 1);
 }
 
 /* ---- publishing ---- */
@@ -276,6 +370,34 @@ static char embed_wanted(const Build *b)
     return 0;
 }
 
+/* The linked-in weights of a library are read-only data of the app: only if asked for. */
+static bool embeds(const Build *b, char wanted)
+{
+    bool small = b->c->plan->weights_len <= EMBED_MOST && !is_kind(b, "c");
+    return wanted == 'y' || (wanted == 'a' && small && (!b->is_android || is_kind(b, "exe")));
+}
+
+/* C source for several kinds of CPU would need several compilations. */
+static bool check_source(const Build *b)
+{
+    if (!is_kind(b, "c") || !target_has_codes(b->c->target))
+        return true;
+    diag_report(b->c->diags, DIAG_USAGE, NULL, "`--emit c` for target %s: one C file is compiled for one kind of CPU: take "
+                "arm-neon, arm-dotprod or arm-i8mm", target_info(b->c->target)->name);
+    return false;
+}
+
+static bool find_tools(Build *b)
+{
+    Compilation *c = b->c;
+    const char *cc = c->options->value[OPTION_CC];
+    b->is_android = c->target == TARGET_ANDROID_ARM64;
+    if (is_kind(b, "c"))
+        return true;
+    return b->is_android ? android_find(c->arena, c->diags, c->target, b->kind, cc, &b->android, &b->cc)
+                         : toolchain_find(c->arena, c->diags, c->target, cc, &b->cc);
+}
+
 static bool check_companion(const Compilation *c, const char *what, const char *path)
 {
     if (strcmp(path, c->out) == 0)
@@ -301,8 +423,7 @@ bool artifact_check(Compilation *c, const char *kind)
 {
     Build b = { .c = c, .kind = kind };
     return embed_wanted(&b) && check_prefix(c->diags, c->options->value[OPTION_PREFIX]) && check_places(&b)
-        && (is_kind(&b, "c")
-            || toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc));
+        && check_source(&b) && find_tools(&b);
 }
 
 /* ---- the whole ---- */
@@ -312,8 +433,8 @@ static bool build(Build *b)
     const char *output = file(b, is_kind(b, "c") ? "model.c" : "out");
     if (!write_weights(b) || !write_model(b) || (!is_kind(b, "exe") && !write_companions(b)))
         return false;
-    if (!is_kind(b, "c") && (!write_runtime(b) || (b->embed && !write_embedding(b)) || !compile_objects(b)
-                             || !link_objects(b, output)))
+    if (!is_kind(b, "c") && (!write_runtime(b) || (b->embed && !write_embedding(b)) || (b->is_android && !write_android(b))
+                             || !compile_objects(b) || !link_objects(b, output)))
         return false;
     return publish(b, output);
 }
@@ -322,10 +443,9 @@ bool artifact_write(Compilation *c, const char *kind)
 {
     Build b = { .c = c, .kind = kind };
     char wanted = embed_wanted(&b);
-    b.embed = wanted == 'y' || (wanted == 'a' && !is_kind(&b, "c") && c->plan->weights_len <= EMBED_MOST);
-    if ((!is_kind(&b, "c") && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &b.cc))
-        || !out_folder_make(c->arena, c->diags, c->out, &b.folder))
+    if (!find_tools(&b) || !out_folder_make(c->arena, c->diags, c->out, &b.folder))
         return false;
+    b.embed = embeds(&b, wanted);
     bool ok = build(&b);
     if (c->options->value[OPTION_KEEP]) {
         interrupt_unguard();

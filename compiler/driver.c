@@ -3,6 +3,7 @@
 
 #include "build.h"
 #include "checks.h"
+#include "codes.h"
 #include "gpu_accept.h"
 #include "gpu_plan.h"
 #include "graph_read.h"
@@ -121,7 +122,7 @@ static bool lower(Compilation *c)
 static void plan_once(Compilation *c)
 {
     c->plan = is_gpu(c) ? gpu_plan_module(c->arena, c->graph, c->module, c->target)
-            : plan_module_chosen(c->arena, c->graph, c->module, c->target, c->choices);
+            : (target_has_codes(c->target) ? codes_plan : plan_module_chosen)(c->arena, c->graph, c->module, c->target, c->choices);
 }
 
 /* Kernels are known when there is a plan; what was chosen of them makes another. */

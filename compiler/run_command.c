@@ -4,15 +4,61 @@
 #include "run_command.h"
 
 #include "artifact_options.h"
+#include "inspect.h"
 #include "interrupt.h"
 #include "outfile.h"
 #include "../codegen/codegen.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+/* Of another processor, by the header of an ELF file; NULL: it is not, or no ELF file. */
+static const char *foreign_machine(const char *path)
+{
+    static const struct { int machine; const char *words; } known[] = { { 62, "x86-64" }, { 183, "64-bit ARM" } };
+    static const unsigned char magic[] = { 0x7f, 'E', 'L', 'F' };
+    unsigned char header[20] = { 0 };
+    FILE *file = fopen(path, "rbe");
+    size_t n = file ? fread(header, 1, sizeof header, file) : 0;
+    if (file)
+        fclose(file);
+    if (n != sizeof header || memcmp(header, magic, sizeof magic) != 0)
+        return NULL;
+#if defined __aarch64__
+    const int here = 183;
+#else
+    const int here = 62;
+#endif
+    const int machine = header[18] | header[19] << 8;
+    for (size_t i = 0; i < sizeof known / sizeof *known && machine != here; i++)
+        if (known[i].machine == machine)
+            return known[i].words;
+    return machine == here ? NULL : "another processor";
+}
+
+static void report_failure(Compilation *c, const char *program, int status)
+{
+    const char *machine = status == ENOEXEC ? foreign_machine(program) : NULL;
+    Diags *unsaid = diags_new(c->arena);
+    Inspection built;
+    if (!machine) {
+        diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: %s", program,
+                    status == ENOEXEC ? "it is not a program for this machine" : strerror(status));
+        return;
+    }
+    bool ours = inspect_artifact(c->arena, unsaid, program, MANIFEST_MARK, &built);
+    diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: it is for %s%s%s%s, and this machine is not", program, machine,
+                ours ? " (target " : "", ours ? built.target : "", ours ? ")" : "");
+    if (ours && strcmp(built.target, "android-arm64") == 0)
+        diag_note(c->diags, NULL, "on a phone: adb push %s /data/local/tmp, with its .weights if there, and run it there with adb "
+                  "shell", program);
+    if (strcmp(machine, "64-bit ARM") == 0)
+        diag_note(c->diags, NULL, "here: qemu-aarch64 %s (package qemu-user)", program);
+}
 
 static int execute(Compilation *c, const char *program, const char *command)
 {
@@ -22,8 +68,7 @@ static int execute(Compilation *c, const char *program, const char *command)
     pid_t pid;
     int status = interrupt_spawn(&pid, CHILD_PROGRAM, argv, -1);
     if (status) {
-        diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: %s", program,
-                    status == ENOEXEC ? "it is not a program for this machine" : strerror(status));
+        report_failure(c, program, status);
         return -1;
     }
     status = interrupt_wait(pid);

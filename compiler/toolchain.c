@@ -27,8 +27,7 @@ void tool_add_words(Arena *arena, ToolCommand *command, const char *words)
     }
 }
 
-/* Is `program` a path that can be run, or somewhere in PATH? */
-static bool is_program(Arena *arena, const char *program)
+bool toolchain_has(Arena *arena, const char *program)
 {
     if (strchr(program, '/'))
         return access(program, X_OK) == 0;
@@ -66,7 +65,7 @@ bool toolchain_find(Arena *arena, Diags *diags, TargetId target, const char *wan
     for (; *names; names++) {
         *cc = (ToolCommand){ 0 };
         tool_add_words(arena, cc, *names);
-        if (cc->n && is_program(arena, cc->args[0]))
+        if (cc->n && toolchain_has(arena, cc->args[0]))
             return true;
     }
     if (wanted)

@@ -13,6 +13,7 @@ struct moss_context {
     moss_team team;
     uint32_t magic;               /* tells a context from memory never initialised */
     const uint8_t *weights;
+    const moss_code *code;
     uint8_t *shared, *private_scratch;
 };
 enum { MOSS_CONTEXT_MAGIC = 0x58435347 };
@@ -66,6 +67,7 @@ int moss_context_init(moss_context *context, const moss_model *model, int32_t n_
     uint8_t *block = (uint8_t *)context;
     memset(context, 0, sizeof *context);
     context->weights = model->weights.data;
+    context->code = model->code;
     context->shared = block + layout.shared;
     context->private_scratch = block + layout.private_scratch;
     moss_member *members = (moss_member *)(void *)(block + layout.members);
@@ -106,7 +108,7 @@ static void moss_eval_chunks(moss_context *context, moss_run *run, int64_t *posi
         run->n_logits = skipped < n ? n - skipped : 0;
         run->logits = run->n_logits ? logits : NULL;
         moss_eval_task task = {
-            run, n == 1 ? moss_program_data.decode : moss_program_data.prefill,
+            run, n == 1 ? context->code->decode : context->code->prefill,
         };
         moss_team_run(&context->team, moss_eval_member, &task);
         logits += (ptrdiff_t)run->n_logits * moss_program_data.vocab_size;
@@ -171,7 +173,7 @@ static void moss_eval_pass(moss_context *context, moss_run *run, moss_state *con
     run->tokens = tokens;
     run->n_tokens = run->n_sequences = n;
     run->n_logits = run->logits ? n : 0;
-    moss_eval_task task = { run, n == 1 ? moss_program_data.decode : moss_program_data.prefill };
+    moss_eval_task task = { run, n == 1 ? context->code->decode : context->code->prefill };
     moss_team_run(&context->team, moss_eval_member, &task);
     for (int32_t i = 0; i < n; i++)
         states[i]->position++;

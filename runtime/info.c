@@ -6,6 +6,7 @@
 #include "cli.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 static void moss_info_print_len(const char *what, uint64_t len)
 {
@@ -48,6 +49,9 @@ static void moss_info_print_target(const moss_program *program)
     else
         printf("%s", program->features);
     printf(")\n");
+    for (int32_t i = 0; i < program->n_codes && program->n_codes > 1; i++)
+        printf("%-20s %s (needs: %s)%s\n", i == 0 ? "code" : "", program->codes[i]->name, program->codes[i]->features,
+               strcmp(program->codes[i]->name, moss_model_device(NULL)) ? "" : ": runs here");
 }
 
 static void moss_info_print(const moss_program *program)

@@ -26,7 +26,10 @@ typedef struct {
 } moss_weights;
 
 /* What a device keeps of a model follows in the same block (moss_model_len). */
-struct moss_model { moss_weights weights; };
+struct moss_model {
+    moss_weights weights;
+    const moss_code *code;    /* what this CPU runs; NULL for a GPU */
+};
 
 /* The header of a state; the generated code's part follows it. No pointers: a state may move. */
 struct moss_state {

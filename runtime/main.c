@@ -13,6 +13,8 @@ static int moss_print_version(const moss_args *args)
     const moss_program *program = &moss_program_data;
     printf("%s: compiled by mossc for %s, %s, ABI %d, model hash %016" PRIx64 "\n", program->name,
            program->target, program->quant, MOSS_ABI, program->model_hash);
+    if (program->n_codes > 1)
+        printf("code: %s\n", moss_model_device(NULL));
     return moss_cli_flush(args);
 }
 

@@ -54,7 +54,9 @@ MOSS_API void moss_model_close(moss_model *model);
  * is told before anything is allocated. moss_model_open means 16 states, of the context they will have. */
 MOSS_API int moss_model_open_sized(moss_model *model, const char *weights_path, int verify, int32_t n_states,
                                    int64_t n_context, moss_error *error);
-MOSS_API const char *moss_model_device(const moss_model *model);   /* "NVIDIA H200"; "CPU" */
+/* "NVIDIA H200"; "CPU"; of a program for several kinds of CPU the one whose code runs, "arm-dotprod" (model NULL:
+ * would run here). */
+MOSS_API const char *moss_model_device(const moss_model *model);
 
 /* A context: threads (a GPU needs none) and scratch memory. n_threads >= 1, the calling thread included;
  * `cpus` NULL or [n_threads] processor numbers to bind to; the calling thread, bound to cpus[0],

@@ -1,7 +1,7 @@
 /* The ABI between generated code and the runtime.
  *
- * Generated code defines one moss_program and its two forward functions; the runtime opens the
- * weights, owns threads and state, and calls them. This is the only runtime header the compiler's
+ * Generated code defines one moss_program and two forward functions for each kind of CPU it is for; the
+ * runtime opens the weights, owns threads and state, chooses and calls them. This is the only runtime header the compiler's
  * code generator may include. Change anything here: raise MOSS_ABI.
  */
 #ifndef MOSS_PROGRAM_H
@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 enum {
-    MOSS_ABI = 3,
+    MOSS_ABI = 4,
     MOSS_MAX_MODES = 8,
     MOSS_ALIGN = 64,                 /* of every buffer and of every packed tensor, bytes */
     MOSS_WEIGHTS_HEADER_LEN = 4096,  /* data starts here, page-aligned */
@@ -62,6 +62,13 @@ static inline moss_range moss_share(int n, int thread, int n_threads)
     return range;
 }
 
+/* The model for one kind of CPU. Weights, states and scratch are the same for all of a program's. */
+typedef struct {
+    const char *name, *features;          /* "arm-dotprod", and what such a CPU must have: cpu.c */
+    moss_forward_fn *prefill;             /* any n_tokens and n_sequences */
+    moss_forward_fn *decode;              /* n_tokens = n_sequences = 1 */
+} moss_code;
+
 typedef struct {
     uint32_t abi;
     const char *name, *target, *features, *quant;
@@ -73,9 +80,9 @@ typedef struct {
     uint64_t state_fixed_len, state_token_len;   /* bytes: fixed + n_context * token */
     uint64_t shared_len, private_len;     /* multiples of MOSS_ALIGN */
     uint64_t token_flops[MOSS_MAX_MODES], token_bytes[MOSS_MAX_MODES];   /* of one decoded token */
-    moss_forward_fn *prefill;             /* any n_tokens and n_sequences */
-    moss_forward_fn *decode;              /* n_tokens = n_sequences = 1 */
-    const moss_gpu_program *gpu;          /* NULL: for CPUs; else the two above are NULL */
+    const moss_code *const *codes;        /* [n_codes], from the least to the most demanding */
+    int32_t n_codes;                      /* 0 for a GPU */
+    const moss_gpu_program *gpu;          /* NULL: for CPUs */
 } moss_program;
 
 /* Device memory of one context, offsets of its parts: scratch; a call's positions, slots and tokens; the

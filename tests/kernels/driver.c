@@ -142,7 +142,7 @@ static int test_target(Arena *arena, TargetId id, const char *source_dir, const 
     build.panel = 2 * target->lanes;
     build.tile_rows = target->tile_rows;
     build.tail_rows = target->tail_rows;
-    text_printf(&build.source, "#include \"runtime/route.h\"\n#include \"runtime/tile.h\"\n_Static_assert(LANES == %d, \"flags and lanes disagree\");\n\n", target->lanes);
+    text_printf(&build.source, "#include \"runtime/route.h\"\n#include \"runtime/scan.h\"\n#include \"runtime/tile.h\"\n_Static_assert(LANES == %d, \"flags and lanes disagree\");\n\n", target->lanes);
     add_all(&build);
     text_printf(&build.source, "typedef struct { const char *name; int row; void (*kernel)(void); } Entry;\nconst Entry kernel_entries[] = {\n%s};\n"
                 "const int n_kernel_entries = %d, kernel_tile_rows = %d, kernel_block_rows = %d;\n",

@@ -23,6 +23,8 @@ enum { FAKE_FIXED_LEN = 16, FAKE_TOKEN_LEN = 8, FAKE_HASH = 0x5EED };
 
 static moss_forward_fn fake_prefill, fake_decode;
 
+static const moss_code fake_code = { "test", FAKE_FEATURES, fake_prefill, fake_decode };
+
 moss_program moss_program_data = {
     .abi = MOSS_ABI, .name = "fake \"model\"", .target = "test", .features = FAKE_FEATURES,
     .quant = "f32", .manifest = "{\"name\": \"fake\"}", .vocab_size = FAKE_VOCAB, .n_modes = 2,
@@ -31,7 +33,7 @@ moss_program moss_program_data = {
     .state_token_len = FAKE_FULL_ATTENTION ? FAKE_TOKEN_LEN : 0,
     .shared_len = MOSS_ALIGN * FAKE_CHUNK, .private_len = MOSS_ALIGN,
     .token_flops = { 20, 30 }, .token_bytes = { 200, 300 },
-    .prefill = fake_prefill, .decode = fake_decode,
+    .codes = (const moss_code *const[]){ &fake_code }, .n_codes = 1,
 };
 
 static fake_log fake_log_data;

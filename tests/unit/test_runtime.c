@@ -119,7 +119,7 @@ static const LoaderCase loader_cases[] = {
     { "no last byte", cut_data, MOSS_ERROR_WEIGHTS, { "truncated", "7095 bytes", "7096" } },
     { "one more byte", append_byte, MOSS_ERROR_WEIGHTS, { "too long", "7097 bytes", "7096" } },
     { "magic", change_magic, MOSS_ERROR_WEIGHTS, { "not a weights file", "MOSSWTS1" } },
-    { "abi", change_abi, MOSS_ERROR_WEIGHTS, { "ABI 99", "expected 3" } },
+    { "abi", change_abi, MOSS_ERROR_WEIGHTS, { "ABI 99", "expected 4" } },
     { "hash", change_hash, MOSS_ERROR_WEIGHTS, { "5eee", "5eed", "fake" } },
     { "data_len", change_data_len, MOSS_ERROR_WEIGHTS, { "3001 bytes", "expected 3000" } },
     { "first byte", flip_first, MOSS_ERROR_WEIGHTS, { "corrupt", "checksum", "expected" } },
@@ -215,15 +215,57 @@ static void test_loader_refuses_cpu(void)
     static const char *const lacking[] = { "warp9", " warp9", "sse3 warp9 fma", "neon warp9" };
     moss_model *model = block_new(moss_model_len());
     moss_error error;
+    const moss_code *const *codes = fake_program()->codes;
     for (size_t i = 0; i < sizeof lacking / sizeof *lacking; i++) {
-        fake_program()->features = lacking[i];
+        const moss_code code = { "test", lacking[i], codes[0]->prefill, codes[0]->decode }, *const list[] = { &code };
+        fake_program()->codes = list;
         CU_ASSERT_EQUAL(moss_model_open(model, weights_path, 1, &error), MOSS_ERROR_CPU);
         CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "lacks "));
     }
-    fake_program()->features = "";
+    fake_program()->codes = codes;
     fake_program()->abi = 77;
     CU_ASSERT_EQUAL(moss_model_open(model, weights_path, 1, &error), MOSS_ERROR_ARGUMENT);
     fake_program()->abi = MOSS_ABI;
+    free(model);
+}
+
+/* What opening chooses with MOSS_CODE=wanted (NULL: unset); NULL: it failed with `status`. */
+static const char *chosen_code(moss_model *model, const char *wanted, int status)
+{
+    moss_error error = { 0 };
+    if (wanted)
+        setenv("MOSS_CODE", wanted, 1);
+    const int found = moss_model_open(model, weights_path, 1, &error);
+    const char *name = found == MOSS_OK ? moss_model_device(model) : NULL;
+    CU_ASSERT_EQUAL(found, status);
+    moss_model_close(model);
+    unsetenv("MOSS_CODE");
+    return name;
+}
+
+/* The most demanding code this CPU can run, or the one asked for; the one chosen is the one that runs. */
+static void test_loader_chooses_code(void)
+{
+    const moss_code *const *before = fake_program()->codes;
+    const moss_code old = { "old", "", before[0]->prefill, before[0]->decode };
+    const moss_code middle = { "middle", " ", before[0]->prefill, before[0]->decode };
+    const moss_code new = { "new", "warp9", before[0]->prefill, before[0]->decode };
+    const moss_code *const three[] = { &old, &middle, &new }, *const none[] = { &new, &new };
+    moss_model *model = block_new(moss_model_len());
+    fake_program()->codes = three;
+    fake_program()->n_codes = 3;
+    CU_ASSERT_STRING_EQUAL(chosen_code(model, NULL, MOSS_OK), "middle");
+    CU_ASSERT_STRING_EQUAL(moss_model_device(NULL), "middle");
+    CU_ASSERT_STRING_EQUAL(chosen_code(model, "", MOSS_OK), "middle");
+    CU_ASSERT_STRING_EQUAL(chosen_code(model, "old", MOSS_OK), "old");
+    CU_ASSERT_PTR_NULL(chosen_code(model, "new", MOSS_ERROR_CPU));
+    CU_ASSERT_PTR_NULL(chosen_code(model, "newer", MOSS_ERROR_ARGUMENT));
+    fake_program()->codes = none;
+    fake_program()->n_codes = 2;
+    CU_ASSERT_PTR_NULL(chosen_code(model, NULL, MOSS_ERROR_CPU));
+    CU_ASSERT_STRING_EQUAL(moss_model_device(NULL), "none");
+    fake_program()->codes = before;
+    fake_program()->n_codes = 1;
     free(model);
 }
 
@@ -610,6 +652,7 @@ static const UnitTest tests[] = {
     { "the checksum can be skipped", test_loader_without_verify },
     { "other weights of the same model", test_loader_other_weights },
     { "a CPU without the features is refused", test_loader_refuses_cpu },
+    { "code for several CPUs", test_loader_chooses_code },
     { "CPU features", test_cpu_features },
     { "state lengths", test_state_lengths },
     { "state arguments", test_state_init_arguments },
