@@ -116,16 +116,21 @@ RULE(ATTENTION)
 }
 RULE(RING_WRITE) { return (Cost){ 0, 0, 2 * row_bytes(c->op->operand[2]) }; }
 
-Cost cost_of_block(const Block *block, int mode, int64_t n_tokens, int64_t n_context)
+Cost cost_of_op(const Op *op, int mode, int64_t n_tokens, int64_t n_context)
 {
     static Cost (*const rules[N_OPS])(const CostOf *) = {
 #define OP(id, ...) [OP_##id] = cost_##id,
 #include "../ir/op.def"
 #undef OP
     };
+    return rules[op->kind](&(CostOf){ op, mode, n_tokens, n_context });
+}
+
+Cost cost_of_block(const Block *block, int mode, int64_t n_tokens, int64_t n_context)
+{
     Cost total = { 0 };
     for (const Op *op = block->first; op; op = op->next) {
-        Cost cost = rules[op->kind](&(CostOf){ op, mode, n_tokens, n_context });
+        Cost cost = cost_of_op(op, mode, n_tokens, n_context);
         total.flops += cost.flops;
         total.weight_bytes += cost.weight_bytes;
         total.state_bytes += cost.state_bytes;

@@ -334,6 +334,8 @@ static void print_text(const Inspection *in, int64_t n_context, int n_threads, T
     print_costs(in, n_context, out);
     print_bounds(in, n_context, out);
     print_assumptions(in, out);
+    if (in->prediction)
+        prediction_print(in->prediction, memory_of_sizes(&in->sizes, n_context, n_threads).total, out);
 }
 
 /* ---- JSON ---- */
@@ -404,7 +406,10 @@ static void print_json(const Inspection *in, int64_t n_context, int n_threads, T
     put_bounds(in, n_context, true, out);
     text_printf(out, " ],\n    \"prefill\": [");
     put_bounds(in, n_context, false, out);
-    text_printf(out, " ]\n  }\n}\n");
+    text_printf(out, " ]\n  }%s\n", in->prediction ? "," : "");
+    if (in->prediction)
+        prediction_print_json(in->prediction, out);
+    text_printf(out, "%s}\n", in->prediction ? "\n" : "");
 }
 
 void inspection_print(const Inspection *inspection, int64_t n_context, int n_threads, bool json, Text *out)

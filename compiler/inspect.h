@@ -2,7 +2,7 @@
 #ifndef MOSSC_COMPILER_INSPECT_H
 #define MOSSC_COMPILER_INSPECT_H
 
-#include "plan.h"
+#include "predict.h"
 
 typedef struct {
     int64_t experts_per_token, active_params;
@@ -16,6 +16,7 @@ typedef struct {
     double context_flops;            /* of one token, for each token of context */
     int n_modes;
     InspectionMode modes[GRAPH_MAX_MODES];
+    const Prediction *prediction;    /* NULL: none was asked for */
 } Inspection;
 
 Inspection inspect_plan(const Plan *plan);

@@ -44,12 +44,39 @@ static int params_command(Compilation *c, const char *name)
     return print_and_free(&text);
 }
 
+/* What --device predicts of a plan; *n_threads are those that device starts unless -t says. False after reporting. */
+static bool predict(Compilation *c, Inspection *inspection, int64_t n_context, int64_t *n_threads)
+{
+    const char *text = c->options->value[OPTION_DEVICE];
+    Device device;
+    if (!device_read(&device, c->diags, text))
+        return false;
+    const char *code = device_code(&device, c->diags, c->target);
+    if (!code || !options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, device_threads(&device), n_threads))
+        return false;
+    Prediction *prediction = arena_one(c->arena, Prediction);
+    *prediction = predict_plan(c->plan, &device, code, (int)*n_threads, n_context);
+    inspection->prediction = prediction;
+    return true;
+}
+
+/* An artifact's manifest does not tell its operations by kind. */
+static bool check_device(const Compilation *c, bool graph)
+{
+    if (graph || !c->options->value[OPTION_DEVICE])
+        return true;
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--device` predicts from a MODEL.json; `%s` is compiled already", c->model);
+    return false;
+}
+
 static int inspect_command(Compilation *c, const char *name)
 {
     (void)name;
     Text text = { 0 };
     Inspection inspection;
     bool graph = driver_is_graph(c->model);
+    if (!check_device(c, graph))
+        return 0;
     if (graph ? !driver_plan(c, false)
               : !options_suit_artifact(c->options, c->diags)
                     || !inspect_artifact(c->arena, c->diags, c->model, MANIFEST_MARK, &inspection))
@@ -59,6 +86,8 @@ static int inspect_command(Compilation *c, const char *name)
     int64_t n_context = 0, n_threads = 0;
     if (!options_int(c->options, c->diags, OPTION_CONTEXT, 1, INT32_MAX, 4096, &n_context)
         || !options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, graph ? c->n_threads : 1, &n_threads))
+        return 0;
+    if (c->options->value[OPTION_DEVICE] && !predict(c, &inspection, n_context, &n_threads))
         return 0;
     inspection_print(&inspection, n_context, (int)n_threads, c->options->value[OPTION_JSON] != NULL, &text);
     return print_and_free(&text);
@@ -106,6 +135,14 @@ static int targets_command(Compilation *c, const char *name)
     return print_and_free(&text);
 }
 
+static int devices_command(Compilation *c, const char *name)
+{
+    (void)c, (void)name;
+    Text text = { 0 };
+    devices_print(&text);
+    return print_and_free(&text);
+}
+
 static int db_row(Compilation *c, const char *name)
 {
     (void)name;
@@ -134,6 +171,7 @@ static const struct {
     { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights", COMMAND_IMPORT, true, import_command },
     { "db",      "merge|show|prune|export FILE... [OPTIONS]", "tuning records: join, look at, thin out, write as text", COMMAND_DB, true, db_row },
     { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
+    { "devices", "", "phones, boards and servers that inspect --device predicts for", COMMAND_TARGETS, false, devices_command },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 

@@ -35,8 +35,9 @@ void plan_print(const Plan *plan, Text *out);
 /* `--emit dot`: the module as a graph for Graphviz. */
 void module_print_dot(const Module *module, Text *out);
 
-/* Cost of one token in `mode`; in prefill weights are read once a chunk, so weight_bytes is 1/chunk of
+/* Cost of one token in `mode`, of one operation or all of a block; in prefill weights are read once a chunk, so weight_bytes is 1/chunk of
  * what the chunk reads. Attention is counted with a full window (n_context tokens without one). */
+Cost cost_of_op(const Op *op, int mode, int64_t n_tokens, int64_t n_context);
 Cost cost_of_block(const Block *block, int mode, int64_t n_tokens, int64_t n_context);
 
 #endif
