@@ -10,11 +10,11 @@
 
 /* In this order; headers come with whoever includes them. */
 static const char *const cpu_library_files[] = {
-    "moss.h", "error.c", "cpu.c", "threads.c", "model.c", "cpu_model.c", "state.c", "eval_check.c", "eval.c",
+    "moss.h", "error.c", "cpu.c", "cores.c", "threads.c", "model.c", "cpu_model.c", "state.c", "eval_check.c", "eval.c",
     "sampler.c", "generate.c",
 };
 static const char *const gpu_library_files[] = {
-    "moss.h", "error.c", "model.c", "state.c", "eval_check.c", "sampler.c", "generate.c", "gpu_driver.c", "gpu_device.c",
+    "moss.h", "error.c", "cores.c", "model.c", "state.c", "eval_check.c", "sampler.c", "generate.c", "gpu_driver.c", "gpu_device.c",
     "gpu_upload.c", "gpu_model.c", "gpu_slots.c", "gpu_launch.c", "gpu_context.c", "gpu_eval.c",
 };
 static const char *const command_line_files[] = {
@@ -110,8 +110,8 @@ bool bundle_template(Bundle *bundle, bool gpu, const char *name, Text *out)
 static bool is_bionic_header(const char *line)
 {
     static const char *const headers[] = {
-        "errno.h", "fcntl.h", "inttypes.h", "math.h", "pthread.h", "sched.h", "signal.h", "stdio.h", "stdlib.h", "string.h",
-        "sys/auxv.h", "sys/mman.h", "sys/stat.h", "sys/syscall.h", "time.h", "unistd.h",
+        "errno.h", "fcntl.h", "inttypes.h", "math.h", "pthread.h", "sched.h", "signal.h", "stdio.h", "stdlib.h",
+        "string.h", "sys/auxv.h", "sys/mman.h", "sys/stat.h", "sys/syscall.h", "time.h", "unistd.h",
     };
     if (strncmp(line, "#include <", 10) != 0)
         return false;

@@ -64,7 +64,9 @@ int moss_tokens_read(moss_tokens *tokens, const moss_args *args, moss_option tex
                      const char *standard);
 
 /* machine.c */
-int32_t moss_default_threads(void);
+int32_t moss_default_threads(void);        /* the big cores', within a container's quota */
+/* Keep this thread and those it makes on the big cores, or warn that they are too many for them. */
+void moss_use_big_cores(const moss_args *args, int32_t n_threads);
 uint64_t moss_peak_rss(void);              /* bytes */
 double moss_seconds(void);                 /* monotonic */
 void moss_interrupt_install(void);

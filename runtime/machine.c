@@ -4,6 +4,7 @@
  * Invariant: the only mutable global is the flag that a signal handler sets.
  */
 #include "cli.h"
+#include "cores.h"
 
 #include <errno.h>
 #include <sched.h>
@@ -50,44 +51,11 @@ double moss_seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* The first number in a file of /sys; false when there is none. */
-static bool moss_sys_number(const char *path, long *number)
-{
-    FILE *file = fopen(path, "re");
-    bool found = file && fscanf(file, "%ld", number) == 1;
-    if (file)
-        fclose(file);
-    return found;
-}
-
-static bool moss_cpu_number(int cpu, const char *what, long *number)
-{
-    char path[128];
-    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/%s", cpu, what);
-    return moss_sys_number(path, number);
-}
-
-/* Is this processor the first of its core that the process may use? */
-static bool moss_cpu_leads_core(int cpu, const cpu_set_t *usable)
-{
-    long first;
-    if (!moss_cpu_number(cpu, "topology/thread_siblings_list", &first))
-        return true;
-    return first == cpu || first < 0 || first >= CPU_SETSIZE || !CPU_ISSET((size_t)first, usable);
-}
-
-/* Relative speed of a processor where cores differ (big.LITTLE); equal elsewhere. */
-static long moss_cpu_capacity(int cpu)
-{
-    long capacity;
-    return moss_cpu_number(cpu, "cpu_capacity", &capacity) ? capacity : 1;
-}
-
 /* Processors that a container's quota allows, rounded up. */
 static int32_t moss_quota_cpus(void)
 {
     long quota = 0, period = 0;
-    FILE *file = fopen("/sys/fs/cgroup/cpu.max", "re");
+    FILE *file = fopen(MOSS_SYS "/fs/cgroup/cpu.max", "re");
     int n = file ? fscanf(file, "%ld %ld", &quota, &period) : 0;
     if (file)
         fclose(file);
@@ -96,25 +64,35 @@ static int32_t moss_quota_cpus(void)
     return (int32_t)((quota + period - 1) / period);
 }
 
-/* Cores, not hyperthreads, and none below half the speed of the fastest: every barrier waits for
- * the slowest member. */
 int32_t moss_default_threads(void)
 {
-    cpu_set_t usable;
-    long fastest = 0;
-    int32_t n = 0, most = moss_quota_cpus();
-    if (sched_getaffinity(0, sizeof usable, &usable) != 0)
-        return 1;
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET((size_t)cpu, &usable) && moss_cpu_capacity(cpu) > fastest)
-            fastest = moss_cpu_capacity(cpu);
-    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
-        if (CPU_ISSET((size_t)cpu, &usable) && moss_cpu_leads_core(cpu, &usable)
-            && 2 * moss_cpu_capacity(cpu) >= fastest)
-            n++;
+    const int32_t n = moss_big_cpus(NULL, 0);
+    int32_t most = moss_quota_cpus();
     if (most > MOSS_DEFAULT_THREADS_MAX)
         most = MOSS_DEFAULT_THREADS_MAX;
     return n > most ? most : n > 0 ? n : 1;
+}
+
+/* Where cores differ, threads stay among the big ones: the scheduler may move them there, not to a small core that all
+ * the others would wait for. Threads that are made later inherit the set. */
+void moss_use_big_cores(const moss_args *args, int32_t n_threads)
+{
+    moss_cores cores;
+    cpu_set_t usable;
+    CPU_ZERO(&usable);
+    if (sched_getaffinity(0, sizeof usable, &usable) != 0)
+        return;
+    moss_cores_find(&cores, MOSS_SYS, &usable);
+    if (cores.n_big == cores.n)
+        return;
+    if (n_threads > cores.n_big) {
+        fprintf(stderr, "%s: warning: %d threads, and %d of %d cores are big: at every step all threads wait for the "
+                "slowest; -t %d is likely faster\n", args->program, n_threads, cores.n_big, cores.n, cores.n_big);
+        return;
+    }
+    for (int32_t i = cores.n_big; i < cores.n; i++)
+        CPU_CLR((size_t)cores.at[i].cpu, &usable);
+    sched_setaffinity(0, sizeof usable, &usable);   /* refused: the scheduler knows big cores, too */
 }
 
 /* From /proc: getrusage's figure includes the program that called exec. */

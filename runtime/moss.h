@@ -58,6 +58,10 @@ MOSS_API int moss_model_open_sized(moss_model *model, const char *weights_path, 
  * would run here). */
 MOSS_API const char *moss_model_device(const moss_model *model);
 
+/* The processors that are worth a thread: of a phone its big cores, elsewhere all cores, and never one that this thread
+ * may not use. Up to `room` of them to `cpus`, the fastest first; returns how many there are (0: unknown). */
+MOSS_API int32_t moss_big_cpus(int32_t *cpus, int32_t room);
+
 /* A context: threads (a GPU needs none) and scratch memory. n_threads >= 1, the calling thread included;
  * `cpus` NULL or [n_threads] processor numbers to bind to; the calling thread, bound to cpus[0],
  * gets its own set back in deinit, which the same thread calls. Memory aligned to 64 bytes. */

@@ -71,6 +71,8 @@ static int moss_session_find_threads(moss_session *session, int32_t *cpus, bool 
         return moss_cli_fail(session->args, MOSS_EXIT_USAGE,
             "--cpus: found %d processors, expected one for each of %d threads", n_cpus,
             session->n_threads);
+    if (!list->given && !moss_program_data.gpu)
+        moss_use_big_cores(session->args, session->n_threads);
     return MOSS_EXIT_OK;
 }
 

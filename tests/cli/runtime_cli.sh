@@ -74,6 +74,36 @@ else
     [ "$places" = "$first $second " ] || fail "--cpus $first,$second: threads may run on: $places"
 fi
 
+# --- Big and small cores ---
+# A /sys of our own, where the first usable processor is big: threads default to it and stay on it, two warn.
+sys_cpu=$work/sys/devices/system/cpu
+for cpu in $cpus; do
+    mkdir -p "$sys_cpu/cpu$cpu"
+    echo 250 >"$sys_cpu/cpu$cpu/cpu_capacity"
+done
+echo 1024 >"$sys_cpu/cpu$second/cpu_capacity"
+build little -DFAKE_EMBEDDED "-DMOSS_SYS=\"$work/sys\""
+if [ -n "$first" ]; then
+    expect 0 "1 threads" ./little -n 2
+    grep -q warning stderr && fail "a warning without -t: $(cat stderr)"
+    expect 0 "little: warning: 2 threads, and 1 of" ./little -n 2 -t 2
+    ./little -n -1 >/dev/null 2>&1 &
+    artifact=$!
+    for _ in $(seq 100); do
+        places=$(sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' /proc/$artifact/status 2>/dev/null)
+        [ "$places" = "$second" ] && break
+        sleep 0.05
+    done
+    kill -KILL $artifact
+    wait $artifact 2>/dev/null
+    [ "$places" = "$second" ] || fail "the big core is $second, threads may run on: $places"
+fi
+rm -r "$work/sys"
+expect 0 "generated: 2" ./little -n 2
+mkdir -p "$work/sys/fs/cgroup"
+echo "50000 100000" >"$work/sys/fs/cgroup/cpu.max"
+expect 0 "1 threads" ./little -n 2
+
 # --- Weights ---
 expect 3 "beside.weights: cannot open the weights: No such file or directory; they belong beside" ./beside --tokens 1
 expect 3 "none: cannot open the weights: No such file" ./beside --tokens 1 -m none

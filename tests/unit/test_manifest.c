@@ -289,6 +289,9 @@ static void test_facts(void)
     CU_ASSERT_EQUAL(CALL(&first, "mode_top_k", I32(1)).i32, 1);
     CU_ASSERT_EQUAL(CALL(&first, "mode_top_k", I32(2)).i32, -1);
     CU_ASSERT_EQUAL(CALL(&first, "mode_top_k", I32(-1)).i32, -1);
+    int32_t cpus[2] = { -1, -1 };
+    CU_ASSERT(CALL(&first, "big_cpus", POINTER(cpus), I32(1)).i32 >= 1);
+    CU_ASSERT(cpus[0] >= 0 && cpus[1] == -1);
     CU_ASSERT_EQUAL(CALL(&first, "context_len", I32(0)).size, 0);
     CU_ASSERT_EQUAL(CALL(&first, "state_len", I64(-1)).size, 0);
 }
