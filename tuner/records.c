@@ -274,10 +274,9 @@ bool records_list(Records *records, Arena *arena, Diags *diags, const RecordsFil
     return ok;
 }
 
-static void read_search(Arena *arena, sqlite3_stmt *row, Search *search)
+static bool read_search(Arena *arena, sqlite3_stmt *row, Search *search)
 {
     const char **const texts[] = { &search->command, &search->model, &search->device, &search->features };
-    strncpy(search->id, text_or_empty((const char *)sqlite3_column_text(row, 0)), RECORD_ID_LEN);
     for (int i = 0; i < 4; i++)
         *texts[i] = column_text(arena, row, 1 + i);
     search->seed = sqlite3_column_int64(row, 5);
@@ -286,6 +285,8 @@ static void read_search(Arena *arena, sqlite3_stmt *row, Search *search)
     search->finished = sqlite3_column_int64(row, 8) != 0;
     search->peak_operations = sqlite3_column_double(row, 9);
     search->peak_bytes = sqlite3_column_double(row, 10);
+    record_search_id(search);
+    return strcmp(search->id, text_or_empty((const char *)sqlite3_column_text(row, 0))) == 0;
 }
 
 bool records_searches(Records *records, Arena *arena, Diags *diags, Search **searches, int *n)
@@ -294,14 +295,18 @@ bool records_searches(Records *records, Arena *arena, Diags *diags, Search **sea
     int room = 0, code = SQLITE_ERROR;
     *searches = NULL;
     *n = 0;
-    while (statement && (code = sqlite3_step(statement)) == SQLITE_ROW) {
+    bool ok = statement != NULL;
+    while (ok && (code = sqlite3_step(statement)) == SQLITE_ROW) {
         *searches = grow(arena, *searches, sizeof **searches, *n, &room);
-        read_search(arena, statement, &(*searches)[(*n)++]);
+        ok = read_search(arena, statement, &(*searches)[(*n)++]);
+        if (!ok)
+            diag_report(diags, DIAG_TUNING_FORMAT, NULL, "%s: the database is damaged: search %.32s is not what it was when it "
+                        "was stored", records->path, text_or_empty((const char *)sqlite3_column_text(statement, 0)));
     }
-    if (statement && code != SQLITE_DONE)
-        records_fail(records, diags, "cannot read it");
+    if (ok && code != SQLITE_DONE)
+        ok = records_fail(records, diags, "cannot read it");
     sqlite3_finalize(statement);
-    return code == SQLITE_DONE;
+    return ok;
 }
 
 bool records_search_open(Records *records, Diags *diags, Search *search)

@@ -35,7 +35,7 @@ bool trial_status_from_text(const char *text, TrialStatus *status);
 enum { RECORD_ID_LEN = 32 };     /* hexadecimal digits */
 
 /* One point tried. The samples of a point and of its incumbent were taken in turn, so that sample i of one
- * belongs to sample i of the other. The default point of a kernel is recorded as its own incumbent: that
+ * belongs to sample i of the other. The default point of a kernel is recorded first, as its own incumbent: that
  * says which point is the default, and the two sample sets say how noisy the machine is. */
 typedef struct {
     RecordKey key;
@@ -102,7 +102,8 @@ typedef struct {
     const char *point;           /* NULL: there is no record of the key that was measured and right */
     const char *default_point;   /* NULL: not recorded */
     double speedup;              /* over default_point; 1 where the default is the best */
-    double seconds, default_seconds;     /* median; 0: unknown */
+    double default_seconds;      /* median; 0: unknown */
+    double seconds;              /* default_seconds / speedup, so without the machine's drift; else a median */
     int n_trials, n_ok;          /* of the key */
 } RecordBest;
 bool records_best(Records *records, Arena *arena, Diags *diags, const RecordKey *key, RecordBest *best);

@@ -82,7 +82,7 @@ static void collect_points(Arena *arena, Graph *graph, const Trial *const *trial
     int kept = 0;
     for (int i = 0; i < graph->n_points; i++)
         if (i == 0 || compare_points(&graph->points[kept - 1], &graph->points[i]) != 0)
-            graph->points[kept++] = graph->points[i];
+            graph->points[kept++] = (RankedPoint){ .point = graph->points[i].point, .first_alone = INT64_MAX };
     graph->n_points = kept;
 }
 
@@ -104,7 +104,8 @@ static void collect_edges(Arena *arena, Graph *graph, const Trial *const *trials
         int point = find_point(graph, trial->point), incumbent = find_point(graph, trial->incumbent);
         RankedPoint *own = &graph->points[point];
         own->excluded |= trial->status == TRIAL_WRONG || trial->status == TRIAL_CRASHED || trial->status == TRIAL_HUNG;
-        own->is_default |= point == incumbent;
+        if (point == incumbent && trial->ordinal < own->first_alone)
+            own->first_alone = trial->ordinal;
         own->measured |= trial->status == TRIAL_OK;
         if (trial->status != TRIAL_OK || incumbent < 0 || point == incumbent || trial->n_incumbent_samples == 0)
             continue;
@@ -141,11 +142,11 @@ static void collect_seconds(Arena *arena, Graph *graph, const Trial *const *tria
 
 /* ---- what hangs together ---- */
 
-/* As a root, is point a better than b? A default, then the first by text. */
+/* As a root, is point a better than b? What was compared with itself first, then the first by text. */
 static bool is_better_root(const Graph *graph, int a, int b)
 {
-    bool x = graph->points[a].is_default, y = graph->points[b].is_default;
-    return x != y ? x : a < b;
+    int64_t x = graph->points[a].first_alone, y = graph->points[b].first_alone;
+    return x != y ? x < y : a < b;
 }
 
 static void find_roots(Arena *arena, Graph *graph)
@@ -172,9 +173,9 @@ static int find_origin(const Graph *graph)
 {
     int origin = -1;
     for (int i = 0; i < graph->n_points; i++)
-        if ((graph->points[i].is_default || graph->points[i].measured) && (origin < 0 || is_better_root(graph, i, origin)))
+        if (graph->points[i].measured && (origin < 0 || is_better_root(graph, i, origin)))
             origin = i;
-    return origin < 0 ? -1 : graph->root[origin];
+    return origin;
 }
 
 /* ---- least squares ---- */
@@ -293,6 +294,7 @@ Ranking records_rank(Arena *arena, const Trial *const *trials, int n)
     if (ranking.origin < 0)
         return ranking;
     double sigma = noise(arena, trials, n);
+    ranking.points[ranking.origin].is_default = ranking.points[ranking.origin].first_alone != INT64_MAX;
     for (int i = 0; i < ranking.n; i++) {
         RankedPoint *p = &ranking.points[i];
         p->relative = exp(place_of(&graph, i, ranking.origin));
@@ -318,8 +320,8 @@ RecordBest records_best_of(Arena *arena, const Trial *const *trials, int n)
     if (ranking.best >= 0) {
         const RankedPoint *point = &ranking.points[ranking.best];
         best.point = point->point;
-        best.seconds = point->seconds;
         best.speedup = best.default_point ? 1 / point->relative : 1;
+        best.seconds = best.default_point ? best.default_seconds / best.speedup : point->seconds;
     }
     return best;
 }

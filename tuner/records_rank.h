@@ -15,7 +15,8 @@
 typedef struct {
     const char *point;
     bool measured, excluded;     /* has it an OK trial of its own; may it not win? */
-    bool is_default;
+    bool is_default;             /* at most one is */
+    int64_t first_alone;         /* ordinal of its first trial against itself; INT64_MAX: none */
     int n_pairs;                 /* samples taken beside an incumbent's */
     double seconds;              /* median of its own samples; 0: none */
     double relative;             /* time over the default's, as estimated */

@@ -1,0 +1,10 @@
+# Tuning records: the database, merging, what is chosen from it, the command line and the page.
+add_library(records_make STATIC tuner/records_make.c)
+target_link_libraries(records_make PUBLIC mossc_tuner)
+add_executable(records_tool tuner/records_tool.c)
+target_link_libraries(records_tool PRIVATE records_make)
+foreach(name test_records test_records_files test_choices)
+  add_executable(${name} tuner/${name}.c)
+  target_link_libraries(${name} PRIVATE records_make PkgConfig::CUNIT)
+  test_command(tuner/${name} ${name})
+endforeach()
