@@ -2,7 +2,8 @@
  *
  * Input: a Plan. Output: readable C17: one static function a kernel instance, one a block and phase, a
  * forward function a phase that calls the layers in order, and the moss_program table the runtime
- * links against; the table in a file of its own where there is code for several CPUs. Every buffer is declared with its shape; every barrier of the plan is one line.
+ * links against; the table in a file of its own where there is code for several CPUs. Every buffer is
+ * declared with its shape; every barrier of the plan is one line.
  */
 #include "c_writer.h"
 #include "codegen.h"
@@ -283,8 +284,8 @@ static void write_code(Arena *arena, TargetId id, bool exported, Text *out)
     const char *name = code_name(arena, id);
     if (exported)
         text_printf(out, "extern const moss_code %s;\n", name);
-    text_printf(out, "%sconst moss_code %s = { \"%s\", \"%s\", model_prefill, model_decode };\n\n", exported ? "" : "static ",
-                name, target->name, target->features);
+    text_printf(out, "%sconst moss_code %s = { \"%s\", \"%s\", model_prefill, model_decode };\n\n",
+                exported ? "" : "static ", name, target->name, target->features);
 }
 
 /* The list of the program's codes, which are defined elsewhere where there are several. */

@@ -1,7 +1,7 @@
 /* Exports: the linker's version script of a shared library, from api.def.
  *
- * The node's number is that of the interface: a function that joins later goes into a node of its own, so that a program
- * which needs it is refused by an older library when it is loaded.
+ * The node's number is that of the interface: a function that joins later goes into a node of its own, so that a
+ * program which needs it is refused by an older library when it is loaded.
  */
 #include "codegen.h"
 

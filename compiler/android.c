@@ -45,10 +45,12 @@ static bool report_missing(Arena *arena, Diags *diags, const char *kind, const c
 {
     bool exe = is_kind(kind, "exe");
     const char *packages = arena_printf(arena, "%s%s%s%s", clang ? "" : " clang-19", lld ? "" : " lld-19",
-                                        !exe || musl ? "" : " musl-dev:arm64", !exe || libgcc ? "" : " gcc-aarch64-linux-gnu");
+                                        !exe || musl ? "" : " musl-dev:arm64",
+                                        !exe || libgcc ? "" : " gcc-aarch64-linux-gnu");
     if (!*packages)
         return false;
-    diag_report(diags, DIAG_TOOLCHAIN, NULL, "android-arm64, --emit %s: these Debian packages are missing:%s", kind, packages);
+    diag_report(diags, DIAG_TOOLCHAIN, NULL, "android-arm64, --emit %s: these Debian packages are missing:%s", kind,
+                packages);
     if (exe && !musl)
         diag_note(diags, NULL, "musl-dev:arm64 is of another architecture, which apt must know first: "
                   "dpkg --add-architecture arm64 && apt-get update%s", "");
@@ -57,8 +59,8 @@ static bool report_missing(Arena *arena, Diags *diags, const char *kind, const c
     return true;
 }
 
-bool android_find(Arena *arena, Diags *diags, TargetId target, const char *kind, const char *wanted, AndroidTools *tools,
-                  ToolCommand *cc)
+bool android_find(Arena *arena, Diags *diags, TargetId target, const char *kind, const char *wanted,
+                  AndroidTools *tools, ToolCommand *cc)
 {
     bool exe = is_kind(kind, "exe");
     *tools = (AndroidTools){ .given = wanted != NULL, .bionic = !wanted && !exe };
@@ -83,11 +85,12 @@ const char *android_compile_flags(const AndroidTools *tools)
                            "-isystem /usr/include/aarch64-linux-musl";
 }
 
-static void begin_library(Arena *arena, const AndroidTools *tools, const char *folder, const char *out, ToolCommand *command)
+static void begin_library(Arena *arena, const AndroidTools *tools, const char *folder, const char *out,
+                          ToolCommand *command)
 {
     const char *slash = strrchr(out, '/');
-    tool_add_words(arena, command, "-shared -s -Wl,--build-id=sha1 " PAGES "-Wl,-z,defs -Wl,-z,noexecstack -Wl,-z,relro "
-                                   "-Wl,-z,text -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed");
+    tool_add_words(arena, command, "-shared -s -Wl,--build-id=sha1 " PAGES "-Wl,-z,defs -Wl,-z,noexecstack "
+                                   "-Wl,-z,relro -Wl,-z,text -Wl,--hash-style=both -Wl,--gc-sections -Wl,--as-needed");
     /* Much of the code is the same for all CPUs: one copy will do, since no address of a function is compared. */
     if (!tools->given)
         tool_add_words(arena, command, "-nostdlib -fuse-ld=lld -Wl,--icf=all");
@@ -109,7 +112,8 @@ void android_link_begin(Arena *arena, const AndroidTools *tools, const char *kin
         tool_add_words(arena, command, "-nostdlib -fuse-ld=lld -Wl,--icf=all " MUSL "crt1.o " MUSL "crti.o");
 }
 
-void android_link_end(Arena *arena, const AndroidTools *tools, const char *kind, const char *folder, ToolCommand *command)
+void android_link_end(Arena *arena, const AndroidTools *tools, const char *kind, const char *folder,
+                      ToolCommand *command)
 {
     if (tools->given) {
         tool_add_words(arena, command, "-pthread -lm");

@@ -11,14 +11,15 @@ typedef struct {
 } AndroidTools;
 
 /* The tools for an artifact of a kind ("exe", ...); `cc` compiles and links. False after reporting what to install. */
-bool android_find(Arena *arena, Diags *diags, TargetId target, const char *kind, const char *wanted, AndroidTools *tools,
-                  ToolCommand *cc);
+bool android_find(Arena *arena, Diags *diags, TargetId target, const char *kind, const char *wanted,
+                  AndroidTools *tools, ToolCommand *cc);
 /* Flags for compiling. */
 const char *android_compile_flags(const AndroidTools *tools);
 /* The link of an executable or a shared library, without its output: what stands before the objects, and after them.
  * `folder` has exports.map, and libc.so and libm.so where they are stand-ins; `out`: the library's name. */
 void android_link_begin(Arena *arena, const AndroidTools *tools, const char *kind, const char *folder, const char *out,
                         ToolCommand *command);
-void android_link_end(Arena *arena, const AndroidTools *tools, const char *kind, const char *folder, ToolCommand *command);
+void android_link_end(Arena *arena, const AndroidTools *tools, const char *kind, const char *folder,
+                      ToolCommand *command);
 
 #endif

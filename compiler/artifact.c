@@ -112,7 +112,9 @@ static void add_unit(Build *b, const char *name, const char *flags)
 /* Kernels are vectorised and unrolled by hand: -O3 measured the same and takes a third longer. */
 static const char *code_flags(const Build *b, TargetId target)
 {
-    return arena_printf(b->c->arena, "-O2 %s", target_info(target)->flags);
+    /* Of code for several CPUs most kernels are alike: one copy serves all if they are not inlined where called. */
+    return arena_printf(b->c->arena, "-O2 %s%s", target_has_codes(b->c->target) ? "-fno-inline-functions " : "",
+                        target_info(target)->flags);
 }
 
 /* A file for each kind of CPU, and the table that lists them. All plans use one module, so each is written at once. */
@@ -382,8 +384,8 @@ static bool check_source(const Build *b)
 {
     if (!is_kind(b, "c") || !target_has_codes(b->c->target))
         return true;
-    diag_report(b->c->diags, DIAG_USAGE, NULL, "`--emit c` for target %s: one C file is compiled for one kind of CPU: take "
-                "arm-neon, arm-dotprod or arm-i8mm", target_info(b->c->target)->name);
+    diag_report(b->c->diags, DIAG_USAGE, NULL, "`--emit c` for target %s: one C file is compiled for one kind of CPU: "
+                "take arm-neon, arm-dotprod or arm-i8mm", target_info(b->c->target)->name);
     return false;
 }
 
@@ -433,8 +435,8 @@ static bool build(Build *b)
     const char *output = file(b, is_kind(b, "c") ? "model.c" : "out");
     if (!write_weights(b) || !write_model(b) || (!is_kind(b, "exe") && !write_companions(b)))
         return false;
-    if (!is_kind(b, "c") && (!write_runtime(b) || (b->embed && !write_embedding(b)) || (b->is_android && !write_android(b))
-                             || !compile_objects(b) || !link_objects(b, output)))
+    if (!is_kind(b, "c") && (!write_runtime(b) || (b->embed && !write_embedding(b))
+                             || (b->is_android && !write_android(b)) || !compile_objects(b) || !link_objects(b, output)))
         return false;
     return publish(b, output);
 }

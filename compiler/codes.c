@@ -1,7 +1,7 @@
 /* Codes: one plan that serves the code for several kinds of CPU.
  *
- * Input: a lowered module and a target that has several codes. Output: its own plan, with scratch for the one that takes
- * most. Invariant: all of them read the same weights and states, because one file and one table serve all.
+ * Input: a lowered module and a target that has several codes. Output: its own plan, with scratch for the one that
+ * takes most. Invariant: all of them read the same weights and states, because one file and one table serve all.
  */
 #include "codes.h"
 

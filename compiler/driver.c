@@ -122,7 +122,8 @@ static bool lower(Compilation *c)
 static void plan_once(Compilation *c)
 {
     c->plan = is_gpu(c) ? gpu_plan_module(c->arena, c->graph, c->module, c->target)
-            : (target_has_codes(c->target) ? codes_plan : plan_module_chosen)(c->arena, c->graph, c->module, c->target, c->choices);
+            : (target_has_codes(c->target) ? codes_plan : plan_module_chosen)(c->arena, c->graph, c->module, c->target,
+                                                                              c->choices);
 }
 
 /* Kernels are known when there is a plan; what was chosen of them makes another. */

@@ -51,11 +51,11 @@ static void report_failure(Compilation *c, const char *program, int status)
         return;
     }
     bool ours = inspect_artifact(c->arena, unsaid, program, MANIFEST_MARK, &built);
-    diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: it is for %s%s%s%s, and this machine is not", program, machine,
-                ours ? " (target " : "", ours ? built.target : "", ours ? ")" : "");
+    diag_report(c->diags, DIAG_RUN, NULL, "cannot run %s: it is for %s%s%s%s, and this machine is not", program,
+                machine, ours ? " (target " : "", ours ? built.target : "", ours ? ")" : "");
     if (ours && strcmp(built.target, "android-arm64") == 0)
-        diag_note(c->diags, NULL, "on a phone: adb push %s /data/local/tmp, with its .weights if there, and run it there with adb "
-                  "shell", program);
+        diag_note(c->diags, NULL, "on a phone: adb push %s /data/local/tmp, with its .weights if there, and run "
+                  "it there with adb shell", program);
     if (strcmp(machine, "64-bit ARM") == 0)
         diag_note(c->diags, NULL, "here: qemu-aarch64 %s (package qemu-user)", program);
 }

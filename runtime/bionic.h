@@ -4,7 +4,8 @@
  *
  * Facts from the public headers of platform/bionic, libc/include, named at each; numbers that are the kernel's own
  * (include/uapi, asm-generic for arm64) are marked so. Where memory of the caller's is passed by pointer alone, more is
- * given than bionic takes: a type that grew would do no harm. Least Android: 5.0 (API level 21), the first on 64-bit ARM.
+ * given than bionic takes: a type that grew would do no harm. Least Android: 5.0 (API level 21), the first on 64-bit
+ * ARM.
  */
 #ifndef MOSS_BIONIC_H
 #define MOSS_BIONIC_H
@@ -81,8 +82,8 @@ struct stat {
     int64_t st_blocks, moss_times[6];
     uint32_t moss_unused[2];
 };
-_Static_assert(sizeof(struct stat) == 128 && offsetof(struct stat, st_mode) == 16 && offsetof(struct stat, st_size) == 48,
-               "as the kernel's");
+_Static_assert(sizeof(struct stat) == 128 && offsetof(struct stat, st_mode) == 16
+               && offsetof(struct stat, st_size) == 48, "as the kernel's");
 #define S_ISREG(mode) (((mode) & 0170000) == 0100000)    /* kernel: stat.h */
 int fstat(int file, struct stat *info);
 

@@ -1,8 +1,8 @@
 /* The ABI between generated code and the runtime.
  *
  * Generated code defines one moss_program and two forward functions for each kind of CPU it is for; the
- * runtime opens the weights, owns threads and state, chooses and calls them. This is the only runtime header the compiler's
- * code generator may include. Change anything here: raise MOSS_ABI.
+ * runtime opens the weights, owns threads and state, chooses and calls them. This is the only runtime
+ * header the compiler's code generator may include. Change anything here: raise MOSS_ABI.
  */
 #ifndef MOSS_PROGRAM_H
 #define MOSS_PROGRAM_H
