@@ -344,13 +344,17 @@ section_c() {
     local target clang=clang-19
     have $clang || clang=clang
     for target in $("$mossc" targets | awk 'NR > 1 && /^[^ ]/ && $1 != "host" { print $1 }'); do
+        if [ "$target" = android-arm64 ]; then
+            refuse 2 "take arm-neon, arm-dotprod or arm-i8mm" "$mossc" compile "$tiny" --emit c --target $target -o c/none.c
+            continue
+        fi
         make "$tiny" --emit c --target "$target" -o "c/$target.c"
         exists "c/$target.c" "c/$target.h" "c/$target.c.weights" c/manifest.json
         case $target in
         x86-*)
             compile_alone "$target" "$clang"
             compile_alone "$target" gcc ;;
-        arm-* | android-*)
+        arm-*)
             compile_alone "$target" "$clang" --target=aarch64-linux-gnu
             compile_alone "$target" aarch64-linux-gnu-gcc ;;
         esac
