@@ -10,6 +10,7 @@
 #include "../codegen/codegen.h"
 #include "../tuner/choices.h"
 #include "../tuner/db_command.h"
+#include "../tuner/tune.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -143,6 +144,13 @@ static int devices_command(Compilation *c, const char *name)
     return print_and_free(&text);
 }
 
+static int tune_row(Compilation *c, const char *name)
+{
+    (void)name;
+    tune_command(c);
+    return 0;
+}
+
 static int db_row(Compilation *c, const char *name)
 {
     (void)name;
@@ -169,6 +177,7 @@ static const struct {
     { "params",  "MODEL.json [--json]", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
     { "inspect", "MODEL.json|ARTIFACT [OPTIONS]", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
     { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights", COMMAND_IMPORT, true, import_command },
+    { "tune",    "MODEL.json --db FILE [OPTIONS]", "find the kernels that are fastest on this machine", COMMAND_TUNE, true, tune_row },
     { "db",      "merge|show|prune|export FILE... [OPTIONS]", "tuning records: join, look at, thin out, write as text", COMMAND_DB, true, db_row },
     { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
     { "devices", "", "phones, boards and servers that inspect --device predicts for", COMMAND_TARGETS, false, devices_command },

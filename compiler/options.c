@@ -8,7 +8,7 @@
 #include <string.h>
 
 enum { COMPILE = COMMAND_COMPILE, RUN = COMMAND_RUN, PARAMS = COMMAND_PARAMS, INSPECT = COMMAND_INSPECT,
-       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT, DB = COMMAND_DB,
+       TARGETS = COMMAND_TARGETS, IMPORT = COMMAND_IMPORT, DB = COMMAND_DB, TUNE = COMMAND_TUNE,
        BUILT = 1 << 20 };      /* also where a program is given that is compiled already */
 
 static const struct { int commands; const char *brief, *name, *metavar, *help; } rows[N_OPTIONS] = {

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 typedef enum { COMMAND_COMPILE = 1, COMMAND_RUN = 2, COMMAND_PARAMS = 4, COMMAND_INSPECT = 8, COMMAND_TARGETS = 16,
-               COMMAND_IMPORT = 32, COMMAND_DB = 64 } Command;
+               COMMAND_IMPORT = 32, COMMAND_DB = 64, COMMAND_TUNE = 128 } Command;
 
 typedef enum {
 #define OPTION(id, ...) OPTION_##id,

@@ -8,6 +8,7 @@
 
 #include "identity.h"
 #include "jobs.h"
+#include "step.h"
 #include "../compiler/toolchain.h"
 
 #include <stdlib.h>
@@ -102,7 +103,9 @@ static void choose(Compilation *c, Records *records, const char *path, Choices *
     if (!device || !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &cc))
         return;
     const char *toolchain = identity_toolchain(c->arena, c->target, cc.args, cc.n);
-    if (choices_fill(records, c->arena, c->diags, c->plan, device, toolchain, choices, &n_found) && n_found == 0)
+    const RecordKey machine = { .features = identity_features(c->arena, c->target), .device = device, .toolchain = toolchain };
+    if (choices_fill(records, c->arena, c->diags, c->plan, device, toolchain, choices, &n_found)
+        && step_apply(records, c->arena, c->diags, c->plan, &machine, choices) && n_found == 0)
         diag_report(c->diags, DIAG_TUNING_NONE, NULL, "%s: no records of this model's kernels on '%s' with %s and this mossc's "
                     "templates: kernels keep their default sizes", path, device, toolchain);
 }

@@ -3,7 +3,7 @@
 
 #include <stdlib.h>
 
-static const double chance = 0.02, gain = 0.99, harm = 1.05;
+static const double chance = 0.02, gain = 0.99, harm = 1.05, slower = 1.005;
 
 static int by_value(const void *a, const void *b)
 {
@@ -65,4 +65,9 @@ bool decide_done(const double *candidate, const double *incumbent, int n)
 bool decide_harms(const double *candidate, const double *incumbent, int n)
 {
     return decide_ratio(candidate, incumbent, n) >= harm && !by_chance(incumbent, candidate, n);
+}
+
+bool decide_slower(const double *candidate, const double *incumbent, int n)
+{
+    return decide_ratio(candidate, incumbent, n) >= slower && !by_chance(incumbent, candidate, n);
 }

@@ -21,4 +21,7 @@ bool decide_done(const double *candidate, const double *incumbent, int n);
 /* Slower by 5 % or more, and not by chance: what may not happen at the other token counts. */
 bool decide_harms(const double *candidate, const double *incumbent, int n);
 
+/* Slower by 0.5 % or more, and not by chance: what a whole model may not become. */
+bool decide_slower(const double *candidate, const double *incumbent, int n);
+
 #endif

@@ -4,6 +4,7 @@
 #include "../ir/kernel_key.h"
 #include "../ir/product.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -24,6 +25,46 @@ void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_
         int tile = (int)values[template_param(job->template, "tile_rows")];
         *rows = ((int)*rows + tile - 1) / tile * tile;
     }
+}
+
+int64_t job_scratch(const Job *job, const double *values)
+{
+#define GET(name) ((int64_t)values[template_param(job->template, name)])
+    int64_t panel = GET("panel");
+    if (is_attention(job)) {
+        int64_t group = GET("n_heads") / GET("n_kv_heads"), tile = GET("tile_rows"), stride = GET("head_stride"), keys = GET("key_block");
+        int64_t rows = (GET("token_block") * group + tile - 1) / tile * tile;
+        return 4 * (rows * (GET("head_dim") + keys + stride + panel + 2) + (2 * keys + 1) * stride);
+    }
+    return job->phase == PLAN_DECODE ? 0 : (GET("block_rows") + panel) * job->bounds.row_len;
+#undef GET
+}
+
+WorkShape job_work_shape(const Job *job)
+{
+    const bool attention = is_attention(job);
+    WorkShape s = { .panel = (int)parameter(job, "panel"), .out_stride = (int)parameter(job, "out_stride"), .n_experts = 1,
+                    .top_k = job->top_k, .weights_len = job->weights_len, .pack_len = job_scratch(job, job->values) };
+    const struct { const char *name; int *to; bool of_attention; } fields[] = {
+        { "n_in", &s.n_in, false }, { "n_out", &s.n_out, false }, { "in_stride", &s.in_stride, false },
+        { "n_experts", &s.n_experts, false }, { "weight_dtype", &s.weight_dtype, false }, { "in_pairs", &s.in_pairs, false },
+        { "out_pairs", &s.out_pairs, false }, { "has_bias", &s.has_bias, false }, { "accumulate", &s.accumulate, false },
+        { "n_heads", &s.n_heads, true }, { "n_kv_heads", &s.n_kv_heads, true }, { "head_dim", &s.head_dim, true },
+        { "head_stride", &s.head_stride, true }, { "q_stride", &s.q_stride, true }, { "kv_stride", &s.kv_stride, true },
+        { "window", &s.window, true },
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        if (fields[i].of_attention == attention)
+            *fields[i].to = (int)parameter(job, fields[i].name);
+    snprintf(s.kernel, sizeof s.kernel, "%s", job->template->name);
+    for (int i = 0; i < job->n_points; i++) {
+        double values[TEMPLATE_MAX_PARAMS];
+        job_values(job, &job->points[i], values);
+        int64_t len = job_scratch(job, values);
+        s.pack_len = len > s.pack_len ? len : s.pack_len;
+    }
+    s.pack_len = (s.pack_len + 63) / 64 * 64;
+    return s;
 }
 
 void job_record_key(Arena *arena, const Job *job, int n_tokens, RecordKey *key)

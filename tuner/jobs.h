@@ -8,6 +8,7 @@
 #define MOSSC_TUNER_JOBS_H
 
 #include "records.h"
+#include "workload.h"
 #include "../codegen/kernel_file.h"
 #include "../codegen/space.h"
 #include "../ir/plan.h"
@@ -33,6 +34,10 @@ typedef struct {
 Job *jobs_of_plan(Arena *arena, const Plan *plan, int *n);
 /* The parameters with those of a point in their place. */
 void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_MAX_PARAMS]);
+/* Bytes of scratch that the kernel with these parameters needs: codegen/templates/README.md. */
+int64_t job_scratch(const Job *job, const double *values);
+/* What a workload of it needs to know; scratch enough for every point. */
+WorkShape job_work_shape(const Job *job);
 /* The key of its records at one token count; features, device and the rest are the caller's. */
 void job_record_key(Arena *arena, const Job *job, int n_tokens, RecordKey *key);
 /* Multiply-adds counted two, and bytes that come from memory, of one call. */

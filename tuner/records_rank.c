@@ -7,6 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* What a point must be better by than chance makes it. */
+#define STANDARD_ERRORS 2.5
+
 typedef struct { int point, incumbent; double log_ratio, weight; } Edge;
 
 typedef struct {
@@ -298,7 +301,7 @@ Ranking records_rank(Arena *arena, const Trial *const *trials, int n)
     for (int i = 0; i < ranking.n; i++) {
         RankedPoint *p = &ranking.points[i];
         p->relative = exp(place_of(&graph, i, ranking.origin));
-        p->margin = i == ranking.origin ? 1 : exp(1.2533 * sigma / sqrt(p->n_pairs ? p->n_pairs : 1));
+        p->margin = i == ranking.origin ? 1 : exp(STANDARD_ERRORS * 1.2533 * sigma / sqrt(p->n_pairs ? p->n_pairs : 1));
     }
     ranking.best = find_best(&ranking);
     return ranking;

@@ -3,7 +3,7 @@
  * Incumbents change while a search goes on, so a ratio to one says nothing alone. Every right trial is one
  * equation, log(time of point) - log(time of incumbent) = median of the logs of its sample ratios; the least
  * squares of all of them, weighted by samples, give each point a time relative to the default.
- * To its estimate a point gets one standard error of the machine's noise over its samples: few lucky samples
+ * To its estimate a point gets 2.5 standard errors of the machine's noise over its samples: few lucky samples
  * must not beat many good ones. Points with a wrong result, a crash or a hang in any trial are out.
  * The order of trials does not matter, to the last bit.
  */

@@ -25,6 +25,19 @@ static void read_row(const RefProduct *p, int row, double *to /* [n_in] */)
         to[i] = from[i] * (double)scale;
 }
 
+static bool is_computed(const RefProduct *p, int panel, int n_panels)
+{
+    return panel % p->panel_step == 0 || panel == n_panels - 1;
+}
+
+static void allow_all(const RefProduct *p, int panel, double *allowed)
+{
+    const int rows = p->out_pairs ? p->n_tokens * p->top_k : p->n_tokens;
+    for (int r = 0; r < rows; r++)
+        for (int c = panel * p->panel; c < (panel + 1) * p->panel && c < p->n_out; c++)
+            allowed[(size_t)r * (size_t)p->n_out + (size_t)c] = INFINITY;
+}
+
 /* One pair's part of one panel, added to its row. */
 static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, const double *weights, const double *x, double *want,
                      double *allowed)
@@ -72,7 +85,7 @@ bool ref_product(const RefProduct *p, double *want, double *allowed)
     for (int e = 0; good && e < p->n_experts; e++)
         for (int panel = 0; panel < n_panels; panel++) {
             const int first = p->n_experts == 1 ? 0 : p->offsets[e], last = p->n_experts == 1 ? p->n_tokens : p->offsets[e + 1];
-            if (first == last)
+            if (first == last || !is_computed(p, panel, n_panels))
                 continue;
             p->reader(read, p->weights + (size_t)(e * n_panels + panel) * p->panel_len, p->n_in, p->panel, p->weight_dtype);
             for (size_t i = 0; i < len; i++)
@@ -83,6 +96,9 @@ bool ref_product(const RefProduct *p, double *want, double *allowed)
                          allowed);
             }
         }
+    for (int panel = 0; good && panel < n_panels; panel++)
+        if (!is_computed(p, panel, n_panels))
+            allow_all(p, panel, allowed);
     free(read), free(weights), free(rows);
     return good;
 }

@@ -1,26 +1,17 @@
 /* Trial: the child's work, and the parent's watch over it.
  *
  * The child writes into memory that both share, a stage at a time, so that what it knew before a crash is
- * there. Its end closes a pipe, which is what the parent waits for.
+ * there.
  */
 #include "trial.h"
 
 #include "kernel_call.h"
-#include "../compiler/interrupt.h"
+#include "watch.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
-#include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 #include <time.h>
-#include <unistd.h>
 
 static const double sample_seconds = 1.5e-3;       /* a sample is as many calls as take so long */
 
@@ -75,6 +66,7 @@ static double check(KernelCall *call, const TrialRequest *request, char *detail,
     char where[TRIAL_DETAIL_LEN];
     detail[0] = '\0';
     for (int i = 0; i < request->n_checks; i++) {
+        work_set_scratch(request->checks[i], request->pack_len);
         if (!kernel_bind(call, request->checks[i], detail, len))
             return INFINITY;
         work_reset(request->checks[i]);
@@ -110,7 +102,9 @@ static void child(const TrialRequest *request, TrialResult *result)
         if (!kernel_bind(candidate, request->times[i], words, sizeof words)
             || !kernel_bind(incumbent, request->times[i], words, sizeof words))
             return;
-        measure(candidate, incumbent, request->times[i], i == 0, pairs);
+        measure(candidate, incumbent, request->times[i], i == 0 && !request->measure_all, pairs);
+        if (request->measure_all)
+            continue;
         if (i == 0 && !decide_wins(pairs->candidate, pairs->incumbent, pairs->n)) {
             if (decide_hopeless(pairs->candidate, pairs->incumbent, pairs->n))
                 result->status = TRIAL_STOPPED;
@@ -137,86 +131,31 @@ double trial_check(const TrialRequest *request, char *detail, size_t detail_len)
 
 /* ---- in the parent ---- */
 
-static void run_child(const TrialRequest *request, TrialResult *shared, int pipe_end)
-{
-    const struct rlimit none = { 0, 0 };
-    prctl(PR_SET_PDEATHSIG, SIGKILL);        /* mossc killed: nothing stays behind */
-    setrlimit(RLIMIT_CORE, &none);
-    signal(SIGINT, SIG_IGN);                 /* a terminal's Ctrl-C is mossc's, which ends this process */
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGHUP, SIG_DFL);
-    child(request, shared);
-    close(pipe_end);
-    _exit(0);
-}
+typedef struct { const TrialRequest *request; TrialResult *shared; } ChildWork;
 
-/* Until the child's end of the pipe closes: true; false when time or patience is over. */
-static bool wait_for_end(int pipe_end, double seconds, bool *interrupted)
+static void run_child(void *context)
 {
-    struct pollfd end = { .fd = pipe_end, .events = POLLIN };
-    double left = seconds;
-    while (left > 0 && !(*interrupted = interrupt_came())) {
-        struct timespec begin, after;
-        clock_gettime(CLOCK_MONOTONIC, &begin);
-        int n = poll(&end, 1, (int)(left < 0.2 ? left * 1000 + 1 : 200));
-        if (n > 0)
-            return true;
-        clock_gettime(CLOCK_MONOTONIC, &after);
-        left -= (double)(after.tv_sec - begin.tv_sec) + 1e-9 * (double)(after.tv_nsec - begin.tv_nsec);
-    }
-    return false;
-}
-
-static void set_end(TrialResult *result, int status, bool in_time, double deadline)
-{
-    if (!in_time) {
-        result->status = TRIAL_HUNG;
-        snprintf(result->detail, sizeof result->detail, "it did not end within %.0f s", deadline);
-    } else if (WIFSIGNALED(status)) {
-        result->status = TRIAL_CRASHED;
-        snprintf(result->detail, sizeof result->detail, "signal %d (%s)", WTERMSIG(status), strsignal(WTERMSIG(status)));
-    } else if (WEXITSTATUS(status) != 0) {
-        result->status = TRIAL_CRASHED;
-        snprintf(result->detail, sizeof result->detail, "it ended the process with %d", WEXITSTATUS(status));
-    }
-}
-
-static void fail(TrialResult *result, const char *what)
-{
-    result->status = TRIAL_RUNNER_FAILED;
-    snprintf(result->detail, sizeof result->detail, "%s: %s", what, strerror(errno));
+    const ChildWork *work = context;
+    child(work->request, work->shared);
 }
 
 void trial_run(const TrialRequest *request, TrialResult *result)
 {
-    int ends[2];
-    *result = (TrialResult){ .status = TRIAL_CRASHED, .max_error = -1 };
-    TrialResult *shared = mmap(NULL, sizeof *shared, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (shared == MAP_FAILED || pipe2(ends, O_CLOEXEC) != 0) {
-        fail(result, "no memory or pipe for a candidate");
+    *result = (TrialResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1 };
+    TrialResult *shared = watch_memory(sizeof *shared);
+    if (!shared) {
+        snprintf(result->detail, sizeof result->detail, "no memory for a candidate");
         return;
     }
-    *shared = *result;
+    *shared = (TrialResult){ .status = TRIAL_CRASHED, .max_error = -1 };
     snprintf(shared->detail, sizeof shared->detail, "it ended before it was measured");
-    pid_t pid = fork();
-    if (pid == 0) {
-        close(ends[0]);
-        run_child(request, shared, ends[1]);
+    ChildWork work = { request, shared };
+    Watched end = watch_run(run_child, &work, request->deadline);
+    *result = *shared;
+    result->interrupted = end.interrupted;
+    if (end.status != TRIAL_OK) {
+        result->status = end.status;
+        snprintf(result->detail, sizeof result->detail, "%s", end.detail);
     }
-    close(ends[1]);
-    if (pid < 0) {
-        fail(result, "no process for a candidate");
-    } else {
-        int status = 0;
-        bool interrupted, in_time = wait_for_end(ends[0], request->deadline, &interrupted);
-        if (!in_time)
-            kill(pid, SIGKILL);
-        while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-            continue;
-        *result = *shared;
-        set_end(result, status, in_time, request->deadline);
-        result->interrupted = interrupted;
-    }
-    close(ends[0]);
-    munmap(shared, sizeof *shared);
+    watch_release(shared, sizeof *shared);
 }

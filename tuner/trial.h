@@ -18,6 +18,8 @@ typedef struct {
     const char *incumbent;               /* NULL: only check */
     Work *checks[TRIAL_MAX_WORKS], *times[TRIAL_MAX_WORKS];      /* the first of `times` decides */
     int n_checks, n_times;
+    int64_t pack_len;                    /* bytes of scratch that the candidate has */
+    bool measure_all;                    /* every token count, whoever is faster */
     bool same_bits;                      /* must give the bits that work_keep_bits kept */
     double deadline;                     /* seconds */
 } TrialRequest;

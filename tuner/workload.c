@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { CANARY = 64, MAX_BLOCKS = 16, MAX_COPIES = 64 };
+enum { CANARY = 64, MAX_BLOCKS = 16, MAX_COPIES = 64, REFERENCE_WORK = 1000000000 };
 static const uint32_t canary = 0x4B1D5AFE;
 
 typedef struct { uint8_t *data; size_t len, mapped; } Block;     /* len without the canary */
@@ -25,7 +25,7 @@ struct Work {
     float *out, *initial, *bias, *gates, *ring_k, *ring_v, *bits;
     int32_t *experts, *slots, *offsets;
     uint8_t *weights;
-    void *pack;
+    uint8_t *pack, *scratch;         /* all of it, and what a point is given */
     size_t out_len, copy_len;        /* floats; bytes from copy to copy */
     int64_t position, n_context;
     double *want, *allowed;          /* [out_rows][n_cols] */
@@ -189,7 +189,8 @@ static bool make_attention(Work *w)
 {
     const WorkShape *s = &w->shape;
     const int q_width = s->n_heads * s->head_dim, kv_width = s->n_kv_heads * s->head_dim;
-    w->position = w->kind == WORK_TIME ? 256 : w->n_tokens > 1 ? 37 : 0;
+    /* In a check past the first wrap of a short window, and not at a block's begin. */
+    w->position = w->kind == WORK_TIME ? 256 : s->window > 0 && s->window <= 512 ? s->window + 5 : 137;
     w->n_context = w->position + w->n_tokens;
     const int ring_rows = s->window ? s->window : (int)w->n_context;
     w->out_rows = w->n_tokens;
@@ -223,13 +224,15 @@ static bool reference(Work *w, WorkReader *reader)
                                  w->position, w->n_context, w->in, w->in2, w->in3, w->ring_k, w->ring_v };
         return ref_attention(&a, w->want, w->allowed);
     }
-    const RefProduct p = { .n_in = s->n_in, .n_out = s->n_out, .in_stride = s->in_stride, .out_stride = s->out_stride,
+    RefProduct p = { .n_in = s->n_in, .n_out = s->n_out, .in_stride = s->in_stride, .out_stride = s->out_stride,
                            .n_experts = s->n_experts, .weight_dtype = s->weight_dtype, .in_pairs = s->in_pairs,
                            .out_pairs = s->out_pairs, .accumulate = s->accumulate, .panel = s->panel, .top_k = s->top_k,
                            .quantised = quantised(w), .n_tokens = w->n_tokens, .panel_len = (size_t)s->weights_len
                            / (size_t)s->n_experts / (size_t)((s->n_out + s->panel - 1) / s->panel),
                            .in = w->in, .weights = w->weights, .bias = w->bias, .gates = w->gates, .initial = w->initial,
                            .experts = w->experts, .slots = w->slots, .offsets = w->offsets, .reader = reader };
+    const double work = (double)s->n_in * s->n_out * w->n_pairs;
+    p.panel_step = work > REFERENCE_WORK ? (int)(work / REFERENCE_WORK) + 1 : 1;
     return ref_product(&p, w->want, w->allowed);
 }
 
@@ -243,6 +246,7 @@ Work *work_new(const WorkShape *shape, WorkKind kind, int n_tokens, uint64_t see
     *w = (Work){ .shape = *shape, .kind = kind, .n_tokens = n_tokens, .n_pairs = n_tokens * shape->top_k, .n_copies = 1,
                  .random = seed * 0x9E3779B97F4A7C15u + 0x2545F4914F6CDD1Du };
     if ((is(w, "attention") ? make_attention(w) : make_product(w, far)) && (kind == WORK_TIME || reference(w, reader))) {
+        work_set_scratch(w, shape->pack_len);
         work_reset(w);
         return w;
     }
@@ -261,7 +265,7 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
         { "out", w->out }, { attention ? "q" : "in", w->in }, { "k", w->in2 }, { "v", w->in3 }, { "ring_k", w->ring_k },
         { "ring_v", w->ring_v }, { "weights", w->weights + w->copy_len * (size_t)copy }, { "bias", w->bias },
         { "slots", dense ? NULL : w->slots }, { "offsets", dense ? NULL : w->offsets },
-        { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->pack }, { "scratch", w->pack },
+        { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->scratch }, { "scratch", w->scratch },
     };
     const struct { const char *name; int32_t value; } ints[] = {
         { "n_tokens", w->n_tokens }, { "top_k", s->top_k }, { "panel_begin", 0 },
@@ -276,6 +280,12 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
             return value->i32 = ints[i].value, true;
     value->i64 = strcmp(name, "position") == 0 ? w->position : w->n_context;
     return strcmp(name, "position") == 0 || strcmp(name, "n_context") == 0;
+}
+
+void work_set_scratch(Work *w, int64_t len)
+{
+    const int64_t rounded = (len + 63) / 64 * 64, most = w->shape.pack_len;
+    w->scratch = w->pack + (rounded < most ? most - rounded : 0);
 }
 
 void work_reset(Work *w)

@@ -19,8 +19,8 @@ typedef struct {
     char kernel[16];             /* the template's name */
     int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, in_pairs, out_pairs, has_bias, accumulate;
     int n_heads, n_kv_heads, head_dim, head_stride, q_stride, kv_stride, window;
-    int panel, top_k, dot_offset;
-    int64_t weights_len, pack_len;           /* bytes: all experts of one copy; scratch for every point */
+    int panel, top_k;
+    int64_t weights_len, pack_len;           /* bytes: all experts of one copy; the most scratch a point needs */
 } WorkShape;
 
 typedef enum { WORK_CHECK, WORK_TIME } WorkKind;
@@ -36,6 +36,8 @@ typedef union { void *pointer; int32_t i32; int64_t i64; } WorkValue;
 /* The argument of that name, with the weights of one copy. False: there is none. */
 bool work_argument(const Work *work, const char *name, int copy, WorkValue *value);
 
+/* The scratch is `len` bytes from now on, its end right before what no kernel may touch. */
+void work_set_scratch(Work *work, int64_t len);
 /* Before a call whose result is checked: results as they were, junk in the scratch. */
 void work_reset(Work *work);
 /* The worst error in units of what is allowed, at most 1 where the result is right; infinite for NaN, for bytes

@@ -1,0 +1,110 @@
+/* Workloads of a kernel under search.
+ *
+ * Checks have odd row counts: one token; some, unevenly chosen, an expert left out; more than any block holds.
+ * Timed are the kernel's token counts, with its weights as far away as a pass over the model leaves them.
+ */
+#include "search_work.h"
+
+#include "kernel_call.h"
+#include "../compiler/interrupt.h"
+
+#include <dlfcn.h>
+#include <math.h>
+#include <string.h>
+
+enum { MOST_FAR = 320 << 20 };
+
+/* The reader of stored weights, built from the runtime's headers once a search. */
+static bool load_reader(SearchRun *run)
+{
+    if (run->reader)
+        return true;
+    Text source = { 0 };
+    kernel_file_write_reader(&source);
+    Candidate candidate = candidate_write(&run->builder, run->diags, "reader", &source);
+    text_free(&source);
+    if (!candidates_compile(&run->builder, &candidate, 1))
+        return false;
+    void *handle = candidate.built ? dlopen(candidate.path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    run->reader = handle ? (WorkReader *)dlsym(handle, KERNEL_FILE_READER) : NULL;
+    if (!run->reader)
+        diag_report(run->diags, DIAG_TOOLCHAIN, NULL, "%s cannot make a library that can be loaded: %s", run->builder.cc.args[0],
+                    candidate.built ? dlerror() : candidate.words);
+    return run->reader != NULL;
+}
+
+/* Bytes of weights that are read between two uses of the same. */
+static int64_t far_of(const SearchRun *run, const Job *job)
+{
+    int64_t len = job->phase == PLAN_DECODE ? (int64_t)run->plan->decode_cost[0].weight_bytes : run->plan->weights_len;
+    return len < MOST_FAR ? len : MOST_FAR;
+}
+
+bool search_work_keep_bits(SearchRun *run, SearchState *s)
+{
+    char words[TRIAL_DETAIL_LEN];
+    if (s->has_bits)
+        return true;
+    KernelCall *call = kernel_load(s->default_path, "", words, sizeof words);
+    bool good = call != NULL;
+    for (int i = 0; i < s->n_checks && good; i++) {
+        work_set_scratch(s->checks[i], job_scratch(s->job, s->job->values));
+        work_reset(s->checks[i]);
+        good = kernel_bind(call, s->checks[i], words, sizeof words);
+        if (good)
+            kernel_run(call, 0);
+        work_keep_bits(s->checks[i]);
+    }
+    kernel_free(call);
+    if (!good)
+        diag_report(run->diags, DIAG_RUN, NULL, "%s: %s", s->job->key, words);
+    s->has_bits = good;
+    return good;
+}
+
+/* Long enough for the slowest right candidate, on a machine that others use, too. */
+static double deadline_of(const SearchState *s)
+{
+    double operations, bytes;
+    job_cost(s->job, s->job->tokens[0], &operations, &bytes);
+    return 20 + 2 * DECIDE_MOST_PAIRS * 4 * (operations / 4e9 + bytes / 2e9);
+}
+
+bool search_work_make(SearchRun *run, SearchState *s)
+{
+    static const int rows[2][3] = { { 1, 29, 531 }, { 1, 1, 1 } };
+    if (s->n_checks > 0)
+        return true;
+    if (!load_reader(run))
+        return false;
+    const WorkShape shape = job_work_shape(s->job);
+    const uint64_t seed = (uint64_t)run->journal.seed + 1;
+    bool good = true, attention = strcmp(shape.kernel, "attention") == 0;
+    for (int i = 0; i < 3 && good; i++) {
+        int n_tokens = attention && i == 2 ? 75 : rows[s->job->phase == PLAN_DECODE][i];
+        s->checks[i] = work_new(&shape, WORK_CHECK, n_tokens, seed * 8 + (uint64_t)i, 0, run->reader);
+        good = s->checks[i] != NULL;
+        s->n_checks += good;
+    }
+    for (int i = 0; i < s->job->n_tokens && good; i++) {
+        s->times[i] = work_new(&shape, WORK_TIME, s->job->tokens[i], seed * 8 + 7 - (uint64_t)i, far_of(run, s->job), run->reader);
+        good = s->times[i] != NULL;
+        s->n_times += good;
+    }
+    s->deadline = deadline_of(s);
+    if (!good) {
+        diag_report(run->diags, DIAG_RUN, NULL, "no memory to measure %s", s->job->key);
+        return false;
+    }
+    return true;
+}
+
+void search_work_drop(SearchState *s)
+{
+    for (int i = 0; i < s->n_checks; i++)
+        work_free(s->checks[i]);
+    for (int i = 0; i < s->n_times; i++)
+        work_free(s->times[i]);
+    s->n_checks = s->n_times = 0;
+    s->has_bits = false;
+}
