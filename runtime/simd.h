@@ -166,11 +166,13 @@ KERNEL_INLINE vf vround(vf a)
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 #elif LANES == 8
     return _mm256_round_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-#elif defined __aarch64__
-    return vrndnq_f32(a);
 #else
     vf magic = vset(0x1.8p23f), shifted = a + magic;
-    __asm__("" : "+m"(shifted));   /* or a compiler told to reassociate would drop the pair */
+#if defined __aarch64__
+    __asm__("" : "+w"(shifted));   /* or a compiler told to reassociate would drop the pair */
+#else
+    __asm__("" : "+m"(shifted));
+#endif
     return shifted - magic;
 #endif
 }
@@ -365,6 +367,33 @@ KERNEL_INLINE vf vexp2m1_poly(vf f)
     return vfma(q, f, vset(0.6931471879f));
 }
 
+/* e^x, 2 ulp everywhere, with the same ends as vexp2. */
+KERNEL_INLINE vf vexp(vf x)
+{
+    x = vmin(vset(89), vmax(vset(-104), x));
+    vf n = vround(x * 1.44269504f);
+    vf r = vfma(n, vset(-0.693359375f), x);           /* ln 2 in two parts, the first exact */
+    r = vfma(n, vset(2.12194440e-4f), r);
+    vf q = vset(0.001381449627f);
+    q = vfma(q, r, vset(0.008368780278f));
+    q = vfma(q, r, vset(0.04166839378f));
+    q = vfma(q, r, vset(0.1666652011f));
+    q = vfma(q, r, vset(0.4999999341f));
+    return vscale2(vfma(q, r * r, r) + 1, n);
+}
+
+/* 2^x - 1 without the cancellation near 0: 3 ulp everywhere. */
+KERNEL_INLINE vf vexp2m1(vf x)
+{
+    x = vmin(vset(128), vmax(vset(-100), x));
+    vf n = vround(x), f = x - n;
+    vf half = vpow2_int(n - 1), p = vexp2m1_poly(f) * f;
+    return 2 * vfma(half, p, half - 0.5f);
+}
+
+#if defined __aarch64__
+#include "simd_arm.h"
+#else
 /* 2^x, 2 ulp everywhere: 0 below -150, infinity from 128, denormals between, NaN for NaN. */
 KERNEL_INLINE vf vexp2(vf x)
 {
@@ -398,30 +427,6 @@ KERNEL_INLINE vf vexp2_decay(vf x)
 #endif
 }
 
-/* e^x, 2 ulp everywhere, with the same ends as vexp2. */
-KERNEL_INLINE vf vexp(vf x)
-{
-    x = vmin(vset(89), vmax(vset(-104), x));
-    vf n = vround(x * 1.44269504f);
-    vf r = vfma(n, vset(-0.693359375f), x);           /* ln 2 in two parts, the first exact */
-    r = vfma(n, vset(2.12194440e-4f), r);
-    vf q = vset(0.001381449627f);
-    q = vfma(q, r, vset(0.008368780278f));
-    q = vfma(q, r, vset(0.04166839378f));
-    q = vfma(q, r, vset(0.1666652011f));
-    q = vfma(q, r, vset(0.4999999341f));
-    return vscale2(vfma(q, r * r, r) + 1, n);
-}
-
-/* 2^x - 1 without the cancellation near 0: 3 ulp everywhere. */
-KERNEL_INLINE vf vexp2m1(vf x)
-{
-    x = vmin(vset(128), vmax(vset(-100), x));
-    vf n = vround(x), f = x - n;
-    vf half = vpow2_int(n - 1), p = vexp2m1_poly(f) * f;
-    return 2 * vfma(half, p, half - 0.5f);
-}
-
 /* log(1 + e^x) = max(x, 0) + 2 atanh(e / (2 + e)) with e = e^-|x|: 4 ulp everywhere, so also
  * relative to the tiny values of very negative x. */
 KERNEL_INLINE vf vsoftplus(vf x)
@@ -441,6 +446,8 @@ KERNEL_INLINE vf vsigmoid(vf x)
     vf e = vexp(-vabs(x));
     return vselect(x < 0, e, vset(1)) / (e + 1);
 }
+
+#endif
 
 /* x / (1 + e^-x), 5 ulp for x >= -87; below, where it is under 1e-36, within 2^-142. NaN for -infinity. */
 KERNEL_INLINE vf vsilu(vf x)

@@ -27,39 +27,32 @@ KERNEL(scan)(
     enum { block = 8 };      /* tokens whose Δ and gate are computed ahead, which hides their latency */
     for (int i = panel_begin * panel; i < panel_end * panel; i += LANES) {
         const vf skip = vload(d + i);
-        vf s[d_state], over_a[d_state];
+        vf s[d_state], over_a[d_state], lowest = vset(0);
         UNROLL
         for (int n = 0; n < d_state; n++) {
             s[n] = vload(state + (size_t)n * stride + i);
+            lowest = vmin(lowest, vload(a + (size_t)n * stride + i));
             over_a[n] = zoh ? vset(1.44269504f) / vload(a + (size_t)n * stride + i) : vset(0);
         }
         for (int t0 = 0; t0 < n_tokens; t0 += block) {
             const int n_block = n_tokens - t0 < block ? n_tokens - t0 : block;
-            vf dt[block], xt[block], gate[block];
+            vf dt[block], xt[block], gate[block], longest = vset(0);
             for (int t = 0; t < n_block; t++) {
                 const size_t at = (size_t)(t0 + t) * stride + i, z_at = (size_t)(t0 + t) * z_stride + i;
                 dt[t] = vsoftplus(vload(dt_raw + at));
+                longest = vmax(longest, dt[t]);
                 xt[t] = vload(x + at);
                 gate[t] = vsilu(vload(z + z_at));
                 prefetch(dt_raw, (at + block * stride) * sizeof *dt_raw);
                 prefetch(x, (at + block * stride) * sizeof *x);
                 prefetch(z, (z_at + block * z_stride) * sizeof *z);
             }
-            for (int t = 0; t < n_block; t++) {
-                const float *b = bc + (size_t)(t0 + t) * bc_stride, *c = b + d_state;
-                const vf dt_x = dt[t] * xt[t];
-                vf sum = skip * xt[t];
-                UNROLL
-                for (int n = 0; n < d_state; n++) {
-                    const vf an = vload(a + (size_t)n * stride + i), power = dt[t] * an;
-                    vf input = dt_x;
-                    if (zoh)                              /* Δ where a = 0 */
-                        input = xt[t] * vselect(an == 0, dt[t], vexp2m1(power) * over_a[n]);
-                    s[n] = vfma(vexp2_decay(power), s[n], input * vset(b[n]));
-                    sum = vfma(vset(c[n]), s[n], sum);
-                }
-                vstore(y + (size_t)(t0 + t) * stride + i, sum * gate[t]);
-            }
+            float *const to = y + (size_t)t0 * stride + i;
+            const float *const shared = bc + (size_t)t0 * bc_stride;
+            if (scan_is_tame(longest, lowest))
+                scan_tokens(to, s, dt, xt, gate, skip, a + i, over_a, shared, n_block, d_state, stride, bc_stride, zoh, 1);
+            else
+                scan_tokens(to, s, dt, xt, gate, skip, a + i, over_a, shared, n_block, d_state, stride, bc_stride, zoh, 0);
         }
         UNROLL
         for (int n = 0; n < d_state; n++)
