@@ -1,4 +1,4 @@
-/* Report: a database as one page of HTML, with everything in it. */
+/* Report: a database as one page of HTML with everything in it: text, style and SVG, no script, nothing to fetch. */
 #ifndef MOSSC_TUNER_REPORT_H
 #define MOSSC_TUNER_REPORT_H
 
