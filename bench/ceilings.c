@@ -1,7 +1,7 @@
-/* The machine's ceilings, for the figures beside them: fp32 FMA peak, int8 dot peak, read bandwidth.
+/* The machine's ceilings, for the figures beside them: fp32 FMA peak, int8 dot peak, read bandwidth, clock.
  *
  * Usage: bench_ceilings [THREADS]. Prints one CSV row a number of threads: threads, GFLOP/s, GB/s,
- * GOP/s of int8, each the median of 9 runs of all threads together. Build for the machine at hand
+ * GOP/s of int8, GHz, each the median of 9 runs of all threads together. Build for the machine at hand
  * (-march=native). A read goes over 512 MiB a thread, beyond any cache but the largest servers'.
  */
 #include "../runtime/dot.h"
@@ -73,6 +73,22 @@ static float read_all(const float *p)
     return vsum((sum[0] + sum[1] + sum[2] + sum[3]) + (sum[4] + sum[5] + sum[6] + sum[7]));
 }
 
+/* Additions that wait for one another: one a cycle on every core. */
+static float count_cycles(const float *unused)
+{
+    unsigned long sum = 0, one = 1;
+    (void)unused;
+    __asm__ volatile("" : "+r"(one));
+    for (long i = 0; i < fma_steps / 16; i++) {
+        UNROLL
+        for (int j = 0; j < 16; j++) {
+            sum += one;
+            __asm__ volatile("" : "+r"(sum));
+        }
+    }
+    return (float)sum;
+}
+
 static void *work(void *argument)
 {
     Worker *worker = argument;
@@ -134,13 +150,14 @@ int main(int argc, char **argv)
         for (size_t j = 0; j < read_len / sizeof(float); j++)
             buffers[i][j] = (float)(j & 7);
     }
-    puts("threads,gflops,gbytes,gops_int8");
+    puts("threads,gflops,gbytes,gops_int8,ghz");
     for (int n = 1; n <= most; n++) {
         double flop = 2.0 * LANES * CHAINS * (double)(fma_steps / 4) * n;
         double gflops = flop / measure(n, multiply, buffers) * 1e-9;
         double gops = 4 * flop / measure(n, multiply_int8, buffers) * 1e-9;
         double gbytes = (double)read_len * n / measure(n, read_all, buffers) * 1e-9;
-        printf("%d,%.1f,%.2f,%.1f\n", n, gflops, gbytes, gops);
+        double ghz = (double)fma_steps / measure(n, count_cycles, buffers) * 1e-9;
+        printf("%d,%.1f,%.2f,%.1f,%.2f\n", n, gflops, gbytes, gops, ghz);
     }
     return 0;
 }
