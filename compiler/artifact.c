@@ -201,7 +201,7 @@ static bool write_embedding(Build *b)
     text_printf(&text, "    .section .rodata\n    .balign 4096\n    .globl moss_embedded_weights\n"
                        "    .hidden moss_embedded_weights\nmoss_embedded_weights:\n    .incbin \"weights\"\n"
                        "    .section .note.GNU-stack,\"\",%%progbits\n");
-    add_unit(b, "weights.S", arena_printf(b->c->arena, "-Wa,-I%s", b->folder.path));
+    add_unit(b, "weights.S", "");
     return write_source(b, "weights.S", &text);
 }
 
@@ -260,6 +260,7 @@ static ToolCommand compile_command(Build *b, const Unit *unit)
     if (b->is_android)
         tool_add_words(arena, &command, android_compile_flags(&b->android));
     tool_add_words(arena, &command, unit->flags);
+    tool_add(&command, arena_printf(arena, "-Wa,-I%s", b->folder.path));      /* where an .incbin looks */
     tool_add_words(arena, &command, "-c");
     tool_add(&command, file(b, unit->source));
     tool_add(&command, "-o");
