@@ -30,6 +30,8 @@ g++|tool|command:g++|a C++ program that uses a compiled library
 clang|tool|command:clang-19,clang|generated C must please a second compiler
 gcc-aarch64-linux-gnu|tool|command:aarch64-linux-gnu-gcc|compiles for 64-bit ARM
 libc6-dev-arm64-cross|tool|header:/usr/aarch64-linux-gnu/include/stdio.h|the C library for 64-bit ARM
+lld-19|tool|command:ld.lld-19|links programs and libraries for Android
+musl-dev:arm64|tool|header:/usr/lib/aarch64-linux-musl/crt1.o|the C library of programs for Android; of the architecture arm64
 qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM, and emulates older x86-64 processors
 valgrind|tool|command:valgrind|counts instructions: guards against slow code
 graphviz|tool|command:dot|reads the graphs of --emit dot
@@ -73,9 +75,19 @@ cannot_install() {
     fi
 }
 
+# foreign PACKAGE...: is one of another architecture that apt does not know yet?
+foreign() {
+    case " $*" in *:arm64*) ;; *) return 1 ;; esac
+    ! { dpkg --print-architecture; dpkg --print-foreign-architectures; } 2>/dev/null | grep -qx arm64
+}
+
 # One at a time where all at once fails: a release may lack one that can be done without.
 install() {
     export DEBIAN_FRONTEND=noninteractive
+    if foreign "$@"; then
+        echo "setup: apt gets to know the architecture arm64, for musl-dev:arm64 (dpkg --add-architecture arm64)"
+        dpkg --add-architecture arm64
+    fi
     apt-get update -qq || echo "setup: apt-get update failed; going on with the lists at hand"
     # shellcheck disable=SC2086
     apt-get install -y -qq --no-install-recommends "$@" >/dev/null && return
@@ -98,6 +110,8 @@ explain "$@"
 why_not=$(cannot_install)
 if [ -n "$why_not" ]; then
     echo "setup: $why_not. Install them by hand; on Debian and its kin:"
+    # shellcheck disable=SC2086
+    foreign "$@" && echo "  sudo dpkg --add-architecture arm64 && sudo apt-get update     # for musl-dev:arm64"
     echo "  sudo apt-get install $*"
 else
     echo "setup: installing with apt-get ..."
