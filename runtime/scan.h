@@ -20,20 +20,6 @@ KERNEL_INLINE vf scan_scale(vf s, vf e)
     return s;
 }
 
-/* sum + x * values[i]; i and n are constant. Four values are one load where there are four. */
-KERNEL_INLINE vf scan_add(vf sum, vf x, const float *values /* [n] */, const int i, const int n)
-{
-    if (i / 4 * 4 + 4 > n)
-        return vfmaq_n_f32(sum, x, values[i]);
-    const vf four = vload(values + i / 4 * 4);
-    switch (i % 4) {
-    case 0: return vfmaq_laneq_f32(sum, x, four, 0);
-    case 1: return vfmaq_laneq_f32(sum, x, four, 1);
-    case 2: return vfmaq_laneq_f32(sum, x, four, 2);
-    default: return vfmaq_laneq_f32(sum, x, four, 3);
-    }
-}
-
 /* One token: s [d_state] moves on; the sum over states, one chain from skip x, states ascending. */
 KERNEL_INLINE vf scan_token(vf *s /* [d_state] */, vf dt, vf x, vf skip, const float *a /* [d_state][stride] */,
                             const vf *over_a /* [d_state] */, const float *bc, const int d_state, const size_t stride,
@@ -51,8 +37,8 @@ KERNEL_INLINE vf scan_token(vf *s /* [d_state] */, vf dt, vf x, vf skip, const f
         vf input = dt_x;
         if (zoh)                              /* Δ where a = 0 */
             input = x * vselect(an == 0, dt, vexp2m1(dt * an) * over_a[n]);
-        s[n] = scan_add(scan_scale(s[n], e), input, bc, n, d_state);
-        sum = scan_add(sum, s[n], bc + d_state, n, d_state);
+        s[n] = vfma_lane(scan_scale(s[n], e), input, bc, n, d_state);
+        sum = vfma_lane(sum, s[n], bc + d_state, n, d_state);
     }
     return sum;
 }

@@ -29,6 +29,12 @@
 #define KERNEL_INLINE static inline __attribute__((always_inline, unused))
 /* Before a loop of constant count whose array must end up in registers. */
 #define UNROLL _Pragma("GCC unroll 64")
+/* The same where only cores of 64-bit ARM gain. */
+#if defined __aarch64__
+#define UNROLL_ARM UNROLL
+#else
+#define UNROLL_ARM
+#endif
 
 typedef float vf __attribute__((vector_size(4 * LANES)));
 typedef int32_t vi __attribute__((vector_size(4 * LANES)));
@@ -127,6 +133,23 @@ KERNEL_INLINE vf vfma(vf a, vf b, vf c)
     return r;
 #endif
 }
+
+#if defined __aarch64__
+/* sum + x * values[i]; i and n are constant. Four values are one load where there are four: a product
+ * takes a lane. */
+KERNEL_INLINE vf vfma_lane(vf sum, vf x, const float *values /* [n] */, const int i, const int n)
+{
+    if (i / 4 * 4 + 4 > n)
+        return vfmaq_n_f32(sum, x, values[i]);
+    const vf four = vload(values + i / 4 * 4);
+    switch (i % 4) {
+    case 0: return vfmaq_laneq_f32(sum, x, four, 0);
+    case 1: return vfmaq_laneq_f32(sum, x, four, 1);
+    case 2: return vfmaq_laneq_f32(sum, x, four, 2);
+    default: return vfmaq_laneq_f32(sum, x, four, 3);
+    }
+}
+#endif
 
 KERNEL_INLINE vf vbits(vi a) { return (vf)a; }
 KERNEL_INLINE vf vselect(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }

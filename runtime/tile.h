@@ -39,6 +39,13 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, float *sums, const
         const vf b_lo = vload(b), b_hi = vload(b + LANES);
         UNROLL
         for (int r = 0; r < rows; r++) {
+#if defined __aarch64__
+            if (!pairs) {
+                lo[r] = vfma_lane(lo[r], b_lo, a, r, rows);
+                hi[r] = vfma_lane(hi[r], b_hi, a, r, rows);
+                continue;
+            }
+#endif
             const vf x = pairs ? (vf)vbroadcast4((const int8_t *)(a + r)) : vbroadcast(a + r);
             lo[r] = pairs ? vdot2(lo[r], (vi)b_lo, (vi)x) : vfma(x, b_lo, lo[r]);
             hi[r] = pairs ? vdot2(hi[r], (vi)b_hi, (vi)x) : vfma(x, b_hi, hi[r]);
@@ -102,7 +109,8 @@ KERNEL_INLINE void dot_tile_body(const int rows, const int by_pairs, int32_t *su
                                  const int32_t *start, int n_groups, const void *weights, size_t ahead, size_t step)
 {
 #if DOT_GROUP == 8
-    dot_arm_tile(rows, by_pairs, sums, a, b, start, n_groups, weights, ahead, step);
+    (void)by_pairs;
+    dot_arm_tile(rows, sums, a, b, start, n_groups, weights, ahead, step);
 #else
     vi lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
     UNROLL

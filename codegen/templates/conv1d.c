@@ -26,6 +26,7 @@ KERNEL(conv1d)(
         }
         for (int i = begin; i < end; i += LANES) {
             vf sum = vload(bias + i);
+            UNROLL_ARM
             for (int j = 0; j < d_conv; j++)
                 sum = vfma(vload(tap[j] + i), vload(weight + j * stride + i), sum);
             vstore(out + (size_t)t * stride + i, silu ? vsilu(sum) : sum);
