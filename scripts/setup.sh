@@ -110,7 +110,6 @@ explain "$@"
 why_not=$(cannot_install)
 if [ -n "$why_not" ]; then
     echo "setup: $why_not. Install them by hand; on Debian and its kin:"
-    # shellcheck disable=SC2086
     foreign "$@" && echo "  sudo dpkg --add-architecture arm64 && sudo apt-get update     # for musl-dev:arm64"
     echo "  sudo apt-get install $*"
 else
