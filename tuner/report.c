@@ -154,6 +154,21 @@ static void put_table(const Machine *machine, Text *out)
 
 /* ---- the page ---- */
 
+/* One trial makes no curve. */
+static void put_curves(Arena *arena, const Machine *machine, Text *out)
+{
+    int n_short = 0;
+    text_printf(out, "<h3>Speed over trials</h3>\n%s<div class=\"curves\">\n", curve_legend);
+    for (int i = 0; i < machine->n; i++)
+        if (machine->kernels[i]->n > 1)
+            report_curve(arena, machine->kernels[i], i + 1, out);
+        else
+            n_short++;
+    text_printf(out, "</div>\n");
+    if (n_short)
+        text_printf(out, "<p><small>Not drawn: %d kernel%s with a single trial.</small></p>\n", n_short, n_short == 1 ? "" : "s");
+}
+
 static void put_machine(Arena *arena, const Machine *machine, Text *out)
 {
     Text roofline = { 0 };
@@ -179,10 +194,8 @@ static void put_machine(Arena *arena, const Machine *machine, Text *out)
         text_printf(out, "</div></div>\n");
     }
     text_free(&roofline);
-    text_printf(out, "<h3>Speed over trials</h3>\n%s<div class=\"curves\">\n", curve_legend);
-    for (int i = 0; i < machine->n; i++)
-        report_curve(arena, machine->kernels[i], i + 1, out);
-    text_printf(out, "</div>\n<h3>All figures</h3>\n");
+    put_curves(arena, machine, out);
+    text_printf(out, "<h3>All figures</h3>\n");
     put_table(machine, out);
     text_printf(out, "</section>\n");
 }
