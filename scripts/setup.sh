@@ -34,6 +34,7 @@ lld-19|tool|command:ld.lld-19|links programs and libraries for Android
 musl-dev:arm64|tool|header:/usr/lib/aarch64-linux-musl/crt1.o|the C library of programs for Android; of the architecture arm64
 qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM, and emulates older x86-64 processors
 valgrind|tool|command:valgrind|counts instructions: guards against slow code
+chromium|tool|command:chromium|looks at the page that tuning records are shown as
 graphviz|tool|command:dot|reads the graphs of --emit dot
 python3|tool|command:python3|reads the JSON that benchmarks print
 LIST
