@@ -2,10 +2,10 @@
  * library for apps is built without Android's headers. mossc puts this in the place of the C library's headers when no
  * NDK compiler is given; the functions a library may use are listed in bionic.def, and a linker holds it to them.
  *
- * Facts from the public headers of platform/bionic, libc/include, named at each; numbers that are the kernel's own
- * (include/uapi, asm-generic for arm64) are marked so. Where memory of the caller's is passed by pointer alone, more is
- * given than bionic takes: a type that grew would do no harm. Least Android: 5.0 (API level 21), the first on 64-bit
- * ARM.
+ * Facts from the public headers of platform/bionic, libc/include, named at each (main of March 2025; sizes and types
+ * are those of android-5.0.0_r1); numbers that are the kernel's own (include/uapi, asm-generic for arm64) are marked so.
+ * Where memory of the caller's is passed by pointer alone, more is given than bionic takes: a type that grew would do
+ * no harm. Least Android: 5.0 (API level 21), the first on 64-bit ARM.
  */
 #ifndef MOSS_BIONIC_H
 #define MOSS_BIONIC_H

@@ -1,6 +1,7 @@
 /* What an app does with a library for Android: open, prompt, generate, save the state, go on from it.
  *
- *   android_app WEIGHTS     prints the code that runs, the tokens, and the tokens again from a restored state
+ *   android_app [WEIGHTS [STATE]]   prints the code that runs, the tokens, and the tokens again from a restored state:
+ *                                   that in the file STATE, which is written where there is none
  */
 #include "libtiny.h"
 
@@ -19,6 +20,17 @@ static void check(int status, const moss_error *error)
 }
 
 static void *block(size_t len) { return aligned_alloc(64, (len + 63) / 64 * 64); }
+
+/* Write `len` bytes to a file that is not there, else read them. */
+static void exchange(const char *path, void *bytes, size_t len)
+{
+    FILE *file = fopen(path, "rb");
+    const int there = file != NULL;
+    if (!there)
+        file = fopen(path, "wb");
+    if (!file || (there ? fread(bytes, len, 1, file) : fwrite(bytes, len, 1, file)) != 1 || fclose(file) != 0)
+        exit(3);
+}
 
 static void generate(moss_context *context, moss_state *state, float *scratch)
 {
@@ -48,6 +60,8 @@ int main(int argc, char **argv)
     check(moss_eval(context, state, 0, 0, prompt, sizeof prompt / sizeof *prompt, NULL, 0, &error), &error);
     memcpy(saved, state, state_len);
     generate(context, state, scratch);
+    if (argc > 2)
+        exchange(argv[2], saved, state_len);
     check(moss_state_check(saved, state_len, &error), &error);
     generate(context, saved, scratch);
     moss_context_deinit(context);

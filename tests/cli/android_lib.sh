@@ -51,8 +51,9 @@ app() {
     qemu-aarch64 -cpu "$cpu" -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH="$work/lib:/usr/aarch64-linux-gnu/lib" \
         ./app "$@" >said 2>&1
 }
+# The state that the first one saves is what the others go on from.
 for pair in cortex-a72=arm-neon cortex-a76=arm-dotprod max=arm-i8mm; do
-    app "${pair%=*}" libtiny.so.weights || fail "${pair%=*}: $(cat said)"
+    app "${pair%=*}" libtiny.so.weights state || fail "${pair%=*}: $(cat said)"
     is "${pair%=*}" "$(sed -n 1p said)" "${pair#*=}"
     is "${pair%=*}: a restored state" "$(sed -n 3p said)" "$(sed -n 2p said)"
     sed -n 2p said | grep -qE '^[0-9]+(,[0-9]+){5}$' || fail "no tokens: $(cat said)"
