@@ -37,32 +37,37 @@ void kernel_file_manifest(const Template *template, const double *values, Text *
 
 #define EXPORTED "__attribute__((visibility(\"default\"))) "
 
-static void write_headers(Text *out)
+void kernel_file_begin(Text *out)
 {
     Bundle bundle = { 0 };
     text_printf(out, "#ifndef _GNU_SOURCE\n#define _GNU_SOURCE\n#endif\n");
     bundle_kernel_headers(&bundle, out);
 }
 
-void kernel_file_write(const Template *template, const double *values, Text *out)
+void kernel_file_add(const Template *template, const double *values, const char *suffix, Text *out)
 {
     Text manifest = { 0 };
-    write_headers(out);
     template_render(template, values, out);
     text_printf(out, EXPORTED "__typeof__(");
     template_print_name(template, values, out);
-    text_printf(out, ") *const %s = ", KERNEL_FILE_FUNCTION);
+    text_printf(out, ") *const %s%s = ", KERNEL_FILE_FUNCTION, suffix);
     template_print_name(template, values, out);
     kernel_file_manifest(template, values, &manifest);
-    text_printf(out, ";\n" EXPORTED "const char %s[] =\n    ", KERNEL_FILE_MANIFEST);
+    text_printf(out, ";\n" EXPORTED "const char %s%s[] =\n    ", KERNEL_FILE_MANIFEST, suffix);
     text_json_string(out, manifest.data);
     text_printf(out, ";\n");
     text_free(&manifest);
 }
 
+void kernel_file_write(const Template *template, const double *values, Text *out)
+{
+    kernel_file_begin(out);
+    kernel_file_add(template, values, "", out);
+}
+
 void kernel_file_write_reader(Text *out)
 {
-    write_headers(out);
+    kernel_file_begin(out);
     text_printf(out,
         EXPORTED "void %s(float *out, const void *weights, int n_in, int panel, int dtype)\n{\n"
         "    float line[LANES];\n"

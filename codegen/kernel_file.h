@@ -19,6 +19,9 @@
  * with the words that the manifest of a library has. */
 void kernel_file_manifest(const Template *template, const double *values, Text *out);
 void kernel_file_write(const Template *template, const double *values, Text *out);
+/* Several in one file: the headers, then each with a suffix to its symbols; their names must differ, too. */
+void kernel_file_begin(Text *out);
+void kernel_file_add(const Template *template, const double *values, const char *suffix, Text *out);
 void kernel_file_write_reader(Text *out);
 
 /* The instance that a step of a plan for a CPU calls: its template, and what its parameters are. */

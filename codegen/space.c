@@ -138,6 +138,7 @@ void space_print(const SearchSpace *space, const SpacePoint *point, Text *out)
 bool space_read(const SearchSpace *space, const char *text, SpacePoint *point)
 {
     const char *at = text;
+    *point = (SpacePoint){ 0 };
     for (int i = 0; i < space->n; i++) {
         size_t len = strlen(space->param[i]->name);
         char *end;

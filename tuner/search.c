@@ -46,6 +46,14 @@ double search_speedup(const SearchRun *run, int phase)
 
 /* ---- the order of points ---- */
 
+static RecordKey key_of(const SearchRun *run, const Job *job, int n_tokens)
+{
+    RecordKey key = run->key;
+    job_record_key(run->arena, job, n_tokens, &key);
+    key.template_hash = identity_template(run->arena, run->plan->target, key.kernel);
+    return key;
+}
+
 typedef struct { double cost; int index; } CostedPoint;
 
 static int by_cost(const void *a, const void *b)
@@ -76,8 +84,7 @@ static bool move_hints(SearchRun *run, SearchState *s)
 {
     const char **hints;
     int n;
-    RecordKey key = run->key;
-    job_record_key(run->arena, s->job, s->job->tokens[0], &key);
+    const RecordKey key = key_of(run, s->job, s->job->tokens[0]);
     if (!records_hints(run->records, run->arena, run->diags, &key, &hints, &n))
         return false;
     int front = 0;
@@ -134,14 +141,6 @@ static const Trial *find_old(const SearchRun *run, const RecordKey *key, const c
             return t;
     }
     return NULL;
-}
-
-static RecordKey key_of(const SearchRun *run, const Job *job, int n_tokens)
-{
-    RecordKey key = run->key;
-    job_record_key(run->arena, job, n_tokens, &key);
-    key.template_hash = identity_template(run->arena, run->plan->target, key.kernel);
-    return key;
 }
 
 /* One trial a token count that was measured; the first says how it ended. */

@@ -1,0 +1,12 @@
+# The search half of the tuner: choices, space, decisions, single trials, faults, the command.
+foreach(name test_space test_trial)
+  add_executable(${name} tuner/${name}.c)
+  target_link_libraries(${name} PRIVATE mossc_tuner PkgConfig::CUNIT m)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
+endforeach()
+test_command(tuner/test_space test_space)
+if(NOT SANITIZE)
+  test_command(tuner/test_trial test_trial)
+  test_command(cli/tune bash tests/cli/tune_cli.sh $<TARGET_FILE:mossc>)
+  set_tests_properties(tuner/test_trial cli/tune PROPERTIES LABELS long)
+endif()
