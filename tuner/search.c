@@ -44,6 +44,15 @@ double search_speedup(const SearchRun *run, int phase)
     return share > 0 && time > 0 ? share / time : 1;
 }
 
+int search_trials_to(const SearchRun *run, double part)
+{
+    double gained = run->n_curve ? run->curve[run->n_curve - 1] - 1 : 0;
+    int n = 0;
+    while (n < run->n_curve && run->curve[n] - 1 < part * gained)
+        n++;
+    return gained > 0 ? n + 1 : 0;
+}
+
 /* ---- the order of points ---- */
 
 static RecordKey key_of(const SearchRun *run, const Job *job, int n_tokens)
@@ -241,6 +250,18 @@ static void run_trial(const SearchState *s, const SpacePoint *point, const Candi
 
 /* ---- decisions ---- */
 
+/* One point of the curve; what it holds grows by doubling. */
+static void draw(SearchRun *run)
+{
+    if ((run->n_curve & (run->n_curve - 1)) == 0) {
+        double *curve = arena_array(run->arena, double, (size_t)run->n_curve * 2 + 2);
+        if (run->n_curve)
+            memcpy(curve, run->curve, (size_t)run->n_curve * sizeof *curve);
+        run->curve = curve;
+    }
+    run->curve[run->n_curve++] = search_speedup(run, PLAN_PREFILL);
+}
+
 static void count(SearchRun *run, SearchState *s, const TrialResult *result)
 {
     s->n_trials++;
@@ -296,6 +317,7 @@ static bool try_point(SearchRun *run, SearchState *s, const SpacePoint *point, C
     }
     path = candidate->path && candidate->built ? candidate->path : NULL;
     decide(run, s, point, text, path, &result);
+    draw(run);
     /* What was not kept is not needed again. */
     if (path && path != s->incumbent_path)
         unlink(path);
@@ -331,6 +353,7 @@ static bool try_default(SearchRun *run, SearchState *s)
         tell_failure(run, s, s->incumbent_text, &result);
     }
     count(run, s, &result);
+    draw(run);
     s->broken = result.status != TRIAL_OK;
     return true;
 }

@@ -46,6 +46,8 @@ typedef struct {
 
     SearchState *states;
     int n_states, n_trials, n_replayed;
+    double *curve;               /* after each trial: what search_speedup says of prefill */
+    int n_curve;
     Trial *old;                  /* trials that the database had of this search */
     int n_old;
     double begun, spent_before;  /* seconds: by the clock, and of earlier sessions */
@@ -58,5 +60,7 @@ bool search_run(SearchRun *run);
 /* Speed of the model's phase over the default's, as its kernels' trials foretell. */
 double search_speedup(const SearchRun *run, int phase);
 double search_seconds(const SearchRun *run);
+/* Trials after which prefill had `part` of all that it gained; 0: it gained nothing. */
+int search_trials_to(const SearchRun *run, double part);
 
 #endif

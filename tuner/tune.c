@@ -107,6 +107,8 @@ static bool print_result(const SearchRun *run)
             return false;
     printf("\n%d trials, %d of them from earlier runs; kernels foretell prefill %.3fx, decode %.3fx\n", run->n_trials, run->n_replayed,
            search_speedup(run, PLAN_PREFILL), search_speedup(run, PLAN_DECODE));
+    if (search_trials_to(run, 0.95) > 0)
+        printf("95 %% of prefill's gain was there after %d trials\n", search_trials_to(run, 0.95));
     return true;
 }
 
@@ -127,6 +129,9 @@ static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
     run->most_trials = o->trials;
     run->most_seconds = (double)o->seconds;
     run->progress = &progress;
+    if (!(run->journal.peak_operations > 0))
+        ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant, "f32") != 0,
+                         &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
     if (run->interrupted)
         say_stopped(o, run);
