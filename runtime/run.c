@@ -7,7 +7,6 @@
 #include "output.h"
 
 #include <stdlib.h>
-#include <sys/random.h>
 #include <unistd.h>
 
 enum { MOSS_RUN_TOKENS = 128, MOSS_RUN_ENDLESS_ROOM = 4096 };
@@ -41,12 +40,22 @@ static int64_t moss_run_context(const moss_generation *run)
     return run->prompt.n + (run->n_wanted < 0 ? MOSS_RUN_ENDLESS_ROOM : run->n_wanted);
 }
 
+/* From the file and not by getrandom, which Android has since 9 and Linux since 3.17. */
+static bool moss_run_draw_seed(uint64_t *seed)
+{
+    FILE *file = fopen("/dev/urandom", "rbe");
+    const bool drawn = file && fread(seed, sizeof *seed, 1, file) == 1;
+    if (file)
+        fclose(file);
+    return drawn;
+}
+
 static int moss_run_make_sampler(moss_generation *run)
 {
     const moss_value *values = run->args->values;
     run->seed = (uint64_t)values[MOSS_OPT_SEED].number;
     if (values[MOSS_OPT_SEED].number < 0) {
-        if (getrandom(&run->seed, sizeof run->seed, 0) != sizeof run->seed)
+        if (!moss_run_draw_seed(&run->seed))
             return moss_cli_fail(run->args, MOSS_EXIT_SYSTEM, "the system gives no random seed");
         run->seed &= INT64_MAX;   /* so that --seed takes what the summary prints */
     }
