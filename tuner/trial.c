@@ -39,19 +39,19 @@ static double run_sample(KernelCall *call, Work *work, int n_calls, int *next)
 /* Pairs until it is known who is faster; which of the two comes first changes from pair to pair. */
 static void measure(KernelCall *candidate, KernelCall *incumbent, Work *work, bool decides, TrialPairs *pairs)
 {
-    int next = 0, others = 0;
+    int next = 0;      /* both go through the copies together: neither finds what the other has just read */
     run_sample(candidate, work, 1, &next);
-    double once = run_sample(incumbent, work, 1, &others);
-    double more = run_sample(incumbent, work, 1, &others);
+    double once = run_sample(incumbent, work, 1, &next);
+    double more = run_sample(incumbent, work, 1, &next);
     once = more < once ? more : once;
     int n_calls = once > 0 && once < sample_seconds ? (int)ceil(sample_seconds / once) : 1;
     n_calls = n_calls > 4096 ? 4096 : n_calls;
     for (int n = 0; n < DECIDE_MOST_PAIRS; n++) {
         if (n % 2)
-            pairs->incumbent[n] = run_sample(incumbent, work, n_calls, &others);
+            pairs->incumbent[n] = run_sample(incumbent, work, n_calls, &next);
         pairs->candidate[n] = run_sample(candidate, work, n_calls, &next);
         if (n % 2 == 0)
-            pairs->incumbent[n] = run_sample(incumbent, work, n_calls, &others);
+            pairs->incumbent[n] = run_sample(incumbent, work, n_calls, &next);
         pairs->n = n + 1;
         if (decides ? decide_hopeless(pairs->candidate, pairs->incumbent, n + 1)
                           || decide_done(pairs->candidate, pairs->incumbent, n + 1)
