@@ -5,6 +5,7 @@
  */
 #include "tune.h"
 
+#include "ceilings.h"
 #include "identity.h"
 #include "progress.h"
 #include "search.h"
@@ -129,6 +130,9 @@ static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
     run->most_trials = o->trials;
     run->most_seconds = (double)o->seconds;
     run->progress = &progress;
+    if (!(run->journal.peak_operations > 0))
+        ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant, "f32") != 0,
+                         &run->journal.peak_operations, &run->journal.peak_bytes);
     if (!(run->journal.peak_operations > 0))
         ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant, "f32") != 0,
                          &run->journal.peak_operations, &run->journal.peak_bytes);
