@@ -1,8 +1,9 @@
-# Innermost loops of an assembly file: of the functions whose name matches `function_name`, the one that is densest in
-# instructions that match `product` and has eight or more (with `all`: every loop that has some, one after the other).
+# Innermost loops of an assembly file that have eight or more instructions that match `product`, of the functions whose
+# name matches `function_name`. A scan has two kinds: with `part` gates those with divisions or estimates of them (gates
+# and steps of a block's tokens), with `part` states the others (a token's states).
 #
-# Input: what gcc or clang -S writes for x86-64 or ARM. Output: the loop's instructions; on the last line
-# "# products N", how many match. Exit code 1 when there is no such loop.
+# Input: what gcc or clang -S writes for x86-64 or ARM. Output: a file a loop, named by `out` and a number, that ends
+# with a line "# products N". Exit code 1 when there is none.
 
 function leave(    i, j, from, inner, n, text) {
     for (i = 1; i <= n_lines; i++) {
@@ -18,16 +19,12 @@ function leave(    i, j, from, inner, n, text) {
             if (line[j] !~ /:$/)
                 text = text line[j] "\n"
         }
-        if (!inner || n == 0)
+        if (!inner || n < 8)
             continue
-        if (all) {
-            found = found text
-            products += n
-        } else if (n >= 8 && n / length(text) > density) {
-            found = text
-            products = n
-            density = n / length(text)
-        }
+        if (part != "" && (part == "gates") != (text ~ /div|frecpe|vrcp/))
+            continue
+        printf "%s# products %d\n", text, n >(out (++n_found))
+        close(out n_found)
     }
     n_lines = 0
     delete at; delete target; delete line
@@ -51,7 +48,5 @@ function leave(    i, j, from, inner, n, text) {
 }
 END {
     leave()
-    if (!products)
-        exit 1
-    printf "%s# products %d\n", found, products
+    exit !n_found
 }
