@@ -121,7 +121,9 @@ void ceilings_measure(const Builder *builder, Diags *diags, bool int8, double *o
     if (found && candidates_compile(builder, &candidate, 1) && candidate.built) {
         Task task = { candidate.path, found };
         if (watch_run(work, &task, DEADLINE_S).status == TRIAL_OK) {
-            *operations = int8 && found->operations_int8 > found->operations ? found->operations_int8 : found->operations;
+            *operations = found->operations;
+            if (int8 && found->operations_int8 > found->operations)
+                *operations = found->operations_int8;
             *bytes = found->bytes;
         }
     }

@@ -25,15 +25,16 @@ static void take_point(Arena *arena, Choices *choices, const char *key, const ch
     }
 }
 
-bool choices_fill(Records *records, Arena *arena, Diags *diags, const Plan *plan, const char *device, const char *toolchain,
-                  Choices *choices, int *n_found)
+bool choices_fill(Records *records, Arena *arena, Diags *diags, const Plan *plan, const char *device,
+                  const char *toolchain, Choices *choices, int *n_found)
 {
     int n_jobs;
     const Job *jobs = jobs_of_plan(arena, plan, &n_jobs);
     *n_found = 0;
     for (int i = 0; i < n_jobs; i++) {
         RecordBest best;
-        RecordKey key = { .features = identity_features(arena, plan->target), .device = device, .toolchain = toolchain };
+        RecordKey key = { .features = identity_features(arena, plan->target), .device = device,
+                          .toolchain = toolchain };
         job_record_key(arena, &jobs[i], jobs[i].tokens[0], &key);
         key.template_hash = identity_template(arena, plan->target, key.kernel);
         if (!records_best(records, arena, diags, &key, &best))
@@ -47,7 +48,8 @@ bool choices_fill(Records *records, Arena *arena, Diags *diags, const Plan *plan
 }
 
 /* Devices that have records of the target, by name. */
-static bool find_devices(Records *records, Arena *arena, Diags *diags, const char *features, const char ***devices, int *n)
+static bool find_devices(Records *records, Arena *arena, Diags *diags, const char *features, const char ***devices,
+                         int *n)
 {
     Trial *trials;
     int n_trials;
@@ -89,7 +91,8 @@ static const char *choose_device(Compilation *c, Records *records, const char *p
         if (strcmp(devices[i], name) == 0)
             return name;
     diag_report(c->diags, wanted ? DIAG_TUNING_DEVICE : DIAG_TUNING_NONE, NULL, wanted
-                ? "%s: no records of device '%s' for target %s" : "%s: no records of this machine, '%s', for target %s: "
+                ? "%s: no records of device '%s' for target %s"
+                : "%s: no records of this machine, '%s', for target %s: "
                 "kernels keep their default sizes", path, name, target);
     note_devices(c->diags, devices, n);
     return NULL;
@@ -103,11 +106,12 @@ static void choose(Compilation *c, Records *records, const char *path, Choices *
     if (!device || !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &cc))
         return;
     const char *toolchain = identity_toolchain(c->arena, c->target, cc.args, cc.n);
-    const RecordKey machine = { .features = identity_features(c->arena, c->target), .device = device, .toolchain = toolchain };
+    const RecordKey machine = { .features = identity_features(c->arena, c->target), .device = device,
+                                .toolchain = toolchain };
     if (choices_fill(records, c->arena, c->diags, c->plan, device, toolchain, choices, &n_found)
         && step_apply(records, c->arena, c->diags, c->plan, &machine, choices) && n_found == 0)
-        diag_report(c->diags, DIAG_TUNING_NONE, NULL, "%s: no records of this model's kernels on '%s' with %s and this mossc's "
-                    "templates: kernels keep their default sizes", path, device, toolchain);
+        diag_report(c->diags, DIAG_TUNING_NONE, NULL, "%s: no records of this model's kernels on '%s' with %s and this "
+                    "mossc's templates: kernels keep their default sizes", path, device, toolchain);
 }
 
 const Choices *choices_from_records(Compilation *c)

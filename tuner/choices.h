@@ -11,7 +11,7 @@
 const Choices *choices_from_records(Compilation *c);
 
 /* The same of records at hand. `n_found`: kernels that have a record. */
-bool choices_fill(Records *records, Arena *arena, Diags *diags, const Plan *plan, const char *device, const char *toolchain,
-                  Choices *choices, int *n_found);
+bool choices_fill(Records *records, Arena *arena, Diags *diags, const Plan *plan, const char *device,
+                  const char *toolchain, Choices *choices, int *n_found);
 
 #endif

@@ -212,7 +212,8 @@ static bool check_options(const Db *db, int verb)
 {
     for (int i = 0; i < N_OPTIONS; i++)
         if (value(db, (OptionId)i) && !takes(verb, (OptionId)i)) {
-            diag_report(db->diags, DIAG_USAGE, NULL, "db %s: takes no `%s`", verbs[verb].name, options_name((OptionId)i));
+            diag_report(db->diags, DIAG_USAGE, NULL, "db %s: takes no `%s`", verbs[verb].name,
+                        options_name((OptionId)i));
             return false;
         }
     if (db->n_files >= 1 && db->n_files <= verbs[verb].most_files)
@@ -230,7 +231,8 @@ void db_command(Arena *arena, Diags *diags, const Options *options)
                 verbs[i].run(&db);
             return;
         }
-    diag_report(diags, DIAG_USAGE, NULL, "db: unknown verb `%s`: expected merge, show, prune or export", options->rest[0]);
+    diag_report(diags, DIAG_USAGE, NULL, "db: unknown verb `%s`: expected merge, show, prune or export",
+                options->rest[0]);
 }
 
 void db_help(Text *out)

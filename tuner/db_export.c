@@ -90,8 +90,8 @@ static void put_json_trial(const Trial *t, Text *out)
     put_number(out, "operations", t->operations);
     put_number(out, "bytes", t->bytes);
     put_text(out, "search_id", t->search);
-    text_printf(out, "\"seed\": %lld, \"ordinal\": %lld, \"unix_ms\": %lld, ", (long long)t->seed, (long long)t->ordinal,
-                (long long)t->unix_ms);
+    text_printf(out, "\"seed\": %lld, \"ordinal\": %lld, \"unix_ms\": %lld, ", (long long)t->seed,
+                (long long)t->ordinal, (long long)t->unix_ms);
     put_text(out, "detail", t->detail);
     text_printf(out, "\"samples\": [");
     put_samples(out, t->samples, t->n_samples, ", ");

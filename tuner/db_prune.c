@@ -55,7 +55,8 @@ static void choose(Arena *arena, const KernelSummary *kernel, unsigned reasons, 
             goes[i] = true;
             why[i] = reason;
         }
-        if (reason != PRUNE_STALE && !(reasons & 1u << PRUNE_STALE && kernel->stale) && !keeps_best(arena, kernel, goes))
+        bool all_goes = kernel->stale && (reasons & 1u << PRUNE_STALE);
+        if (!all_goes && !keeps_best(arena, kernel, goes))
             memcpy(goes, before, (size_t)kernel->n * sizeof *goes);
     }
     for (int i = 0; i < kernel->n; i++)

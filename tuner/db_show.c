@@ -50,8 +50,9 @@ static void put_kernel(Arena *arena, const KernelSummary *kernel, Text *out)
                 kernel->count[TRIAL_STOPPED], failed);
     put_seconds_cell(best->default_seconds, 11, out);
     put_seconds_cell(best->seconds, 11, out);
-    text_printf(out, "%9s  %s%s\n", best->point && best->default_point ? arena_printf(arena, "%.3fx", best->speedup) : "-",
-                best->point ? best->point : "nothing right", kernel->stale ? "  (stale)" : "");
+    const char *gain = best->point && best->default_point ? arena_printf(arena, "%.3fx", best->speedup) : "-";
+    text_printf(out, "%9s  %s%s\n", gain, best->point ? best->point : "nothing right",
+                kernel->stale ? "  (stale)" : "");
     text_printf(out, "      %s%s%s", kernel->key->shape, *kernel->key->shape ? ", " : "", kernel->key->dtypes);
     if (failed) {
         text_printf(out, "; ");
@@ -64,22 +65,23 @@ static void put_searches(const Summary *summary, Text *out)
 {
     for (int i = 0; i < summary->n_searches; i++) {
         const Search *s = &summary->searches[i];
-        text_printf(out, "%s  %.12s  %s, seed %lld: %lld trials in %.0f s, %s\n", i ? "" : "\nsearches\n", s->id, s->model,
-                    (long long)s->seed, (long long)s->next_ordinal, s->seconds, s->finished ? "finished" : "not finished");
+        text_printf(out, "%s  %.12s  %s, seed %lld: %lld trials in %.0f s, %s\n", i ? "" : "\nsearches\n", s->id,
+                    s->model, (long long)s->seed, (long long)s->next_ordinal, s->seconds,
+                    s->finished ? "finished" : "not finished");
     }
 }
 
 void db_show_text(Arena *arena, const Summary *summary, Text *out)
 {
     const KernelSummary **list = summary_by_machine(arena, summary);
-    text_printf(out, "%s: %d trial%s of %d kernel%s\n", summary->path, summary->n_trials, summary->n_trials == 1 ? "" : "s",
-                summary->n_kernels, summary->n_kernels == 1 ? "" : "s");
+    text_printf(out, "%s: %d trial%s of %d kernel%s\n", summary->path, summary->n_trials,
+                summary->n_trials == 1 ? "" : "s", summary->n_kernels, summary->n_kernels == 1 ? "" : "s");
     for (int i = 0; i < summary->n_kernels; i++) {
         const RecordKey *key = list[i]->key;
         if (i == 0 || !same_machine(list[i - 1]->key, key))
             text_printf(out, "\n%s\n%s, %s\n  %-16s %6s %6s %8s %7s %10s %10s %8s  %s\n", key->device,
-                        summary_target(arena, key), key->toolchain, "kernel", "trials", "ok", "stopped", "failed", "default",
-                        "best", "gain", "best point");
+                        summary_target(arena, key), key->toolchain, "kernel", "trials", "ok", "stopped", "failed",
+                        "default", "best", "gain", "best point");
         put_kernel(arena, list[i], out);
     }
     put_searches(summary, out);

@@ -90,7 +90,8 @@ void summary_put_counts(const KernelSummary *kernel, unsigned mask, Text *out)
 
 void summary_put_seconds(double seconds, Text *out)
 {
-    static const struct { double unit; const char *name; } units[] = { { 1, "s" }, { 1e-3, "ms" }, { 1e-6, "us" }, { 1e-9, "ns" } };
+    static const struct { double unit; const char *name; } units[] = { { 1, "s" }, { 1e-3, "ms" }, { 1e-6, "us" },
+                                                                       { 1e-9, "ns" } };
     int i = 0;
     while (i < 3 && seconds < units[i].unit)
         i++;

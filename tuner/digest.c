@@ -48,8 +48,8 @@ static void mix(Digest *digest)
 
 void digest_begin(Digest *digest)
 {
-    static const uint32_t begin[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab,
-                                       0x5be0cd19 };
+    static const uint32_t begin[8] = { 0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c,
+                                       0x1f83d9ab, 0x5be0cd19 };
     *digest = (Digest){ 0 };
     memcpy(digest->state, begin, sizeof begin);
 }

@@ -141,17 +141,20 @@ bool records_insert_trial(Records *records, Diags *diags, const Trial *trial)
 {
     const RecordKey *key = &trial->key;
     char key_id[RECORD_ID_LEN + 1];
+    const int len = trial->n_samples * (int)sizeof(double);
+    const int other_len = trial->n_incumbent_samples * (int)sizeof(double);
+    const void *samples = trial->samples, *others = trial->incumbent_samples;
     record_key_id(key, key_id);
+    sqlite3_stmt *insert_key = records_prepare(records, diags,
+        "INSERT OR IGNORE INTO kernel VALUES (?, ?, ?, ?, ?, ?, ?, ?)", "tttttttt", key_id, key->kernel, key->shape,
+        key->dtypes, key->features, key->device, key->toolchain, key->template_hash);
+    if (!records_finish(records, diags, insert_key))
+        return false;
     return records_finish(records, diags, records_prepare(records, diags,
-               "INSERT OR IGNORE INTO kernel VALUES (?, ?, ?, ?, ?, ?, ?, ?)", "tttttttt", key_id, key->kernel, key->shape,
-               key->dtypes, key->features, key->device, key->toolchain, key->template_hash))
-        && records_finish(records, diags, records_prepare(records, diags,
-               "INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", "tttttbtbddddtiii",
-               trial->id, key_id, trial->point, trial_status_text(trial->status), trial->detail,
-               (const void *)trial->samples, trial->n_samples * (int)sizeof(double), trial->incumbent,
-               (const void *)trial->incumbent_samples, trial->n_incumbent_samples * (int)sizeof(double), trial->max_error,
-               trial->tolerance, trial->operations, trial->bytes, trial->search, trial->seed, trial->ordinal,
-               trial->unix_ms));
+        "INSERT OR IGNORE INTO trial VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", "tttttbtbddddtiii",
+        trial->id, key_id, trial->point, trial_status_text(trial->status), trial->detail, samples, len,
+        trial->incumbent, others, other_len, trial->max_error, trial->tolerance, trial->operations, trial->bytes,
+        trial->search, trial->seed, trial->ordinal, trial->unix_ms));
 }
 
 bool records_add(Records *records, Diags *diags, Trial *trial)
@@ -206,8 +209,9 @@ static bool read_trial(Arena *arena, sqlite3_stmt *row, Trial *trial)
 {
     char found[RECORD_ID_LEN + 1];
     RecordKey *key = &trial->key;
-    const char **const texts[] = { &key->kernel, &key->shape, &key->dtypes, &key->features, &key->device, &key->toolchain,
-                                   &key->template_hash, &trial->point, &trial->detail, &trial->incumbent, &trial->search };
+    const char **const texts[] = { &key->kernel, &key->shape, &key->dtypes, &key->features, &key->device,
+                                   &key->toolchain, &key->template_hash, &trial->point, &trial->detail,
+                                   &trial->incumbent, &trial->search };
     enum { N_TEXTS = sizeof texts / sizeof *texts };
     for (int i = 0; i < N_TEXTS; i++)
         *texts[i] = column_text(arena, row, i);
@@ -228,12 +232,13 @@ static bool read_trial(Arena *arena, sqlite3_stmt *row, Trial *trial)
 }
 
 static const char trial_rows[] =
-    "SELECT kernel, shape, dtypes, features, device, toolchain, template_hash, point, detail, incumbent, search_id, status, "
-    "samples, incumbent_samples, max_error, tolerance, operations, bytes, seed, ordinal, unix_ms, trial.id "
-    "FROM trial LEFT JOIN kernel ON kernel.id = kernel_id WHERE (?1 IS NULL OR kernel = ?1) AND (?2 IS NULL OR shape = ?2) "
-    "AND (?3 IS NULL OR dtypes = ?3) AND (?4 IS NULL OR features = ?4) AND (?5 IS NULL OR device = ?5) "
-    "AND (?6 IS NULL OR toolchain = ?6) AND (?7 IS NULL OR template_hash = ?7) AND (?8 IS NULL OR search_id = ?8) "
-    "ORDER BY search_id, ordinal, trial.id";
+    "SELECT kernel, shape, dtypes, features, device, toolchain, template_hash, point, detail, incumbent, search_id, "
+    "status, samples, incumbent_samples, max_error, tolerance, operations, bytes, seed, ordinal, unix_ms, trial.id "
+    "FROM trial LEFT JOIN kernel ON kernel.id = kernel_id "
+    "WHERE (?1 IS NULL OR kernel = ?1) AND (?2 IS NULL OR shape = ?2) AND (?3 IS NULL OR dtypes = ?3) "
+    "AND (?4 IS NULL OR features = ?4) AND (?5 IS NULL OR device = ?5) AND (?6 IS NULL OR toolchain = ?6) "
+    "AND (?7 IS NULL OR template_hash = ?7) AND (?8 IS NULL OR search_id = ?8) ORDER BY search_id, ordinal, trial.id";
+enum { COLUMN_TRIAL_ID = 21 };
 
 static void *grow(Arena *arena, void *items, size_t size, int n, int *room)
 {
@@ -252,8 +257,9 @@ bool records_list(Records *records, Arena *arena, Diags *diags, const RecordsFil
     static const RecordsFilter any;
     const RecordsFilter *f = filter ? filter : &any;
     const RecordKey *key = &f->key;
-    sqlite3_stmt *statement = records_prepare(records, diags, trial_rows, "tttttttt", key->kernel, key->shape, key->dtypes,
-                                              key->features, key->device, key->toolchain, key->template_hash, f->search);
+    sqlite3_stmt *statement = records_prepare(records, diags, trial_rows, "tttttttt", key->kernel, key->shape,
+                                              key->dtypes, key->features, key->device, key->toolchain,
+                                              key->template_hash, f->search);
     int room = 0, code = SQLITE_ERROR;
     bool ok = statement != NULL;
     *trials = NULL;
@@ -263,9 +269,9 @@ bool records_list(Records *records, Arena *arena, Diags *diags, const RecordsFil
         Trial *trial = &(*trials)[*n];
         ok = read_trial(arena, statement, trial);
         if (!ok)
-            diag_report(diags, DIAG_TUNING_FORMAT, NULL, "%s: the database is damaged: trial %s of search %s is not what it "
-                        "was when it was stored", records->path, (const char *)sqlite3_column_text(statement, 21),
-                        trial->search);
+            diag_report(diags, DIAG_TUNING_FORMAT, NULL, "%s: the database is damaged: trial %s is not what it was "
+                        "when it was stored", records->path,
+                        (const char *)sqlite3_column_text(statement, COLUMN_TRIAL_ID));
         *n += !f->statuses || (f->statuses >> trial->status & 1);
     }
     if (ok && code != SQLITE_DONE)
@@ -300,8 +306,9 @@ bool records_searches(Records *records, Arena *arena, Diags *diags, Search **sea
         *searches = grow(arena, *searches, sizeof **searches, *n, &room);
         ok = read_search(arena, statement, &(*searches)[(*n)++]);
         if (!ok)
-            diag_report(diags, DIAG_TUNING_FORMAT, NULL, "%s: the database is damaged: search %.32s is not what it was when it "
-                        "was stored", records->path, text_or_empty((const char *)sqlite3_column_text(statement, 0)));
+            diag_report(diags, DIAG_TUNING_FORMAT, NULL, "%s: the database is damaged: search %.32s is not what it was "
+                        "when it was stored", records->path,
+                        text_or_empty((const char *)sqlite3_column_text(statement, 0)));
     }
     if (ok && code != SQLITE_DONE)
         ok = records_fail(records, diags, "cannot read it");

@@ -47,7 +47,7 @@ typedef struct {
     const char *incumbent;       /* point compared with; "" without */
     const double *incumbent_samples;     /* [n_incumbent_samples] seconds a call */
     int n_incumbent_samples;
-    double max_error, tolerance; /* the worst difference from the reference and what is allowed; negative: not checked */
+    double max_error, tolerance; /* the worst difference from the reference, and what is allowed; below 0: unchecked */
     double operations, bytes;    /* of one call; 0: unknown */
     const char *search;          /* Search.id; "" without */
     int64_t seed, ordinal;       /* of the search; ordinal counts its trials from 0 */

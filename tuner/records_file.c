@@ -17,16 +17,17 @@
 enum { BUSY_MS = 5000 };
 
 static const char *const schema[] = {
-    "CREATE TABLE kernel (id TEXT NOT NULL PRIMARY KEY, kernel TEXT NOT NULL, shape TEXT NOT NULL, dtypes TEXT NOT NULL, "
-    "features TEXT NOT NULL, device TEXT NOT NULL, toolchain TEXT NOT NULL, template_hash TEXT NOT NULL) STRICT",
-    "CREATE TABLE search (id TEXT NOT NULL PRIMARY KEY, command TEXT NOT NULL, model TEXT NOT NULL, device TEXT NOT NULL, "
-    "features TEXT NOT NULL, seed INTEGER NOT NULL, next_ordinal INTEGER NOT NULL, seconds REAL NOT NULL, "
-    "finished INTEGER NOT NULL, peak_operations REAL NOT NULL, peak_bytes REAL NOT NULL) STRICT",
-    "CREATE TABLE trial (id TEXT NOT NULL PRIMARY KEY, kernel_id TEXT NOT NULL REFERENCES kernel (id), point TEXT NOT NULL, "
-    "status TEXT NOT NULL, detail TEXT NOT NULL, samples BLOB NOT NULL, incumbent TEXT NOT NULL, "
-    "incumbent_samples BLOB NOT NULL, max_error REAL NOT NULL, tolerance REAL NOT NULL, operations REAL NOT NULL, "
-    "bytes REAL NOT NULL, search_id TEXT NOT NULL, seed INTEGER NOT NULL, ordinal INTEGER NOT NULL, "
-    "unix_ms INTEGER NOT NULL, "
+    "CREATE TABLE kernel (id TEXT NOT NULL PRIMARY KEY, kernel TEXT NOT NULL, shape TEXT NOT NULL, "
+    "dtypes TEXT NOT NULL, features TEXT NOT NULL, device TEXT NOT NULL, toolchain TEXT NOT NULL, "
+    "template_hash TEXT NOT NULL) STRICT",
+    "CREATE TABLE search (id TEXT NOT NULL PRIMARY KEY, command TEXT NOT NULL, model TEXT NOT NULL, "
+    "device TEXT NOT NULL, features TEXT NOT NULL, seed INTEGER NOT NULL, next_ordinal INTEGER NOT NULL, "
+    "seconds REAL NOT NULL, finished INTEGER NOT NULL, peak_operations REAL NOT NULL, peak_bytes REAL NOT NULL) STRICT",
+    "CREATE TABLE trial (id TEXT NOT NULL PRIMARY KEY, kernel_id TEXT NOT NULL REFERENCES kernel (id), "
+    "point TEXT NOT NULL, status TEXT NOT NULL, detail TEXT NOT NULL, samples BLOB NOT NULL, "
+    "incumbent TEXT NOT NULL, incumbent_samples BLOB NOT NULL, max_error REAL NOT NULL, tolerance REAL NOT NULL, "
+    "operations REAL NOT NULL, bytes REAL NOT NULL, search_id TEXT NOT NULL, seed INTEGER NOT NULL, "
+    "ordinal INTEGER NOT NULL, unix_ms INTEGER NOT NULL, "
     "CHECK (status IN ('ok', 'stopped') OR (length(samples) = 0 AND length(incumbent_samples) = 0))) STRICT",
     "CREATE INDEX trial_of_kernel ON trial (kernel_id)",
     "CREATE INDEX trial_of_search ON trial (search_id, ordinal)",
@@ -54,7 +55,8 @@ static bool fail_locked(const char *path, Diags *diags)
     pid_t holder = lock_holder(path);
     Text who = { 0 };
     text_printf(&who, holder ? "process %d" : "another process", (int)holder);
-    diag_report(diags, DIAG_TUNING_LOCKED, NULL, "%s: %s has had it locked for %d seconds", path, who.data, BUSY_MS / 1000);
+    diag_report(diags, DIAG_TUNING_LOCKED, NULL, "%s: %s has had it locked for %d seconds", path, who.data,
+                BUSY_MS / 1000);
     text_free(&who);
     return false;
 }
@@ -93,7 +95,8 @@ bool records_fail(const Records *records, Diags *diags, const char *what)
 
 bool records_run(const Records *records, Diags *diags, const char *sql)
 {
-    return sqlite3_exec(records->db, sql, NULL, NULL, NULL) == SQLITE_OK || records_fail(records, diags, "cannot be used");
+    return sqlite3_exec(records->db, sql, NULL, NULL, NULL) == SQLITE_OK
+        || records_fail(records, diags, "cannot be used");
 }
 
 sqlite3_stmt *records_prepare(const Records *records, Diags *diags, const char *sql, const char *kinds, ...)
@@ -169,15 +172,16 @@ static bool is_damaged(const Records *records, Diags *diags, const char *what)
 
 static bool check_schema(const Records *records, Diags *diags)
 {
-    int n = 0;
-    sqlite3_stmt *statement = records_prepare(records, diags, "SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' "
-                                              "ESCAPE '\\' ORDER BY rowid", "");
+    static const char sql[] = "SELECT sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\' "
+                              "ORDER BY rowid";
+    sqlite3_stmt *statement = records_prepare(records, diags, sql, "");
     if (!statement)
         return false;
+    int n = 0;
     bool same = true;
     while (sqlite3_step(statement) == SQLITE_ROW) {
-        const char *sql = (const char *)sqlite3_column_text(statement, 0);
-        same = same && n < N_SCHEMA && sql && strcmp(sql, schema[n]) == 0;
+        const char *found = (const char *)sqlite3_column_text(statement, 0);
+        same = same && n < N_SCHEMA && found && strcmp(found, schema[n]) == 0;
         n++;
     }
     sqlite3_finalize(statement);
@@ -255,7 +259,8 @@ static bool check_path(Diags *diags, const char *path, RecordsMode mode, bool *e
     if (S_ISREG(info.st_mode))
         diag_report(diags, DIAG_TUNING_FORMAT, NULL, "%s: is no tuning database: it is empty", path);
     else
-        diag_report(diags, DIAG_FILE_READ, NULL, "%s: is %s", path, S_ISDIR(info.st_mode) ? "a folder" : "no regular file");
+        diag_report(diags, DIAG_FILE_READ, NULL, "%s: is %s", path, S_ISDIR(info.st_mode) ? "a folder"
+                    : "no regular file");
     return false;
 }
 
@@ -273,7 +278,9 @@ static bool connect(Records *records, Diags *diags, RecordsMode mode, bool empty
         return false;
     }
     /* EXTRA: the folder is synced, too, when a change is done. */
-    return records_run(records, diags, "PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON")
+    static const char pragmas[] = "PRAGMA synchronous = EXTRA; PRAGMA trusted_schema = OFF; "
+                                  "PRAGMA cell_size_check = ON";
+    return records_run(records, diags, pragmas)
         && (!empty || create(records, diags)) && check_kind(records, diags)
         && (mode != RECORDS_READ || records_run(records, diags, "PRAGMA query_only = ON"));
 }

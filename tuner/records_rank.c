@@ -135,7 +135,8 @@ static void collect_seconds(Arena *arena, Graph *graph, const Trial *const *tria
             if (trials[i]->status != TRIAL_OK)
                 continue;
             if (pass)
-                memcpy(samples[point] + counts[point], trials[i]->samples, (size_t)trials[i]->n_samples * sizeof(double));
+                memcpy(samples[point] + counts[point], trials[i]->samples,
+                       (size_t)trials[i]->n_samples * sizeof(double));
             counts[point] += trials[i]->n_samples;
         }
     }

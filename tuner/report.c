@@ -16,51 +16,69 @@ static const char head[] =
     "<meta name=\"color-scheme\" content=\"light dark\">\n<title>Tuning records</title>\n<style>\n"
     ":root { --back: #f6f7f9; --card: #ffffff; --text: #1d2129; --soft: #5b6470; --line: #e2e5ea; --best: #1f5fd6;\n"
     "  --old: #a7b0bd; --bad: #c2410c; --roof: #14804a }\n"
-    "@media (prefers-color-scheme: dark) { :root { --back: #12151a; --card: #1a1e25; --text: #e7eaee; --soft: #9aa5b1;\n"
+    "@media (prefers-color-scheme: dark) { :root { --back: #12151a; --card: #1a1e25; --text: #e7eaee;\n"
+    "  --soft: #9aa5b1;\n"
     "  --line: #2b313a; --best: #74a9ff; --old: #5f6b79; --bad: #ff9166; --roof: #4cc38a } }\n"
     "* { box-sizing: border-box }\n"
     "body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif }\n"
     "main { max-width: 1120px; margin: 0 auto; padding: 28px 20px 60px }\n"
-    "h1 { font-size: 26px; margin: 0 } h2 { font-size: 20px; margin: 44px 0 2px } h3 { font-size: 15px; margin: 30px 0 10px }\n"
+    "h1 { font-size: 26px; margin: 0 } h2 { font-size: 20px; margin: 44px 0 2px }\n"
+    "h3 { font-size: 15px; margin: 30px 0 10px }\n"
     "p { margin: 4px 0; color: var(--soft) } small { color: var(--soft); font-size: 12px }\n"
-    "b i { display: inline-block; min-width: 20px; padding: 0 5px; margin-right: 4px; border-radius: 10px; background: var(--line);\n"
+    "b i { display: inline-block; min-width: 20px; padding: 0 5px; margin-right: 4px; border-radius: 10px;\n"
+    "  background: var(--line);\n"
     "  color: var(--text); font: 600 12px/20px system-ui, sans-serif; text-align: center }\n"
     ".tiles { display: flex; flex-wrap: wrap; gap: 12px; margin: 16px 0 0 }\n"
-    ".tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 18px; min-width: 150px }\n"
+    ".tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 18px;\n"
+    "  min-width: 150px }\n"
     ".tile b { display: block; font-size: 22px; font-weight: 650 } .tile.main b { color: var(--best) }\n"
     ".card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px }\n"
-    ".legend { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; color: var(--soft); font-size: 13px; margin: 0 0 8px }\n"
+    ".legend { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; color: var(--soft);\n"
+    "  font-size: 13px; margin: 0 0 8px }\n"
     ".key { width: 16px; height: 9px; border-radius: 2px; margin-left: 10px } .key:first-child { margin-left: 0 }\n"
     ".legend svg { width: 18px; height: 12px; margin-left: 10px } .legend svg:first-child { margin-left: 0 }\n"
     ".key.before { background: var(--old) } .key.after { background: var(--best) }\n"
-    ".row { display: grid; grid-template-columns: minmax(200px, 330px) minmax(120px, 1fr) 150px; gap: 2px 18px; align-items: center;\n"
+    ".row { display: grid; grid-template-columns: minmax(200px, 330px) minmax(120px, 1fr) 150px; gap: 2px 18px;\n"
+    "  align-items: center;\n"
     "  padding: 10px 0; border-top: 1px solid var(--line) }\n"
-    ".name small, .figures small { display: block; overflow-wrap: anywhere } .point { grid-column: 2 / 4; font-size: 12px;\n"
+    ".name small, .figures small { display: block; overflow-wrap: anywhere }\n"
+    ".point { grid-column: 2 / 4; font-size: 12px;\n"
     "  color: var(--soft) } .none { color: var(--bad); font-size: 13px } .name { grid-row: span 2 }\n"
-    ".stale { font-size: 11px; color: var(--bad); border: 1px solid var(--bad); border-radius: 8px; padding: 0 6px }\n"
     "svg.bars { width: 100%; height: 21px } rect.before { fill: var(--old) } rect.after { fill: var(--best) }\n"
     ".roofline { overflow-x: auto } .roofline svg { min-width: 520px }\n"
     "figure { margin: 0 } figure svg { width: 100%; height: auto; display: block }\n"
     ".split { display: grid; grid-template-columns: minmax(0, 1fr) 250px; gap: 20px }\n"
     ".split ol { list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px } .split li { margin: 0 0 8px }\n"
     ".split li small { display: block; padding-left: 26px; overflow-wrap: anywhere }\n"
+    ".stack ol { list-style: none; margin: 6px 0 0; padding: 0; font-size: 13px; display: grid; gap: 8px 18px;\n"
+    "  grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)) }\n"
+    ".stack li small { display: block; overflow-wrap: anywhere }\n"
+    "details { margin: 34px 0 0 } summary { cursor: pointer; color: var(--soft) }\n"
     ".curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(300px, 1fr)); gap: 14px }\n"
     ".curve { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 12px 12px 6px;\n"
     "  display: flex; flex-direction: column; justify-content: space-between }\n"
     "figcaption em { font-style: normal; font-weight: 600; color: var(--best); float: right }\n"
     "figcaption small { display: block; margin: 2px 0 6px; overflow-wrap: anywhere }\n"
-    "svg text { font: 11px system-ui, sans-serif; fill: var(--soft) } text.end { text-anchor: end } text.middle { text-anchor: middle }\n"
-    "text.roof { fill: var(--roof); font-weight: 600 } text.number { fill: var(--text); font-weight: 600; font-size: 12px }\n"
-    ".grid { stroke: var(--line) } .base { stroke: var(--soft); stroke-dasharray: 3 3 } .lead { stroke: var(--soft); stroke-width: 0.7 }\n"
+    "svg text { font: 11px system-ui, sans-serif; fill: var(--soft) } text.end { text-anchor: end }\n"
+    "text.middle { text-anchor: middle }\n"
+    "text.roof { fill: var(--roof); font-weight: 600 } text.number { fill: var(--text); font-weight: 600;\n"
+    "  font-size: 12px }\n"
+    ".grid { stroke: var(--line) } .base { stroke: var(--soft); stroke-dasharray: 3 3 }\n"
+    ".lead { stroke: var(--soft); stroke-width: 0.7 }\n"
     ".roof { stroke: var(--roof); stroke-width: 2; fill: none } text.roof { stroke: none }\n"
-    ".gain { stroke: var(--best); stroke-width: 1.5 } circle.before { fill: var(--card); stroke: var(--old); stroke-width: 2 }\n"
+    ".gain { stroke: var(--best); stroke-width: 1.5 } circle.before { fill: var(--card); stroke: var(--old);\n"
+    "  stroke-width: 2 }\n"
     "circle.after { fill: var(--best) } circle.ok { fill: var(--best); fill-opacity: 0.45 }\n"
-    "circle.stopped { fill: none; stroke: var(--old); stroke-width: 1.3 } .failed { stroke: var(--bad); stroke-width: 1.6; fill: none }\n"
+    "circle.stopped { fill: none; stroke: var(--old); stroke-width: 1.3 }\n"
+    ".failed { stroke: var(--bad); stroke-width: 1.6; fill: none }\n"
     ".sofar { fill: none; stroke: var(--best); stroke-width: 2 }\n"
     "table { border-collapse: collapse; width: 100%; font-size: 13px } .scroll { overflow-x: auto }\n"
-    "th { text-align: left; color: var(--soft); font-weight: 500; white-space: nowrap } td, th { padding: 5px 14px 5px 0;\n"
-    "  border-bottom: 1px solid var(--line); vertical-align: top } td.n { text-align: right; white-space: nowrap } th.n { text-align: right }\n"
-    "@media (max-width: 760px) { .row { grid-template-columns: 1fr 130px } .name { grid-column: 1 / 3; grid-row: auto }\n"
+    "th { text-align: left; color: var(--soft); font-weight: 500; white-space: nowrap }\n"
+    "td, th { padding: 5px 14px 5px 0;\n"
+    "  border-bottom: 1px solid var(--line); vertical-align: top }\n"
+    "td.n { text-align: right; white-space: nowrap } th.n { text-align: right }\n"
+    "@media (max-width: 760px) { .row { grid-template-columns: 1fr 130px }\n"
+    ".name { grid-column: 1 / 3; grid-row: auto }\n"
     "  .point { grid-column: 1 / 3 } .split { grid-template-columns: 1fr } }\n"
     "</style>\n</head>\n<body>\n<main>\n";
 
@@ -88,7 +106,7 @@ static void put_tiles(Arena *arena, const Machine *machine, Text *out)
         n_trials += k->n;
         n_ok += k->count[TRIAL_OK];
         n_stopped += k->count[TRIAL_STOPPED];
-        if (k->best.point && k->best.default_point && !k->stale) {
+        if (k->best.point && k->best.default_point) {
             logs += log(k->best.speedup);
             n_gains++;
         }
@@ -144,9 +162,9 @@ static void put_table_row(const KernelSummary *k, int number, Text *out)
 
 static void put_table(const Machine *machine, Text *out)
 {
-    text_printf(out, "<div class=\"card scroll\"><table><thead><tr><th>kernel</th><th class=\"n\">trials</th><th>how they ended</th>"
-                     "<th class=\"n\">default</th><th class=\"n\">best</th><th>default point</th><th>best point</th></tr></thead>"
-                     "<tbody>\n");
+    text_printf(out, "<div class=\"card scroll\"><table><thead><tr><th>kernel</th><th class=\"n\">trials</th><th>how "
+                "they ended</th><th class=\"n\">default</th><th class=\"n\">best</th><th>default point</th><th>best "
+                "point</th></tr></thead><tbody>\n");
     for (int i = 0; i < machine->n; i++)
         put_table_row(machine->kernels[i], i + 1, out);
     text_printf(out, "</tbody></table></div>\n");
@@ -166,30 +184,36 @@ static void put_curves(Arena *arena, const Machine *machine, Text *out)
             n_short++;
     text_printf(out, "</div>\n");
     if (n_short)
-        text_printf(out, "<p><small>Not drawn: %d kernel%s with a single trial.</small></p>\n", n_short, n_short == 1 ? "" : "s");
+        text_printf(out, "<p><small>Not drawn: %d kernel%s with a single trial.</small></p>\n", n_short, n_short == 1
+                    ? "" : "s");
 }
 
-static void put_machine(Arena *arena, const Machine *machine, Text *out)
+static void put_heading(Arena *arena, const RecordKey *key, Text *out)
 {
-    Text roofline = { 0 };
-    const RecordKey *key = machine->kernels[0]->key;
-    text_printf(out, "<section>\n<h2>");
+    text_printf(out, "<h2>");
     html_text(out, key->device, 0);
     text_printf(out, "</h2>\n<p>");
     html_text(out, arena_strndup(arena, key->features, strcspn(key->features, ":")), 0);
     text_printf(out, " \xc2\xb7 ");
     html_text(out, key->toolchain, 0);
     text_printf(out, "</p>\n");
+}
+
+static void put_pictures(Arena *arena, const Machine *machine, Text *out)
+{
+    enum { MOST_BESIDE = 8 };      /* entries of the list that fit beside the chart */
+    Text roofline = { 0 };
     put_tiles(arena, machine, out);
     text_printf(out, "<h3>Before and after</h3>\n<div class=\"card\">\n");
     report_bars(arena, machine, out);
     text_printf(out, "</div>\n");
     report_roofline(arena, machine, &roofline);
     if (roofline.len) {
-        text_printf(out, "<h3>Below the roofline</h3>\n<div class=\"card split\">\n%s<div><div class=\"legend\">"
+        text_printf(out, "<h3>Below the roofline</h3>\n<div class=\"card %s\">\n%s<div><div class=\"legend\">"
                          "<svg viewBox=\"0 0 18 12\"><circle class=\"before\" cx=\"9\" cy=\"6\" r=\"4\"/></svg>default"
-                         "<svg viewBox=\"0 0 18 12\"><circle class=\"after\" cx=\"9\" cy=\"6\" r=\"5\"/></svg>best</div>\n",
-                    roofline.data);
+                         "<svg viewBox=\"0 0 18 12\"><circle class=\"after\" cx=\"9\" cy=\"6\" r=\"5\"/></svg>"
+                         "best</div>\n",
+                    machine->n <= MOST_BESIDE ? "split" : "stack", roofline.data);
         put_key_list(arena, machine, out);
         text_printf(out, "</div></div>\n");
     }
@@ -197,6 +221,28 @@ static void put_machine(Arena *arena, const Machine *machine, Text *out)
     put_curves(arena, machine, out);
     text_printf(out, "<h3>All figures</h3>\n");
     put_table(machine, out);
+}
+
+/* What this mossc's templates are not any more stands apart, folded away. */
+static void put_machine(Arena *arena, const Machine *machine, Text *out)
+{
+    const KernelSummary **kernels = arena_array(arena, const KernelSummary *, 2 * (size_t)machine->n);
+    Machine now = { kernels, 0 }, stale = { kernels + machine->n, 0 };
+    for (int i = 0; i < machine->n; i++)
+        if (machine->kernels[i]->stale)
+            kernels[machine->n + stale.n++] = machine->kernels[i];
+        else
+            kernels[now.n++] = machine->kernels[i];
+    text_printf(out, "<section>\n");
+    put_heading(arena, machine->kernels[0]->key, out);
+    if (now.n)
+        put_pictures(arena, &now, out);
+    if (stale.n) {
+        text_printf(out, "<details><summary>%d kernel%s of other versions of %s template%s</summary>\n", stale.n,
+                    stale.n == 1 ? "" : "s", stale.n == 1 ? "its" : "their", stale.n == 1 ? "" : "s");
+        put_pictures(arena, &stale, out);
+        text_printf(out, "</details>\n");
+    }
     text_printf(out, "</section>\n");
 }
 
@@ -216,8 +262,9 @@ void report_html(Arena *arena, const Summary *summary, Text *out)
     const char *slash = strrchr(summary->path, '/');
     text_printf(out, "%s<h1>Tuning records</h1>\n<p>", head);
     html_text(out, slash ? slash + 1 : summary->path, 0);
-    text_printf(out, ": %d trial%s of %d kernel%s, %d search%s</p>\n", summary->n_trials, summary->n_trials == 1 ? "" : "s",
-                summary->n_kernels, summary->n_kernels == 1 ? "" : "s", summary->n_searches, summary->n_searches == 1 ? "" : "es");
+    text_printf(out, ": %d trial%s of %d kernel%s, %d search%s</p>\n", summary->n_trials, summary->n_trials == 1 ? ""
+                : "s", summary->n_kernels, summary->n_kernels == 1 ? "" : "s", summary->n_searches,
+                summary->n_searches == 1 ? "" : "es");
     for (int i = 0, same; i < summary->n_kernels; i += same) {
         same = same_machine(list + i, summary->n_kernels - i);
         Machine machine = { list + i, same };

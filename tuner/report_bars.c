@@ -13,7 +13,7 @@ static void put_row(Arena *arena, const KernelSummary *kernel, int number, Text 
     const RecordBest *best = &kernel->best;
     text_printf(out, "<div class=\"row\"><div class=\"name\"><b><i>%d</i> ", number);
     html_text(out, kernel->key->kernel, 24);
-    text_printf(out, "</b>%s<small>", kernel->stale ? " <span class=\"stale\">stale</span>" : "");
+    text_printf(out, "</b><small>");
     html_text(out, report_shape(arena, kernel->key), 0);
     text_printf(out, "</small></div>");
     if (!best->point || !best->default_point) {
@@ -21,9 +21,9 @@ static void put_row(Arena *arena, const KernelSummary *kernel, int number, Text 
                     : "no trial was right");
         return;
     }
-    text_printf(out, "<svg class=\"bars\" role=\"img\" aria-label=\"default and best\"><rect class=\"before\" width=\"100%%\" "
-                     "height=\"9\" rx=\"2\"/><rect class=\"after\" y=\"12\" width=\"%.2f%%\" height=\"9\" rx=\"2\"/></svg>",
-                100 / best->speedup);
+    text_printf(out, "<svg class=\"bars\" role=\"img\" aria-label=\"default and best\"><rect class=\"before\" "
+                "width=\"100%%\" height=\"9\" rx=\"2\"/><rect class=\"after\" y=\"12\" width=\"%.2f%%\" "
+                "height=\"9\" rx=\"2\"/></svg>", 100 / best->speedup);
     text_printf(out, "<div class=\"figures\"><b>%.2f\xc3\x97</b><small>", best->speedup);
     put_times(best, out);
     text_printf(out, "</small></div><div class=\"point\">");
@@ -33,8 +33,8 @@ static void put_row(Arena *arena, const KernelSummary *kernel, int number, Text 
 
 void report_bars(Arena *arena, const Machine *machine, Text *out)
 {
-    text_printf(out, "<div class=\"legend\"><span class=\"key before\"></span>default <span class=\"key after\"></span>best"
-                     "</div>\n");
+    text_printf(out, "<div class=\"legend\"><span class=\"key before\"></span>default <span class=\"key "
+                "after\"></span>best</div>\n");
     for (int i = 0; i < machine->n; i++)
         put_row(arena, machine->kernels[i], i + 1, out);
 }

@@ -58,10 +58,12 @@ static void put_axes(const Curve *curve, Text *out)
     step = report_step(curve->n > 1 ? curve->n - 1 : 1, 5);
     step = step < 1 ? 1 : step;
     for (double v = 0; v < curve->n; v += step)
-        text_printf(out, "<text class=\"tick middle\" x=\"%.1f\" y=\"%d\">%.0f</text>\n", scale_at(&curve->x, v), LABELS, v + 1);
+        text_printf(out, "<text class=\"tick middle\" x=\"%.1f\" y=\"%d\">%.0f</text>\n", scale_at(&curve->x, v),
+                    LABELS, v + 1);
     double one = scale_at(&curve->y, 1);
     text_printf(out, "<line class=\"base\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/>\n", LEFT, RIGHT, one, one);
-    text_printf(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\"/>\n", LEFT, RIGHT, LABELS - 16, LABELS - 16);
+    text_printf(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%d\" y2=\"%d\"/>\n", LEFT, RIGHT, LABELS - 16,
+                LABELS - 16);
 }
 
 static void put_mark(const Curve *curve, const Trial *trial, int i, Text *out)
@@ -86,23 +88,23 @@ static void put_mark(const Curve *curve, const Trial *trial, int i, Text *out)
     text_printf(out, "</title></%s>\n", failed ? "path" : "circle");
 }
 
+/* The best is what the ranking would take: a point that may only have been lucky does not raise the line. */
 static void put_best_line(const Curve *curve, const KernelSummary *kernel, Text *out)
 {
-    double best = 0;
+    double least = INFINITY;
     for (int i = 0; i < curve->n; i++) {
         const RankedPoint *point = ranked(kernel, kernel->trials[i]->point);
-        bool may_win = kernel->trials[i]->status == TRIAL_OK && point && !point->excluded;
-        double x = scale_at(&curve->x, i);
-        if (may_win && curve->speed[i] > best) {
-            double y = scale_at(&curve->y, curve->speed[i]);
-            if (best > 0)
-                text_printf(out, "H%.1fV%.1f", x, y);
-            else
-                text_printf(out, "<path class=\"sofar\" d=\"M%.1f %.1f", x, y);
-            best = curve->speed[i];
-        }
+        double x = scale_at(&curve->x, i), y = scale_at(&curve->y, curve->speed[i]);
+        if (kernel->trials[i]->status != TRIAL_OK || !point || point->excluded
+            || !(point->relative * point->margin < least))
+            continue;
+        if (least < INFINITY)
+            text_printf(out, "H%.1fV%.1f", x, y);
+        else
+            text_printf(out, "<path class=\"sofar\" d=\"M%.1f %.1f", x, y);
+        least = point->relative * point->margin;
     }
-    if (best > 0)
+    if (least < INFINITY)
         text_printf(out, "H%.1f\"/>\n", curve->x.end);
 }
 
@@ -119,8 +121,8 @@ void report_curve(Arena *arena, const KernelSummary *kernel, int number, Text *o
     html_text(out, kernel->key->shape, 0);
     text_printf(out, "\">");
     html_text(out, report_shape(arena, kernel->key), 0);
-    text_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"speed over trials of ", WIDTH,
-                HEIGHT);
+    text_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"speed over trials of "
+                "", WIDTH, HEIGHT);
     html_text(out, kernel->key->kernel, 0);
     text_printf(out, "\">\n");
     put_axes(&curve, out);

@@ -23,7 +23,8 @@ void html_text(Text *out, const char *text, int most)
             text_printf(out, "\xe2\x80\xa6");
             return;
         }
-        const char *name = *at == '&' ? "&amp;" : *at == '<' ? "&lt;" : *at == '>' ? "&gt;" : *at == '"' ? "&quot;" : NULL;
+        const char *name = *at == '&' ? "&amp;" : *at == '<' ? "&lt;" : *at == '>' ? "&gt;" : *at == '"' ? "&quot;"
+            : NULL;
         unsigned char byte = (unsigned char)*at;
         if (name)
             text_printf(out, "%s", name);
@@ -68,7 +69,8 @@ void report_put_seconds(Text *out, double seconds)
     Text plain = { 0 };
     summary_put_seconds(seconds, &plain);
     const char *micro = strstr(plain.data, " us");
-    text_printf(out, "%.*s%s", micro ? (int)(micro - plain.data) : (int)plain.len, plain.data, micro ? " \xc2\xb5s" : "");
+    text_printf(out, "%.*s%s", micro ? (int)(micro - plain.data) : (int)plain.len, plain.data, micro ? " \xc2\xb5s"
+                : "");
     text_free(&plain);
 }
 

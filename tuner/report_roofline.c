@@ -58,22 +58,22 @@ static void put_ticks(const Roofline *roof, Text *out)
 {
     for (double v = decade_below(roof->x.from) * 10; v <= roof->x.to; v *= 10) {
         double x = scale_at(&roof->x, v);
-        text_printf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text class=\"tick middle\" x=\"%.1f\" "
-                         "y=\"%d\">", x, x, TOP, BOTTOM, x, BOTTOM + 18);
+        text_printf(out, "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text class=\"tick "
+                    "middle\" x=\"%.1f\" y=\"%d\">", x, x, TOP, BOTTOM, x, BOTTOM + 18);
         report_put_amount(out, v);
         text_printf(out, "</text>\n");
     }
     for (double v = decade_below(roof->y.from) * 10; v <= roof->y.to; v *= 10) {
         double y = scale_at(&roof->y, v);
-        text_printf(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text class=\"tick end\" x=\"%d\" "
-                         "y=\"%.1f\">", LEFT, RIGHT, y, y, LEFT - 8, y + 4);
+        text_printf(out, "<line class=\"grid\" x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\"/><text class=\"tick end\" "
+                    "x=\"%d\" y=\"%.1f\">", LEFT, RIGHT, y, y, LEFT - 8, y + 4);
         report_put_amount(out, v);
         text_printf(out, "</text>\n");
     }
     text_printf(out, "<text class=\"tick middle\" x=\"%d\" y=\"%d\">operations a byte of memory traffic</text>\n",
                 (LEFT + RIGHT) / 2, BOTTOM + 40);
-    text_printf(out, "<text class=\"tick middle\" transform=\"translate(14 %d) rotate(-90)\">operations a second</text>\n",
-                (TOP + BOTTOM) / 2);
+    text_printf(out, "<text class=\"tick middle\" transform=\"translate(14 %d) rotate(-90)\">operations a "
+                "second</text>\n", (TOP + BOTTOM) / 2);
 }
 
 /* ---- room ---- */
@@ -122,7 +122,8 @@ static void put_ceilings(Roofline *roof, Text *out)
     text_printf(out, "<path class=\"roof\" d=\"M%.1f %.1fL%.1f %.1fH%d\"/>\n", x0, y0, x, top, RIGHT);
     put_flat_words(roof, x, top, out);
     double angle = atan2(top - y0, x - x0) * 180 / M_PI, mx = (x0 + x) / 2, my = (y0 + top) / 2;
-    text_printf(out, "<text class=\"roof middle\" transform=\"translate(%.1f %.1f) rotate(%.1f)\" dy=\"-7\">", mx, my, angle);
+    text_printf(out, "<text class=\"roof middle\" transform=\"translate(%.1f %.1f) rotate(%.1f)\" dy=\"-7\">", mx, my,
+                angle);
     report_put_amount(out, roof->peak_bytes);
     text_printf(out, "B/s</text>\n");
     double half = 34 * fabs(cos(angle * M_PI / 180)) + 8;      /* numbers keep clear of it */
@@ -151,7 +152,8 @@ static void put_number(Roofline *roof, const Dot *dot, Text *out)
     Box box = find_place(roof, x, y, dot->number);
     take(roof, box);
     if (hypot(box.x - x, box.y - y) > 18)
-        text_printf(out, "<line class=\"lead\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x, y, box.x, box.y);
+        text_printf(out, "<line class=\"lead\" x1=\"%.1f\" y1=\"%.1f\" x2=\"%.1f\" y2=\"%.1f\"/>\n", x, y, box.x,
+                    box.y);
     text_printf(out, "<text class=\"number middle\" x=\"%.1f\" y=\"%.1f\">%d</text>\n", box.x, box.y + 4, dot->number);
 }
 
@@ -193,7 +195,8 @@ void report_roofline(Arena *arena, const Machine *machine, Text *out)
     if (roof->n == 0)
         return;
     set_scales(roof);
-    text_printf(out, "<figure class=\"roofline\"><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"roofline\">\n", WIDTH, HEIGHT);
+    text_printf(out, "<figure class=\"roofline\"><svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"roofline\">\n",
+                WIDTH, HEIGHT);
     put_ticks(roof, out);
     take_dots(roof);
     put_ceilings(roof, out);
@@ -203,6 +206,6 @@ void report_roofline(Arena *arena, const Machine *machine, Text *out)
         put_best(roof, machine, &roof->dots[i], out);
     for (int i = 0; i < roof->n; i++)
         put_number(roof, &roof->dots[i], out);
-    text_printf(out, "</svg>%s</figure>\n", roof->peak_operations > 0 ? "" : "<small>No search measured what this machine can do at "
-                "most.</small>");
+    text_printf(out, "</svg>%s</figure>\n", roof->peak_operations > 0 ? "" : "<small>No search measured what this "
+                "machine can do at most.</small>");
 }

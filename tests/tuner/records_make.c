@@ -43,9 +43,10 @@ Trial make_trial(Arena *arena, uint64_t which)
     char search[RECORD_ID_LEN + 1];
     snprintf(search, sizeof search, "%032llx", (unsigned long long)make_draw(&state, 3));
     int n = 1 + (int)make_draw(&state, 7);
+    const char *kernel = kernels[make_draw(&state, 3)], *device = devices[make_draw(&state, 2)];
+    const char *hash = make_draw(&state, 4) ? "0123456789abcdef" : "fedcba9876543210";
     Trial trial = {
-        .key = { kernels[make_draw(&state, 3)], "n_in=64 t512", "bf16", "x86-64-v3: avx2 fma", devices[make_draw(&state, 2)],
-                 "gcc 12.2.0", make_draw(&state, 4) ? "0123456789abcdef" : "fedcba9876543210" },
+        .key = { kernel, "n_in=64 t512", "bf16", "x86-64-v3: avx2 fma", device, "gcc 12.2.0", hash },
         .point = arena_printf(arena, "tail_rows=2 tile_rows=%d", 4 + (int)make_draw(&state, 5)),
         .incumbent = arena_printf(arena, "tail_rows=2 tile_rows=%d", 4 + (int)make_draw(&state, 5)),
         .status = (TrialStatus)(make_draw(&state, 2) ? TRIAL_OK : (int)make_draw(&state, N_TRIAL_STATUSES)),
@@ -64,7 +65,8 @@ static bool add_journals(Records *records, Diags *diags, uint64_t *state)
 {
     bool ok = true;
     for (int i = 0; ok && i < 3; i++) {
-        Search search = { .command = "tune", .model = "example", .device = "CPU \"A\", 2 cpus", .features = "x86-64-v3: avx2 fma",
+        Search search = { .command = "tune", .model = "example", .device = "CPU \"A\", 2 cpus",
+                          .features = "x86-64-v3: avx2 fma",
                           .seed = i };
         ok = records_search_open(records, diags, &search);
         search.next_ordinal = (int64_t)make_draw(state, 500);
@@ -116,10 +118,11 @@ static const Kernel kernels[] = {
       "block_rows=192 tail_rows=2 tile_rows=6", 1.476e9, 5.9e6, 1.15e-2, 1.34, 0.2,
       { 48, 96, 144, 192, 256, 384, 512, 96 }, { 4, 6, 8, 10, 12, 13, 14, 6 }, "block_rows", "tile_rows" },
     { "gemv", "n_in=512 n_out=1024 n_experts=8 in_pairs=0 out_pairs=0 has_bias=0 accumulate=0 top_k=2 t1", "bf16",
-      "prefetch_rows=16 unroll=4", 2.1e6, 2.1e6, 1.9e-4, 1.05, 0.05, { 0, 4, 8, 12, 24, 32, 64, 96 }, { 1, 2, 4, 8, 1, 2, 4, 8 },
-      "prefetch_rows", "unroll" },
-    { "attention", "n_heads=16 n_kv_heads=4 head_dim=64 window=0 t512", "f32", "key_block=64 token_block=32", 5.4e8, 2.1e6,
-      9.8e-3, 1.27, 0.15, { 32, 64, 128, 256, 64, 32, 128, 256 }, { 8, 16, 24, 32, 48, 64, 96, 128 }, "key_block", "token_block" },
+      "prefetch_rows=16 unroll=4", 2.1e6, 2.1e6, 1.9e-4, 1.05, 0.05,
+      { 0, 4, 8, 12, 24, 32, 64, 96 }, { 1, 2, 4, 8, 1, 2, 4, 8 }, "prefetch_rows", "unroll" },
+    { "attention", "n_heads=16 n_kv_heads=4 head_dim=64 window=0 t512", "f32", "key_block=64 token_block=32", 5.4e8,
+      2.1e6, 9.8e-3, 1.27, 0.15, { 32, 64, 128, 256, 64, 32, 128, 256 }, { 8, 16, 24, 32, 48, 64, 96, 128 },
+      "key_block", "token_block" },
     { "scan", "d_inner=1024 d_state=16 t512", "f32", "chunk=32 unroll=2", 5e7, 1.3e7, 3.1e-3, 1.0, 0.1,
       { 8, 16, 32, 64, 128, 256, 32, 64 }, { 1, 2, 4, 8, 1, 2, 4, 8 }, "chunk", "unroll" },
 };
@@ -161,9 +164,10 @@ static const double *measure(Run *run, const char *point, int n, double drift)
 
 static bool add_point(Run *run, const char *point, int64_t ordinal)
 {
-    static const TrialStatus troubles[] = { TRIAL_BUILD_FAILED, TRIAL_WRONG, TRIAL_CRASHED, TRIAL_HUNG, TRIAL_RUNNER_FAILED };
-    static const char *const words[] = { "tile.h:88: error: too many registers", "element 3817 of 4096: 0.1250, expected 0.0313",
-                                         "signal 11", "no end after 10 s", "ssh: connection lost" };
+    static const TrialStatus troubles[] = { TRIAL_BUILD_FAILED, TRIAL_WRONG, TRIAL_CRASHED, TRIAL_HUNG,
+                                            TRIAL_RUNNER_FAILED };
+    static const char *const words[] = { "tile.h:88: error: too many registers", "element 3817 of 4096: 0.1250, "
+                                         "expected 0.0313", "signal 11", "no end after 10 s", "ssh: connection lost" };
     bool is_default = strcmp(point, run->kernel->default_point) == 0;
     double ratio = relative_time(run->kernel, point) / relative_time(run->kernel, run->incumbent);
     double drift = 1 + 0.05 * sin((double)ordinal / 9);
@@ -200,9 +204,11 @@ static const char *draw_point(Run *run)
     return strcmp(point, run->incumbent) == 0 ? draw_point(run) : point;
 }
 
-static bool run_search(Run *run, TargetId target, const char *device, const char *model, uint64_t seed, int n_points, bool stale)
+static bool run_search(Run *run, TargetId target, const char *device, const char *model, uint64_t seed, int n_points,
+                       bool stale)
 {
-    Search search = { .command = arena_printf(run->arena, "tune %s --target %s", model, target_info(target)->name), .model = model,
+    Search search = { .command = arena_printf(run->arena, "tune %s --target %s", model, target_info(target)->name),
+                      .model = model,
                       .device = device, .features = identity_features(run->arena, target), .seed = (int64_t)seed,
                       .peak_operations = 1.9e11 / run->scale, .peak_bytes = 2.1e10 / run->scale };
     bool ok = records_search_open(run->records, run->diags, &search);
@@ -210,8 +216,8 @@ static bool run_search(Run *run, TargetId target, const char *device, const char
         run->kernel = &kernels[k];
         run->incumbent = kernels[k].default_point;
         run->trial = (Trial){
-            .key = { kernels[k].kernel, kernels[k].shape, kernels[k].dtypes, search.features, device, "gcc (Debian 12.2.0-14) 12.2.0",
-                     identity_template(run->arena, target, kernels[k].kernel) },
+            .key = { kernels[k].kernel, kernels[k].shape, kernels[k].dtypes, search.features, device,
+                     "gcc (Debian 12.2.0-14) 12.2.0", identity_template(run->arena, target, kernels[k].kernel) },
             .tolerance = 1e-5, .operations = kernels[k].operations, .bytes = kernels[k].bytes, .search = search.id,
             .seed = search.seed, .unix_ms = INT64_C(1767225600000),
         };
@@ -229,12 +235,15 @@ static bool run_search(Run *run, TargetId target, const char *device, const char
 bool make_searches(Arena *arena, Diags *diags, const char *path, uint64_t seed, int n_points, bool stale)
 {
     uint64_t state = seed;
-    Run run = { .records = records_open(arena, diags, path, RECORDS_CREATE), .diags = diags, .arena = arena, .state = &state };
+    Run run = { .records = records_open(arena, diags, path, RECORDS_CREATE), .diags = diags, .arena = arena,
+                .state = &state };
     bool ok = run.records != NULL;
     run.scale = 1;
-    ok = ok && run_search(&run, TARGET_X86_64_V3, "AMD EPYC 9B14 (25-17-1), 2 cpus", "mossnet-8x8m", seed, n_points, false);
+    ok = ok && run_search(&run, TARGET_X86_64_V3, "AMD EPYC 9B14 (25-17-1), 2 cpus", "mossnet-8x8m", seed, n_points,
+                          false);
     run.scale = 4.5;
-    ok = ok && run_search(&run, TARGET_ARM_NEON, "ARM 4x0x41:0xd05 4x0x41:0xd0b", "mossnet-8x8m", seed, n_points, stale);
+    ok = ok && run_search(&run, TARGET_ARM_NEON, "ARM 4x0x41:0xd05 4x0x41:0xd0b", "mossnet-8x8m", seed, n_points,
+                          stale);
     records_close(run.records);
     return ok;
 }

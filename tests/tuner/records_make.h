@@ -14,7 +14,8 @@ Trial make_trial(Arena *arena, uint64_t which);
 bool make_random(Arena *arena, Diags *diags, const char *path, uint64_t first, int n, uint64_t seed);
 
 /* What tuning a model on two machines leaves: default first, then points against a changing incumbent, with noise,
- * failures and early stops. `features` and hashes are this mossc's, so that nothing is stale; `stale`: but one kernel. */
+ * failures and early stops. `features` and hashes are this mossc's, so that nothing is stale; `stale`: one
+ * kernel is. */
 bool make_searches(Arena *arena, Diags *diags, const char *path, uint64_t seed, int n_points, bool stale);
 
 #endif

@@ -59,7 +59,8 @@ static bool make_model(Arena *arena, Diags *diags, char **argv)
 static bool lock(const char *path)
 {
     sqlite3 *db;
-    bool ok = sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, "BEGIN EXCLUSIVE", NULL, NULL, NULL) == SQLITE_OK;
+    bool ok = sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, "BEGIN EXCLUSIVE", NULL, NULL,
+                                                                   NULL) == SQLITE_OK;
     puts(ok ? "locked" : "not locked");
     fflush(stdout);
     while (getchar() != EOF)
@@ -75,7 +76,8 @@ int main(int argc, char **argv)
     Text text = { 0 };
     bool ok = false;
     if (argc == 6 && strcmp(argv[1], "random") == 0)
-        ok = make_random(arena, diags, argv[2], strtoull(argv[3], NULL, 10), atoi(argv[4]), strtoull(argv[5], NULL, 10));
+        ok = make_random(arena, diags, argv[2], strtoull(argv[3], NULL, 10), atoi(argv[4]), strtoull(argv[5], NULL,
+                                                                                                     10));
     else if (argc == 5 && strcmp(argv[1], "searches") == 0)
         ok = make_searches(arena, diags, argv[2], strtoull(argv[3], NULL, 10), atoi(argv[4]), true);
     else if (argc == 7 && strcmp(argv[1], "model") == 0)

@@ -49,7 +49,8 @@ static void add_records(Records *records, const Plan *plan, const char *device, 
             Text first = { 0 };
             space_print(&jobs[i].space, &jobs[i].initial, &first);
             double sample = p ? 0.5 + (double)make_draw(&state, 400) / 1000 : 1, one = 1;
-            Trial trial = { .point = point.data, .incumbent = first.data, .samples = &sample, .n_samples = 1, .ordinal = p,
+            Trial trial = { .point = point.data, .incumbent = first.data, .samples = &sample, .n_samples = 1,
+                            .ordinal = p,
                             .incumbent_samples = &one, .n_incumbent_samples = 1, .max_error = -1 };
             job_record_key(arena, &jobs[i], jobs[i].tokens[0], &trial.key);
             trial.key.features = identity_features(arena, target);
@@ -62,7 +63,8 @@ static void add_records(Records *records, const Plan *plan, const char *device, 
         }
 }
 
-static const char *plan_with(Records *records, const Graph *graph, const char *device, const char *toolchain, int *n_found)
+static const char *plan_with(Records *records, const Graph *graph, const char *device, const char *toolchain,
+                             int *n_found)
 {
     Module *module = module_of(graph);
     Choices *choices = choices_new(arena);
@@ -110,12 +112,15 @@ static void test_plans(void)
 
 static void test_identity(void)
 {
-    CU_ASSERT_STRING_EQUAL(identity_device_of_cpuinfo(arena, "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: 25\n"
-                           "model\t\t: 17\nmodel name\t: AMD EPYC   9B14 96-Core \nstepping\t: 1\n\nprocessor\t: 1\n"),
+    CU_ASSERT_STRING_EQUAL(identity_device_of_cpuinfo(arena, "processor\t: 0\nvendor_id\t: AuthenticAMD\ncpu family\t: "
+                                                      "25\n" "model\t\t: 17\nmodel name\t: AMD EPYC   9B14 96-Core "
+                                                      "\nstepping\t: 1\n\nprocessor\t: 1\n"),
                            "AMD EPYC 9B14 96-Core (25-17-1), 2 cpus");
-    CU_ASSERT_STRING_EQUAL(identity_device_of_cpuinfo(arena, "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd05\n\n"
-                           "processor\t: 1\nCPU implementer\t: 0x41\nCPU part\t: 0xd05\n\nprocessor : 2\n"
-                           "CPU implementer : 0x41\nCPU part : 0xd0b\n"), "ARM 2x0x41:0xd05 1x0x41:0xd0b");
+    CU_ASSERT_STRING_EQUAL(identity_device_of_cpuinfo(arena, "processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: "
+                                                      "0xd05\n\n" "processor\t: 1\nCPU implementer\t: 0x41\nCPU "
+                                                      "part\t: 0xd05\n\nprocessor : 2\n"
+                                                      "CPU implementer : 0x41\nCPU part : 0xd0b\n"),
+                           "ARM 2x0x41:0xd05 1x0x41:0xd0b");
     CU_ASSERT_STRING_EQUAL(identity_device_of_cpuinfo(arena, ""), "unknown CPU (--), 0 cpus");
     const char *gemm = identity_template(arena, target, "gemm");
     CU_ASSERT_EQUAL(strlen(gemm), 16);

@@ -43,7 +43,8 @@ static Records *fresh(const char *name)
 static const RecordKey key = { "gemm", "n_in=64 t512", "bf16", "x86-64-v3: avx2", "cpu", "gcc 12", "aa" };
 
 /* A trial whose samples are `seconds` beside an incumbent's `other`, n times. */
-static void add(Records *records, const char *point, const char *incumbent, double seconds, double other, int n, int64_t ordinal)
+static void add(Records *records, const char *point, const char *incumbent, double seconds, double other, int n,
+                int64_t ordinal)
 {
     double samples[64], others[64];
     for (int i = 0; i < n; i++) {
@@ -130,7 +131,8 @@ static void test_round_trip(void)
 static void test_points(void)
 {
     static const char *const good[] = { "", "a=1", "a=1 b=2", "tail_rows=2 tile_rows=6", "a=1 ab=2" };
-    static const char *const bad[] = { "a", "=1", "b=1 a=2", "a=1 a=2", "a=1  b=2", "a=1 ", " a=1", "a=1 b", "ab=1 a=2", "a=x b=" };
+    static const char *const bad[] = { "a", "=1", "b=1 a=2", "a=1 a=2", "a=1  b=2", "a=1 ", " a=1", "a=1 b", "ab=1 a=2",
+                                       "a=x b=" };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++)
         CU_ASSERT_TRUE(record_point_is_sorted(good[i]));
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
@@ -226,7 +228,8 @@ static void test_best_is_right(void)
     }
     Records *records = fresh("stopped");
     double fast = 0.1, slow = 1;
-    Trial stopped = { .key = key, .point = "p=2", .incumbent = "p=1", .status = TRIAL_STOPPED, .max_error = -1, .samples = &fast,
+    Trial stopped = { .key = key, .point = "p=2", .incumbent = "p=1", .status = TRIAL_STOPPED, .max_error = -1,
+                      .samples = &fast,
                       .n_samples = 1, .incumbent_samples = &slow, .n_incumbent_samples = 1 };
     add(records, "p=1", "p=1", 1, 1, 5, 0);
     CU_ASSERT_TRUE(records_add(records, diags, &stopped));
@@ -322,7 +325,8 @@ static void test_journal(void)
             CU_ASSERT_TRUE(records_add(records, diags, &trial));
         }
         again.seconds = (double)run + 1;
-        CU_ASSERT_TRUE(records_search_save(records, diags, &again));      /* its own ordinal is behind: the larger stays */
+        /* Its own ordinal is behind: the larger stays. */
+        CU_ASSERT_TRUE(records_search_save(records, diags, &again));
         records_close(records);
     }
     Records *records = records_open(arena, diags, path, RECORDS_WRITE);
@@ -360,7 +364,8 @@ static void test_merge(void)
         Records *from[3];
         for (int i = 0; i < 3; i++) {
             const char *path = path_of(arena_printf(arena, "from-%d", i));
-            CU_ASSERT_TRUE(make_random(arena, diags, path, make_draw(&state, 60), (int)make_draw(&state, 50), seed + (uint64_t)i));
+            CU_ASSERT_TRUE(make_random(arena, diags, path, make_draw(&state, 60), (int)make_draw(&state, 50),
+                                       seed + (uint64_t)i));
             from[i] = records_open(arena, diags, path, RECORDS_READ);
             CU_ASSERT_PTR_NOT_NULL_FATAL(from[i]);
         }

@@ -247,7 +247,8 @@ static void test_lock(void)
     if (child == 0) {
         sqlite3 *db;
         close(done[1]);
-        bool ok = sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, "BEGIN EXCLUSIVE", NULL, NULL, NULL) == SQLITE_OK;
+        bool ok = sqlite3_open(path, &db) == SQLITE_OK && sqlite3_exec(db, "BEGIN EXCLUSIVE", NULL, NULL,
+                                                                       NULL) == SQLITE_OK;
         ok = ok && write(ready[1], "x", 1) == 1 && read(done[0], &byte, 1) == 0;
         _exit(!ok);
     }
@@ -280,7 +281,8 @@ static void test_full_disk(void)
         }
         Text text = { 0 };
         diags_print(diags, &text);
-        bool ok = diags_exit_code(diags) == 3 && strstr(text.data, "file-write") && write(report[1], &n, sizeof n) == sizeof n;
+        bool ok = diags_exit_code(diags) == 3 && strstr(text.data, "file-write") && write(report[1], &n,
+                                                                                          sizeof n) == sizeof n;
         if (!ok)
             printf("%s\n", text.data);
         fflush(stdout);
@@ -354,7 +356,8 @@ static void test_two_writers(void)
 }
 
 static const UnitTest tests[] = {
-    { "kill -9", test_kill }, { "other files", test_other_files }, { "versions", test_versions }, { "forgery", test_forgery },
+    { "kill -9", test_kill }, { "other files", test_other_files }, { "versions", test_versions }, { "forgery",
+                                                                                                    test_forgery },
     { "damage", test_damage }, { "lock", test_lock }, { "full disk", test_full_disk }, { "rights", test_rights },
     { "create fails", test_create_fails }, { "two writers", test_two_writers },
 };
