@@ -332,7 +332,7 @@ static double token_bytes(const Plan *plan, int m)
     return plan->decode_cost[m].weight_bytes + plan->decode_cost[m].state_bytes;
 }
 
-void c_write_program(const Plan *plan, uint64_t checksum, bool embedded, bool gpu, Text *out)
+void c_write_program(const Plan *plan, WeightSums sums, bool embedded, bool gpu, Text *out)
 {
     Text manifest = { 0 };
     const Target *target = target_info(plan->target);
@@ -354,7 +354,9 @@ void c_write_program(const Plan *plan, uint64_t checksum, bool embedded, bool gp
     write_modes(out, "mode_top_k", plan, mode_top_k);
     text_printf(out, "    .chunk = %d,\n    .full_attention = %d,\n", plan->chunk, plan->state_token_len > 0);
     text_printf(out, "    .model_hash = 0x%016llxu,\n    .weights_len = %lld,\n    .weights_checksum = 0x%016llxu,\n",
-                (unsigned long long)plan->hash, (long long)plan->weights_len, (unsigned long long)checksum);
+                (unsigned long long)plan->hash, (long long)plan->weights_len, (unsigned long long)sums.packed);
+    text_printf(out, "    .state_hash = 0x%016llxu,\n    .weights_values = 0x%016llxu,\n", (unsigned long long)plan->state_hash,
+                (unsigned long long)sums.values);
     text_printf(out, "    .embedded_weights = %s,\n", embedded ? "moss_embedded_weights" : "NULL");
     text_printf(out, "    .state_fixed_len = %lld,\n    .state_token_len = %lld,\n", (long long)plan->state_len,
                 (long long)plan->state_token_len);
@@ -403,15 +405,15 @@ void codegen_write_code(Arena *arena, const Plan *plan, Text *out)
     write_code(arena, plan->target, true, out);
 }
 
-void codegen_write_program(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+void codegen_write_program(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out)
 {
     write_codes(arena, plan->target, out);
-    c_write_program(plan, checksum, embedded, false, out);
+    c_write_program(plan, sums, embedded, false, out);
 }
 
-void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+void codegen_write_model(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out)
 {
     write_functions(arena, plan, out);
     write_code(arena, plan->target, false, out);
-    codegen_write_program(arena, plan, checksum, embedded, out);
+    codegen_write_program(arena, plan, sums, embedded, out);
 }

@@ -8,15 +8,18 @@
 
 #include <stdbool.h>
 
+/* What tells weights apart: the packed bytes' checksum, and one of the tensors' values, whatever the layout. */
+typedef struct { uint64_t packed, values; } WeightSums;
+
 /* The model's own source: kernels, layers, forward functions, the program table. Needs the kernel
  * headers of bundle.h before it. `embedded`: the weights are linked in. */
-void codegen_write_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+void codegen_write_model(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out);
 /* Where there is code for several kinds of CPU, the same in parts: the code for one, and the program table, which needs
  * no more than program.h. */
 void codegen_write_code(Arena *arena, const Plan *plan, Text *out);
-void codegen_write_program(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+void codegen_write_program(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out);
 /* The same for a plan with launches: PTX, its tables, the program table. */
-void codegen_write_gpu_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out);
+void codegen_write_gpu_model(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out);
 /* Only the PTX. */
 void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out);
 /* False: mossc was built without LLVM, and neither may be called. */
@@ -42,8 +45,8 @@ typedef struct { bool found; int tensor; int64_t index; float value; } BadValue;
 
 /* Bytes of a weights file of this plan, header included. */
 int64_t pack_len(const Plan *plan);
-/* Fill `file` (pack_len bytes, zeroed) with header and packed weights, n_threads at a time. Returns the
- * checksum; a non-finite value is told in `bad`. */
-uint64_t pack_weights(const Plan *plan, const TensorSource *source, int n_threads, uint8_t *file, BadValue *bad);
+/* Fill `file` (pack_len bytes, zeroed) with header and packed weights, n_threads at a time; a
+ * non-finite value is told in `bad`. */
+WeightSums pack_weights(const Plan *plan, const TensorSource *source, int n_threads, uint8_t *file, BadValue *bad);
 
 #endif

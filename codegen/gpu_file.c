@@ -140,7 +140,7 @@ static void write_gpu_program(const Plan *plan, Text *out)
                 (long long)l->zeroed_len);
 }
 
-void codegen_write_gpu_model(Arena *arena, const Plan *plan, uint64_t checksum, bool embedded, Text *out)
+void codegen_write_gpu_model(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out)
 {
     Text text = { 0 };
     const char **names;
@@ -161,6 +161,6 @@ void codegen_write_gpu_model(Arena *arena, const Plan *plan, uint64_t checksum, 
     write_launches(plan->launches, out);
     write_maps(plan->launches, out);
     write_gpu_program(plan, out);
-    c_write_program(plan, checksum, embedded, true, out);
+    c_write_program(plan, sums, embedded, true, out);
     text_free(&text);
 }

@@ -32,6 +32,7 @@ typedef struct {
     int n_tasks;
     atomic_int next;
     atomic_llong done;
+    atomic_ullong values;    /* of WeightSums */
     pthread_mutex_t lock;    /* of bad and progress */
     BadValue *bad;
 } Packer;
@@ -40,9 +41,23 @@ static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; 
 
 int64_t pack_len(const Plan *plan) { return MOSS_WEIGHTS_HEADER_LEN + plan->weights_len; }
 
+/* A sum over values, each mixed with its place: it depends neither on the order nor on who reads them. */
+static uint64_t values_sum(uint64_t place, const float *values, int64_t count)
+{
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        uint64_t mixed = ((place + (uint64_t)i) * 0x9E3779B97F4A7C15u ^ bits) * 0xBF58476D1CE4E5B9u;
+        sum += mixed ^ mixed >> 29;
+    }
+    return sum;
+}
+
 static void read_tensor(Packer *p, int tensor, int64_t begin, int64_t count, float *out)
 {
     p->source->read(p->source->context, tensor, begin, count, out);
+    p->values += values_sum(((uint64_t)tensor << 40) + (uint64_t)begin, out, count);
     for (int64_t i = 0; i < count; i++) {
         if (isfinite(out[i]))
             continue;
@@ -264,7 +279,7 @@ static int64_t count_tasks(const Plan *plan)
     return n;
 }
 
-uint64_t pack_weights(const Plan *plan, const TensorSource *source, int n_threads, uint8_t *file, BadValue *bad)
+WeightSums pack_weights(const Plan *plan, const TensorSource *source, int n_threads, uint8_t *file, BadValue *bad)
 {
     enum { MAX_THREADS = 16 };
     Packer p = { .plan = plan, .source = source, .data = file + MOSS_WEIGHTS_HEADER_LEN, .bad = bad,
@@ -291,5 +306,5 @@ uint64_t pack_weights(const Plan *plan, const TensorSource *source, int n_thread
     strncpy(header.name, plan->graph->name, sizeof header.name - 1);
     header.checksum = moss_checksum(p.data, header.data_len);
     memcpy(file, &header, sizeof header);
-    return header.checksum;
+    return (WeightSums){ header.checksum, p.values };
 }

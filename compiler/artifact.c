@@ -27,7 +27,7 @@ typedef struct {
     const char *kind;
     OutFolder folder;
     bool embed, replaces;    /* replaces: a manifest.json of another model */
-    uint64_t checksum;
+    WeightSums sums;
     ToolCommand cc;
     bool is_android;
     AndroidTools android;
@@ -84,7 +84,7 @@ static bool write_weights(Build *b)
     BadValue bad;
     TensorSource source = { c->weights, source_find, source_out_rows, source_read,
                             isatty(2) && len > EMBED_MOST ? show_progress : NULL };
-    b->checksum = pack_weights(c->plan, &source, (int)sysconf(_SC_NPROCESSORS_ONLN), data, &bad);
+    b->sums = pack_weights(c->plan, &source, (int)sysconf(_SC_NPROCESSORS_ONLN), data, &bad);
     if (bad.found)
         weights_value_error(c->weights, c->diags, bad.tensor, bad.index, bad.value);
     return out_unmap(c->diags, path, data, len) && !bad.found;
@@ -138,7 +138,7 @@ static bool write_codes(Build *b)
     Text text = { 0 };
     Bundle bundle = { 0 };
     bundle_file(&bundle, "program.h", &text);
-    codegen_write_program(c->arena, c->plan, b->checksum, b->embed, &text);
+    codegen_write_program(c->arena, c->plan, b->sums, b->embed, &text);
     add_unit(b, "model.c", "-O2");
     return write_source(b, "model.c", &text);
 }
@@ -161,7 +161,7 @@ static bool write_model(Build *b)
         bundle_file(&bundle, "program.h", &text);
     else
         bundle_kernel_headers(&bundle, &text);
-    (is_gpu(b) ? codegen_write_gpu_model : codegen_write_model)(b->c->arena, b->c->plan, b->checksum, b->embed, &text);
+    (is_gpu(b) ? codegen_write_gpu_model : codegen_write_model)(b->c->arena, b->c->plan, b->sums, b->embed, &text);
     add_unit(b, "model.c", code_flags(b, b->c->target));
     return write_source(b, "model.c", &text);
 }

@@ -122,12 +122,30 @@ Plan *plan_new(Arena *arena, const Graph *graph, Module *module, TargetId target
     return plan;
 }
 
+/* Where a state's values lie: what one target writes, another may go on with if this is the same. */
+static void print_states(const Plan *plan, Text *out)
+{
+    text_printf(out, "%s\n", plan->quant);
+    for (int i = 0; i < plan->n_layers; i++) {
+        const LayerPlan *layer = &plan->layers[i];
+        text_printf(out, "layer %lld %lld\n", (long long)layer->state_offset, (long long)layer->state_token_offset);
+        for (int j = 0; j < layer->block->n_states; j++) {
+            const StateSlot *s = &layer->block->states[j];
+            text_printf(out, "%s %s %lld %lld %lld %lld %lld\n", s->name, dtype_info(s->dtype)->text,
+                        (long long)s->n_rows, (long long)s->n_cols, (long long)s->stride, (long long)s->offset,
+                        (long long)s->token_offset);
+        }
+    }
+}
+
 void plan_finish(Plan *plan)
 {
     plan->quant = quant_text(plan);
     count_costs(plan);
     Text text = { 0 };
     module_print(plan->module, &text);
+    print_states(plan, &text);
+    plan->state_hash = hash_bytes(0xCBF29CE484222325u, text.data, text.len);
     text_printf(&text, "panel %d\n", plan->tiling.panel);
     plan->hash = hash_bytes(0xCBF29CE484222325u, text.data, text.len);
     text_free(&text);

@@ -122,7 +122,8 @@ typedef struct {
     double context_flops;          /* of a decoded token, for each token of context without a window */
     Cost decode_cost[GRAPH_MAX_MODES], prefill_cost[GRAPH_MAX_MODES];
     const Launches *launches;      /* for GPUs: instead of schedules; else NULL */
-    uint64_t hash;                 /* of all that fixes the meaning of packed weights and states */
+    uint64_t hash;                 /* of all that fixes the meaning of packed weights */
+    uint64_t state_hash;           /* of a state: equal for all CPU targets whose panels divide the channels */
 } Plan;
 
 #endif

@@ -35,10 +35,10 @@ struct moss_model {
 struct moss_state {
     char magic[8];
     uint32_t abi, reserved;
-    uint64_t model_hash;
+    uint64_t model_hash;      /* state_hash of moss_program */
     int64_t n_context, position;
     uint64_t len;             /* bytes of the whole block */
-    uint64_t weights_checksum;   /* of the weights compiled in or with; 0: not known */
+    uint64_t weights_values;  /* of the weights compiled in or with; 0: not known */
     uint64_t ticket;          /* 0: this block is the state; else a device has it: gpu_slots.c */
 };
 #define MOSS_STATE_MAGIC "MOSSSTA1"

@@ -76,6 +76,7 @@ typedef struct {
     int32_t vocab_size, n_modes, mode_top_k[MOSS_MAX_MODES], chunk;
     int32_t full_attention;               /* 1: some layer attends to all n_context tokens */
     uint64_t model_hash, weights_len, weights_checksum;   /* len without the header */
+    uint64_t state_hash, weights_values;  /* of a state's layout, of the weights' values whatever theirs; 0: not known */
     const uint8_t *embedded_weights;      /* header and data; NULL: a file beside the program */
     uint64_t state_fixed_len, state_token_len;   /* bytes: fixed + n_context * token */
     uint64_t shared_len, private_len;     /* multiples of MOSS_ALIGN */

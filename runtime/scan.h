@@ -75,7 +75,8 @@ KERNEL_INLINE void scan_tokens(float *y, vf *s, const vf *dt, const vf *x, const
                                const size_t bc_stride, const int zoh, const int tame)
 {
     for (int t = 0; t < n_tokens; t++) {
-        const vf sum = scan_token(s, dt[t], x[t], skip, a, over_a, bc + (size_t)t * bc_stride, d_state, stride, zoh, tame);
+        const float *const shared = bc + (size_t)t * bc_stride;
+        const vf sum = scan_token(s, dt[t], x[t], skip, a, over_a, shared, d_state, stride, zoh, tame);
         vstore(y + (size_t)t * stride, sum * gate[t]);
     }
 }

@@ -57,8 +57,8 @@ int moss_state_init(moss_state *state, int64_t n_context, moss_error *error)
     memset(state, 0, len);
     memcpy(state->magic, MOSS_STATE_MAGIC, sizeof state->magic);
     state->abi = MOSS_ABI;
-    state->model_hash = moss_program_data.model_hash;
-    state->weights_checksum = moss_program_data.weights_checksum;
+    state->model_hash = moss_program_data.state_hash;
+    state->weights_values = moss_program_data.weights_values;
     state->n_context = n_context;
     state->len = len;
     return MOSS_OK;
@@ -77,14 +77,14 @@ int moss_state_check_header(const moss_state *state, moss_error *error)
     if (state->abi != MOSS_ABI)
         return moss_error_set(error, MOSS_ERROR_STATE,
             "a state of ABI %" PRIu32 ", expected %d", state->abi, MOSS_ABI);
-    if (state->model_hash != program->model_hash)
+    if (state->model_hash != program->state_hash)
         return moss_error_set(error, MOSS_ERROR_STATE,
             "a state of model %016" PRIx64 ", expected %016" PRIx64 " (%.63s)", state->model_hash,
-            program->model_hash, program->name);
-    if (program->weights_checksum && state->weights_checksum != program->weights_checksum)
+            program->state_hash, program->name);
+    if (program->weights_values && state->weights_values != program->weights_values)
         return moss_error_set(error, MOSS_ERROR_STATE,
-            "a state of other weights (checksum %016" PRIx64 "), expected %016" PRIx64 " (%.63s)",
-            state->weights_checksum, program->weights_checksum, program->name);
+            "a state of other weights (sum %016" PRIx64 "), expected %016" PRIx64 " (%.63s)",
+            state->weights_values, program->weights_values, program->name);
     if (state->n_context < 0 || state->len == 0 || state->len != moss_state_len(state->n_context))
         return moss_error_set(error, MOSS_ERROR_STATE,
             "the state's header says %" PRIu64 " bytes; n_context %" PRId64 " needs %zu",

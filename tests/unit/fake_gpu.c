@@ -60,6 +60,7 @@ static moss_gpu_program tables;
 moss_program moss_program_data = {
     .abi = MOSS_ABI, .name = "fake", .target = "h100", .features = "", .quant = "f32", .manifest = "{}",
     .vocab_size = FAKE_VOCAB, .n_modes = 2, .mode_top_k = { 2, 3 }, .chunk = FAKE_CHUNK, .model_hash = FAKE_HASH,
+    .state_hash = FAKE_HASH,
     .weights_len = FAKE_DATA_LEN, .state_fixed_len = FAKE_FIXED_LEN, .gpu = &tables,
 };
 

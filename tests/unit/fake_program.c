@@ -29,7 +29,7 @@ moss_program moss_program_data = {
     .abi = MOSS_ABI, .name = "fake \"model\"", .target = "test", .features = FAKE_FEATURES,
     .quant = "f32", .manifest = "{\"name\": \"fake\"}", .vocab_size = FAKE_VOCAB, .n_modes = 2,
     .mode_top_k = { 2, 3 }, .chunk = FAKE_CHUNK, .full_attention = FAKE_FULL_ATTENTION,
-    .model_hash = FAKE_HASH, .weights_len = FAKE_DATA_LEN, .state_fixed_len = FAKE_FIXED_LEN,
+    .model_hash = FAKE_HASH, .state_hash = FAKE_HASH, .weights_len = FAKE_DATA_LEN, .state_fixed_len = FAKE_FIXED_LEN,
     .state_token_len = FAKE_FULL_ATTENTION ? FAKE_TOKEN_LEN : 0,
     .shared_len = MOSS_ALIGN * FAKE_CHUNK, .private_len = MOSS_ALIGN,
     .token_flops = { 20, 30 }, .token_bytes = { 200, 300 },

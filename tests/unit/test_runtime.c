@@ -347,12 +347,12 @@ static void test_state_check(void)
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_ERROR_STATE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "5eee"));
     state->model_hash--;
-    fake_program()->weights_checksum = 0xF00D;      /* as another checkpoint of the graph has */
+    fake_program()->weights_values = 0xF00D;      /* as another checkpoint of the graph has */
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_ERROR_STATE);
     CU_ASSERT_PTR_NOT_NULL(strstr(error.message, "other weights"));
     moss_state_init(state, 10, NULL);
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_OK);
-    fake_program()->weights_checksum = 0;           /* not known: not checked */
+    fake_program()->weights_values = 0;           /* not known: not checked */
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_OK);
     memset(state, 0, len);
     CU_ASSERT_EQUAL(moss_state_check(state, len, &error), MOSS_ERROR_STATE);
