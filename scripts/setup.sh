@@ -36,6 +36,7 @@ qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM, and e
 valgrind|tool|command:valgrind|counts instructions: guards against slow code
 chromium|tool|command:chromium|looks at the page that tuning records are shown as
 graphviz|tool|command:dot|reads the graphs of --emit dot
+default-jdk-headless|tool|command:javac|compiles the Java of the Android example
 python3|tool|command:python3|reads the JSON that benchmarks print
 LIST
 }

@@ -185,7 +185,7 @@ static void test_printed(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "prediction, not measured: xeon-2"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "needs 5.00 of 8 GB: more than half"));
     CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "There are 2 cores: more threads take turns"));
-    CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "bench/predict.sh"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "bench/README.md"));
     prediction_print_json(&p, &json);
     CU_ASSERT_PTR_NOT_NULL(strstr(json.data, "\"prediction\": {\"measured\": false, \"device\": \"xeon-2\""));
     text_free(&text);
