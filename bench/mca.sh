@@ -35,10 +35,10 @@ int8 GEMM 8x8, loop          | arm-i8mm    | q8 | dot_tile_8                | sm
 int8 GEMM 8x8, whole         | arm-i8mm    | q8 | dot_tile_8                | smmla 64             | 256 128 | 200 100
 int8 GEMM 8x8, loop          | arm-dotprod | q8 | dot_tile_8                | sdot 32              | 128 64  | -
 int8 GEMM 8x8, whole         | arm-dotprod | q8 | dot_tile_8                | sdot 32              | 128 64  | -
-int8 GEMM 8x8, loop          | arm-neon    | q8 | dot_tile_8                | smull 16 smull2 16   | -       | -
+int8 GEMM 8x8, loop          | arm-neon    | q8 | dot_tile_8                | smull 16 smull2 16 smlal 16 smlal2 16 | -       | -
 int8 GEMV, loop              | arm-i8mm    | q8 | gemv_q_i1024_o1024_.*_e1_ | sdot 32              | 128 64  | 70 40
 int8 GEMV, loop              | arm-dotprod | q8 | gemv_q_i1024_o1024_.*_e1_ | sdot 32              | 128 64  | 70 40
-int8 GEMV, loop              | arm-neon    | q8 | gemv_q_i1024_o1024_.*_e1_ | smull 16 smull2 16   | -       | -
+int8 GEMV, loop              | arm-neon    | q8 | gemv_q_i1024_o1024_.*_e1_ | smull 16 smull2 16 smlal 16 smlal2 16 | -       | -
 int4 GEMV, loop              | arm-dotprod | q4 | gemv_q_i1024_o1024_.*_e2_ | sdot 32              | 128 64  | -
 '
 

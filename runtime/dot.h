@@ -310,15 +310,34 @@ KERNEL_INLINE vi vdot8(vi sum, vi weights, vi first, vi second)
     return vdot4_twice(sum, vnibbles_lo(weights), vnibbles_hi(weights), first, second);
 }
 
+/* Four vectors are in registers from here on: gcc would load each just before its use, for which cores that
+ * go in order wait. */
+KERNEL_INLINE void vhold(vi *a /* [4] */)
+{
+#if defined __aarch64__ && !defined __clang__
+    __asm__ volatile("" : "+w"(a[0]), "+w"(a[1]), "+w"(a[2]), "+w"(a[3]) : : "memory");
+#else
+    (void)a;
+#endif
+}
+
 /* One row of `width` panels with its activations. */
 KERNEL_INLINE void dot_stream_row(vi *sum /* [width * DOT_VECTORS] */, const int width, const int dtype,
                                   const uint8_t *row /* of the first panel */, size_t panel_len, const int8_t *x)
 {
     const vi a = vbroadcast_group(x), b = dtype == WEIGHT_Q4 ? vbroadcast_group(x + DOT_GROUP) : a;
     UNROLL
-    for (int j = 0; j < width * DOT_VECTORS; j++) {
-        const vi w = viload(row + (size_t)(j / DOT_VECTORS) * panel_len + (size_t)(j % DOT_VECTORS) * LANES * 4);
-        sum[j] = dtype == WEIGHT_Q4 ? vdot8(sum[j], w, a, b) : vdot4(sum[j], w, a);
+    for (int p = 0; p < width; p++, row += panel_len) {
+        vi w[DOT_VECTORS];
+        UNROLL
+        for (int j = 0; j < DOT_VECTORS; j++)
+            w[j] = viload(row + j * LANES * 4);
+        if (DOT_VECTORS == 4)
+            vhold(w);
+        UNROLL
+        for (int j = 0; j < DOT_VECTORS; j++)
+            sum[p * DOT_VECTORS + j] = dtype == WEIGHT_Q4 ? vdot8(sum[p * DOT_VECTORS + j], w[j], a, b)
+                                                          : vdot4(sum[p * DOT_VECTORS + j], w[j], a);
     }
 }
 

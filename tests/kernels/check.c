@@ -7,6 +7,7 @@
  */
 #include "runtime/dot.h"
 #include "runtime/route.h"
+#include "runtime/tile.h"
 #include "tests/unit/simd_errors.h"
 
 #include <stdio.h>
@@ -478,6 +479,44 @@ static void check_dot(void)
     }
 }
 
+/* Tiles of every height, also of those that no target takes by itself. */
+static void check_tiles(void)
+{
+    enum { MOST_GROUPS = 10 };
+    static int8_t x[TILE_MOST_ROWS][MOST_GROUPS * DOT_GROUP], b[MOST_GROUPS * PANEL * DOT_GROUP];
+    static int8_t a[TILE_MOST_ROWS * MOST_GROUPS * DOT_GROUP];
+    int32_t start[TILE_MOST_ROWS], got[TILE_MOST_ROWS * PANEL];
+    case_name = "dot_tile";
+    seed = 2;
+    for (case_row = 1; case_row <= TILE_MOST_ROWS; case_row++)
+        for (int rep = 0; rep < 2 * MOST_GROUPS; rep++) {
+            const int rows = case_row, nibbles = rep % 2, n = 1 + rep / 2, n_groups = nibbles ? (n + 1) / 2 * 2 : n;
+            const int8_t *from[TILE_MOST_ROWS];
+            for (int r = 0; r < rows; r++) {
+                from[r] = x[r];
+                start[r] = (int32_t)random_bits() >> 4;
+                for (int k = 0; k < n_groups * DOT_GROUP; k++)
+                    x[r][k] = (int8_t)(r % 3 == 1 ? 127 : random_below(255) - 127);
+            }
+            for (int i = 0; i < n_groups * PANEL * DOT_GROUP; i++)
+                b[i] = (int8_t)(nibbles ? random_below(16) : (i / DOT_GROUP % 3 ? random_below(255) - 127 : -127) + DOT_OFFSET);
+            dot_tile_pack(a, from, rows, n_groups);
+            dot_tile(rows, nibbles, got, a, b, start, n_groups, b, 0, 0);
+            for (int r = 0; r < rows; r++)
+                for (int j = 0; j < PANEL; j++) {
+                    int32_t want = start[r];
+                    for (int k = 0; k < n_groups * DOT_GROUP; k++) {
+                        const int8_t w = b[(k / DOT_GROUP * PANEL + j) * DOT_GROUP + k % DOT_GROUP];
+                        want += x[r][k] * (nibbles || !DOT_OFFSET ? w : (uint8_t)w);
+                    }
+                    if (got[r * PANEL + j] != want) {
+                        fail("wrong sum");
+                        return;
+                    }
+                }
+        }
+}
+
 /* ---- rows ---- */
 
 typedef void RmsNormFn(float *, const float *, const float *, int, int);
@@ -801,6 +840,7 @@ int main(void)
         }
     }
     check_dot();
+    check_tiles();
 #define GEMM_Q(i, o, e, w, ip, op, hb, ac, exact, t) \
     for (int k = 1; k <= e; k++)                     \
         check_gemm_q(__LINE__, i, o, e, w, ip, op, hb, ac, exact, k, t);
