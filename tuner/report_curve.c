@@ -121,8 +121,8 @@ void report_curve(Arena *arena, const KernelSummary *kernel, int number, Text *o
     html_text(out, kernel->key->shape, 0);
     text_printf(out, "\">");
     html_text(out, report_shape(arena, kernel->key), 0);
-    text_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"speed over trials of "
-                "", WIDTH, HEIGHT);
+    text_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"speed over trials of ",
+                WIDTH, HEIGHT);
     html_text(out, kernel->key->kernel, 0);
     text_printf(out, "\">\n");
     put_axes(&curve, out);

@@ -1,8 +1,10 @@
 /* Choices from records: the same records give the same plan in whatever order they were stored; those of another
- * device, C compiler or template version give none; and a process's device is read from its description.
+ * device, C compiler or template version give none; a machine is known by its description; its ceilings
+ * are measured.
  */
 #include "records_make.h"
 
+#include "../../tuner/ceilings.h"
 #include "../../tuner/choices.h"
 #include "../../tuner/identity.h"
 #include "../../tuner/jobs.h"
@@ -134,7 +136,29 @@ static void test_identity(void)
     CU_ASSERT_STRING_EQUAL(none, "unknown -O3");
 }
 
-static const UnitTest tests[] = { { "plans", test_plans }, { "identity", test_identity } };
+/* Ceilings of a target that runs here are those of some machine; a compiler that fails gives none. */
+static void test_ceilings(void)
+{
+    char place[] = "/tmp/mossc-ceilings-XXXXXX";
+    double operations, bytes, more, same_bytes;
+    Builder builder = { .arena = arena, .folder = mkdtemp(place), .target = target_resolve(TARGET_HOST), .n_jobs = 1 };
+    CU_ASSERT_PTR_NOT_NULL_FATAL(builder.folder);
+    if (!target_runs_here(builder.target) || !toolchain_find(arena, diags, builder.target, NULL, &builder.cc)) {
+        puts("SKIPPED: ceilings: no compiler for a target of this machine");
+    } else {
+        ceilings_measure(&builder, diags, false, &operations, &bytes);
+        CU_ASSERT(operations > 1e8 && operations < 1e13);
+        CU_ASSERT(bytes > 1e7 && bytes < 1e13);
+        ceilings_measure(&builder, diags, true, &more, &same_bytes);
+        CU_ASSERT(more > operations / 2);
+    }
+    builder.cc = (ToolCommand){ .args = { "false" }, .n = 1 };
+    ceilings_measure(&builder, diags, false, &operations, &bytes);
+    CU_ASSERT(operations == 0 && bytes == 0);
+    CU_ASSERT_EQUAL(system(arena_printf(arena, "rm -r %s", builder.folder)), 0);
+}
+
+static const UnitTest tests[] = { { "plans", test_plans }, { "identity", test_identity }, { "ceilings", test_ceilings } };
 
 int main(void)
 {
