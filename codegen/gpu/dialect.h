@@ -59,6 +59,11 @@ DEVICE void barrier_some(int id, int n_some)
 {
     __asm__ volatile("bar.sync %0, %1;" :: "r"(id), "r"(n_some) : "memory");
 }
+/* The same, but goes on at once: for who only tells. */
+DEVICE void barrier_arrive(int id, int n_some)
+{
+    __asm__ volatile("bar.arrive %0, %1;" :: "r"(id), "r"(n_some) : "memory");
+}
 DEVICE void warp_sync(void) { __nvvm_bar_warp_sync(~0u); }
 
 DEVICE float shuffle_xor_f(float x, int mask) { return __nvvm_shfl_sync_bfly_f32(~0u, x, mask, 31); }

@@ -51,7 +51,8 @@ typedef struct {
     uint32_t arrived;
 } WarpMeeting;
 
-typedef struct { const char *what; int n_expected, n_arrived; uint32_t arrived[MAX_WARPS]; } Barrier;
+/* waits: of those who came, who stays. */
+typedef struct { const char *what; int n_expected, n_arrived; uint32_t came[MAX_WARPS], waits[MAX_WARPS]; } Barrier;
 
 typedef struct Block {
     struct Block *next;             /* in the list of those not in use */
@@ -286,26 +287,33 @@ void emulate_meet_warp(const char *what, void *operand, void (*run)(void *operan
     set_ready(warp, UINT32_MAX);
 }
 
-void emulate_meet_barrier(const char *what, int id, int n_threads)
+void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays)
 {
     if (id < 0 || id >= N_BARRIERS || n_threads < 32 || n_threads % 32 || n_threads > block->n_threads)
         emulate_fail("%s %d of %d threads", what, id, n_threads);
     Barrier *barrier = &block->barriers[id];
     if (barrier->n_arrived && (barrier->n_expected != n_threads || !same_meeting(barrier->what, what)))
         emulate_fail("%s %d of %d threads, others are there with %d", what, id, n_threads, barrier->n_expected);
+    const int own_warp = emulate_self.thread / 32;
+    const uint32_t own = 1u << emulate_self.thread % 32;
+    if (barrier->came[own_warp] & own)
+        emulate_fail("%s %d a second time before all came", what, id);
     barrier->what = what;
     barrier->n_expected = n_threads;
-    barrier->arrived[emulate_self.thread / 32] |= 1u << emulate_self.thread % 32;
+    barrier->came[own_warp] |= own;
+    if (stays)
+        barrier->waits[own_warp] |= own;
     if (++barrier->n_arrived < n_threads) {
-        wait_for(what);
+        if (stays)
+            wait_for(what);
         return;
     }
     barrier->n_arrived = 0;
     for (int w = 0; w < block->n_warps; w++) {
-        for (uint32_t left = barrier->arrived[w]; left; left &= left - 1)
+        for (uint32_t left = barrier->waits[w]; left; left &= left - 1)
             block->fibers[w * 32 + __builtin_ctz(left)].waits = NULL;
-        set_ready(w, barrier->arrived[w]);
-        barrier->arrived[w] = 0;
+        set_ready(w, barrier->waits[w]);
+        barrier->waits[w] = barrier->came[w] = 0;
     }
 }
 

@@ -48,13 +48,14 @@ _Noreturn void emulate_fail(const char *format, ...) __attribute__((format(print
 /* All 32 threads of the warp come with an operand of their own; the last one calls run(operands).
  * `what` names the meeting: threads of a warp that meet at different ones abort. */
 void emulate_meet_warp(const char *what, void *operand, void (*run)(void *operands[32]));
-/* n_threads threads come to barrier `id`; whole warps. */
-void emulate_meet_barrier(const char *what, int id, int n_threads);
+/* n_threads threads come to barrier `id`; whole warps. Who does not stay goes on at once. */
+void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays);
 /* Another thread may run: for loops that wait for other threads or blocks. */
 void emulate_yield(void);
 
-DEVICE void barrier(void) { emulate_meet_barrier("barrier", 0, emulate_self.n_threads); }
-DEVICE void barrier_some(int id, int n) { emulate_meet_barrier("barrier_some", id, n); }
+DEVICE void barrier(void) { emulate_meet_barrier("barrier", 0, emulate_self.n_threads, true); }
+DEVICE void barrier_some(int id, int n) { emulate_meet_barrier("barrier_some", id, n, true); }
+DEVICE void barrier_arrive(int id, int n) { emulate_meet_barrier("barrier_some", id, n, false); }
 DEVICE void warp_sync(void) { emulate_meet_warp("warp_sync", NULL, NULL); }
 
 int32_t emulate_shuffle(const char *what, int32_t value, int from);

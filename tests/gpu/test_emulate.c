@@ -74,6 +74,32 @@ static void lanes(void)
     }
 }
 
+/* Warp 0 fills two halves in turn and only tells; it waits until both have been read. */
+static void told_call(void *const *args)
+{
+    int *const halves = shared();
+    for (int i = 0; i < 40; i++)
+        if (warp() == 0) {
+            halves[i % 2 * 32 + lane()] = i * 32 + lane();
+            barrier_arrive(1 + i % 2, 64);
+            if (i % 2)
+                barrier_some(3, 64);
+        } else {
+            barrier_some(1 + i % 2, 64);
+            DATA(int)[i * 32 + lane()] = halves[i % 2 * 32 + 31 - lane()];
+            if (i % 2)
+                barrier_arrive(3, 64);
+        }
+}
+
+static void told(void)
+{
+    int out[40 * 32];
+    launch(told_call, 1, 64, 256, out);
+    for (int i = 0; i < 40 * 32; i++)
+        CU_ASSERT_EQUAL(out[i], i / 32 * 32 + 31 - i % 32);
+}
+
 static void poison_call(void *const *args)
 {
     const float *f = shared();
@@ -341,6 +367,15 @@ static void crossed_barriers_call(void *const *args)
     barrier_some(1, warp() == 0 ? 64 : 96);
 }
 
+static void told_twice_call(void *const *args)
+{
+    (void)args;
+    if (warp() == 1)
+        barrier();
+    barrier_arrive(1, 64);
+    barrier_arrive(1, 64);
+}
+
 static void misaligned_call(void *const *args) { DATA(uint32_t)[0] = load16(DATA(char) + 8)[0]; }
 
 static void copy_outside_call(void *const *args) { copy_async16((char *)shared() + 64, DATA(char), 16); }
@@ -424,6 +459,7 @@ static void mistakes(void)
     must_die(divergent_shuffle_call, 32, 0, "of its warp at");
     must_die(early_end_call, 32, 0, "at ballot, and 1 of 32 have ended");
     must_die(crossed_barriers_call, 96, 0, "threads, others are there with");
+    must_die(told_twice_call, 64, 0, "a second time before all came");
     must_die(misaligned_call, 32, 0, "load16 at");
     must_die(copy_outside_call, 32, 64, "copy_async16 to at shared + 64, of 64 bytes");
     must_die(behind_shared_call, 32, 128, "no memory at");
@@ -439,7 +475,7 @@ static void mistakes(void)
 }
 
 static const UnitTest tests[] = {
-    { "sum of a block", sum }, { "lanes", lanes }, { "poison", poison }, { "product", product },
+    { "sum of a block", sum }, { "lanes", lanes }, { "told", told }, { "poison", poison }, { "product", product },
     { "transposed", transposed }, { "int8 product", product_s8 }, { "copies", copies },
     { "all blocks at once", all_blocks }, { "dependent launches", dependent },
     { "conversions", conversions }, { "mistakes", mistakes },
