@@ -11,7 +11,8 @@
 
 #include <string.h>
 
-enum { MAX_BOUND = 64, MAX_ROUTINGS = 8, BLOCK_ROWS = 64 };
+enum { MAX_BOUND = 64, MAX_ROUTINGS = 8, NORM_ROWS = 16, ROUTE_ROWS = 64,
+       COUNTED_ROWS = 16, GROUP_TOKENS = 64 };
 
 typedef struct { const Value *value; Rows rows; } Bound;
 
@@ -169,7 +170,7 @@ static int norm_shared_len(const Norm *n)
 {
     enum { ROUTER_MOST = 98304 };
     int64_t n_experts = n->routing ? n->routing->n_experts : 1, router = 4 * n_experts * ((n->n_in + 255) / 256 * 256);
-    return (int)((n_experts == 1 || router > ROUTER_MOST ? 0 : router) + 320 * n_experts);
+    return (int)((n_experts == 1 || router > ROUTER_MOST ? 0 : router) + (n->weight ? 144 : 320) * n_experts);
 }
 
 static void emit_norm(Lowering *l, const Norm *n)
@@ -187,6 +188,7 @@ static void emit_norm(Lowering *l, const Norm *n)
     gpu_param(g->b, "n_experts", r ? (double)r->n_experts : 1);
     gpu_param(g->b, "renormalize", n->renormalize);
     gpu_param(g->b, "eps", n->eps);
+    gpu_min_blocks(g->b, n->weight ? 2 : 1);
     gpu_rows(g, &n->in, n->left.buffer ? ACCESS_UPDATE : ACCESS_READ);
     if (n->left.buffer)
         gpu_rows(g, &n->left, ACCESS_READ);
@@ -208,7 +210,8 @@ static void emit_norm(Lowering *l, const Norm *n)
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, n->top_k);
     gpu_top_k(g, n->left.buffer ? n->left.top_k : (TopK){ 1, 1 });
-    end_launch(l, gpu_extent(n->n_rows, BLOCK_ROWS, 0), n->weight ? 256 : 512, norm_shared_len(n), n->flags);
+    end_launch(l, gpu_extent(n->n_rows, n->weight ? NORM_ROWS : ROUTE_ROWS, 0), n->weight ? 256 : 512,
+               norm_shared_len(n), n->flags);
 }
 
 static Routing *new_routing(Lowering *l, const Value *experts, const Value *router)
@@ -221,7 +224,7 @@ static Routing *new_routing(Lowering *l, const Value *experts, const Value *rout
     *r = (Routing){ .experts = experts, .n_experts = n_experts, .top_k = l->top_k };
     r->chosen = gpu_buffer(g->b, "experts", 4 * pairs);
     r->gates = gpu_buffer(g->b, "gates", 4 * pairs);
-    r->counts = gpu_buffer(g->b, "counts", 4 * ((g->n_rows + BLOCK_ROWS - 1) / BLOCK_ROWS) * n_experts);
+    r->counts = gpu_buffer(g->b, "counts", 4 * ((g->n_rows + COUNTED_ROWS - 1) / COUNTED_ROWS) * n_experts);
     return r;
 }
 
@@ -267,7 +270,7 @@ static void lower_group(Lowering *l, const Op *op)
     gpu_scratch(g->b, r->counts, 0, ACCESS_READ);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, r->top_k);
-    end_launch(l, gpu_extent(COUNT_TOKENS, BLOCK_ROWS, 0), 128, 8 * (int)r->n_experts, 0);
+    end_launch(l, gpu_extent(COUNT_TOKENS, GROUP_TOKENS, 0), 128, 8 * (int)r->n_experts, 0);
 }
 
 /* ---- products ---- */
@@ -415,10 +418,10 @@ typedef struct { int channels, stages, n_threads, shared_len; } ScanBlock;
 /* See codegen/gpu/scan.c. */
 static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
 {
-    int parts = (d_state + 7) / 8, narrow = 2 * channels + 16;
-    int tile = 32 * (4 * channels + 16) + 32 * (z_rows + 1) * narrow + 4096 * ((d_state + 15) / 16);
-    int others = 432 * (3 * channels + 24 * parts) + 480 * parts * channels + 64 * narrow;
-    return (ScanBlock){ channels, stages, 32 * (channels / 8 * parts + channels / 2), stages * tile + others };
+    int parts = (d_state + 7) / 8, bc_row = 2 * d_state + (d_state % 2 ? 0 : (40 - 2 * d_state % 32) % 32);
+    int tile = 32 * (4 * channels + 2 * channels * (z_rows + 1) + 4 * bc_row);
+    return (ScanBlock){ channels, stages, 32 * (channels / 8 * parts + channels / 2),
+                        stages * tile + 2880 * channels + 512 * parts * (channels + 4) };
 }
 
 static ScanBlock scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)
@@ -426,7 +429,7 @@ static ScanBlock scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)
     enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16 };
     bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
     for (int channels = 16; channels >= 8 && held; channels /= 2)
-        for (int stages = 8; stages >= 6; stages--) {
+        for (int stages = 10; stages >= 6; stages -= 2) {
             ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
             if (block.shared_len <= SHARED_MOST && block.n_threads <= THREADS_MOST)
                 return block;

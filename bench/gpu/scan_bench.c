@@ -302,20 +302,20 @@ static Data make_data(void)
         .a = make_buffer(NEGATIVE, CHANNELS * STATES), .vector = make_buffer(F32, CHANNELS * TAPS),
         .router = make_buffer(F32, EXPERTS * CHANNELS), .proj = make_buffer(F32, t * TOP_K * X_PROJ),
         .gates = make_buffer(F32, t * TOP_K), .experts = make_empty(4 * t * TOP_K),
-        .counts = make_empty(4 * t / 64 * EXPERTS), .out = make_empty(2 * t * CHANNELS),
+        .counts = make_empty(4 * t / 16 * EXPERTS), .out = make_empty(2 * t * CHANNELS),
         .ints = make_empty(4 * t * TOP_K), .floats = make_empty(4 * t * 2 * STATES),
-        .new_counts = make_empty(4 * t / 64 * EXPERTS), .state = make_empty(4 * CHANNELS * STATES),
+        .new_counts = make_empty(4 * t / 16 * EXPERTS), .state = make_empty(4 * CHANNELS * STATES),
         .slots = make_empty(64),
     };
-    int32_t *experts = malloc(4 * t * TOP_K), *counts = calloc(t / 64 * EXPERTS, 4);
+    int32_t *experts = malloc(4 * t * TOP_K), *counts = calloc(t / 16 * EXPERTS, 4);
     for (size_t i = 0; i < t; i++) {
         const int first = (int)((pool[i % POOL] + 1) * 3.49f);
         const int second = first + 1 + (int)((pool[(i + 77) % POOL] + 1) * 0.499f * (float)(7 - first));
         experts[2 * i] = first, experts[2 * i + 1] = second;
-        counts[i / 64 * EXPERTS + (size_t)first]++, counts[i / 64 * EXPERTS + (size_t)second]++;
+        counts[i / 16 * EXPERTS + (size_t)first]++, counts[i / 16 * EXPERTS + (size_t)second]++;
     }
     TRY(cu_to_device(data.experts, experts, 4 * t * TOP_K));
-    TRY(cu_to_device(data.counts, counts, 4 * t / 64 * EXPERTS));
+    TRY(cu_to_device(data.counts, counts, 4 * t / 16 * EXPERTS));
     free(experts);
     free(counts);
     return data;
@@ -329,9 +329,8 @@ static int64_t no_stride = 0;
 
 static int scan_shared_len(int b, int stages)
 {
-    const int parts = (STATES + 7) / 8;
-    const int raw = 32 * (4 * b + 16) + 32 * (TOP_K + 1) * (2 * b + 16) + 4096 * ((STATES + 15) / 16);
-    return stages * raw + 432 * (3 * b + 24 * parts) + 320 * parts * b + 64 * (2 * b + 16);
+    const int parts = (STATES + 7) / 8, raw = 32 * (4 * b + 2 * b * (TOP_K + 1) + 4 * (2 * STATES + 8));
+    return stages * raw + 2880 * b + 512 * parts * (b + 4);
 }
 
 static const char *check_scan(const Data *data, int n_tokens)
@@ -445,10 +444,10 @@ static const char *check_route(const Data *data, int n_tokens, bool is_norm, con
 
 static void run_route(Data *data, Kernel kernel, const char *label, bool is_norm, int n_tokens, bool check)
 {
-    const int shared_len = 4 * EXPERTS * (is_norm ? D_MODEL : CHANNELS) + 320 * EXPERTS;
+    const int shared_len = 4 * EXPERTS * (is_norm ? D_MODEL : CHANNELS) + (is_norm ? 144 : 320) * EXPERTS;
     void *args[] = { is_norm ? &data->x32 : &data->x16, is_norm ? &data->pairs : &none, &data->vector, &data->router,
                      &data->out, &data->ints, &data->floats, &data->new_counts, &n_tokens, &n_tokens, &top_k, &top_k };
-    const double ms = time_launch(kernel, (n_tokens + 63) / 64, 1, shared_len, args);
+    const double ms = time_launch(kernel, (n_tokens + 63) / 64 * (is_norm ? 4 : 1), 1, shared_len, args);
     float *sums = check && is_norm ? fetch(data->x32, 4 * (size_t)n_tokens * D_MODEL) : NULL;
     const double bytes = is_norm ? (double)n_tokens * D_MODEL * (4 + 2 * TOP_K + 4 + 2) : 2.0 * n_tokens * CHANNELS;
     report(label, n_tokens, ms, bytes, 0, check ? check_route(data, n_tokens, is_norm, sums) : "");

@@ -1,8 +1,8 @@
 /* Pairs by expert, for grouped products: a stable counting sort from counts made while routing.
  *
- * Grid: 64 tokens a block; 128 threads. counts [block][E] says how many pairs of each expert a block of 64 tokens
+ * Grid: 64 tokens a block; 128 threads. counts [run][E] says how many pairs of each expert a run of 16 tokens
  * has. A warp places the pairs of every fourth expert: behind all pairs of lower experts and those of its own
- * in lower blocks. Shared: 8 E bytes.
+ * in lower runs. Shared: 8 E bytes.
  */
 PARAM(n_experts, e)
 
@@ -14,17 +14,21 @@ DEVICE int group_sum(int value)
     return value;
 }
 
-/* Lane's share of expert e's pairs: all, and those in blocks below `own`. */
-DEVICE void group_count(int *all, int *lower, const int32_t *counts, int e, int n_blocks, int own)
+/* Lane's share of expert e's pairs: all, and those in runs below `own`. */
+DEVICE void group_count(int *all, int *lower, const int32_t *counts, int e, int n_runs, int own)
 {
-    enum { ahead = 4 };                           /* loads under way at a time */
-    for (int b = 0; b < n_blocks; b += 32 * ahead) {
+    enum { ahead = 16 };                           /* loads under way at a time */
+    for (int first = 0; first < n_runs; first += 32 * ahead) {
+        int count[ahead];
         UNROLL
         for (int i = 0; i < ahead; i++) {
-            const int block = b + i * 32 + lane();
-            const int count = block < n_blocks ? counts[(int64_t)block * n_experts + e] : 0;
-            *all += count;
-            *lower += block < own ? count : 0;
+            const int run = first + i * 32 + lane();
+            count[i] = run < n_runs ? counts[(int64_t)run * n_experts + e] : 0;
+        }
+        UNROLL
+        for (int i = 0; i < ahead; i++) {
+            *all += count[i];
+            *lower += first + i * 32 + lane() < own ? count[i] : 0;
         }
     }
 }
@@ -32,14 +36,14 @@ DEVICE void group_count(int *all, int *lower, const int32_t *counts, int e, int 
 KERNEL(group)(int32_t *slots /* [pairs] */, int32_t *offsets /* [E + 1] */, const int32_t *experts /* [pairs] */,
     const int32_t *counts, int32_t n_tokens, int32_t top_k)
 {
-    enum { tokens_a_block = 64, n_warps = 4 };
+    enum { tokens_a_block = 64, tokens_a_run = 16, n_warps = 4 };
     int32_t *const totals = shared(), *const lowers = totals + n_experts;     /* [E] each */
     dependency_wait();
     dependency_launch();
-    const int n_blocks = (n_tokens + tokens_a_block - 1) / tokens_a_block, own = block_x();
+    const int n_runs = (n_tokens + tokens_a_run - 1) / tokens_a_run, own = block_x();
     for (int e = warp(); e < n_experts; e += n_warps) {
         int all = 0, lower = 0;
-        group_count(&all, &lower, counts, e, n_blocks, own);
+        group_count(&all, &lower, counts, e, n_runs, own * (tokens_a_block / tokens_a_run));
         all = group_sum(all);
         lower = group_sum(lower);
         if (lane() == 0) {
@@ -48,7 +52,7 @@ KERNEL(group)(int32_t *slots /* [pairs] */, int32_t *offsets /* [E + 1] */, cons
         }
     }
     barrier();
-    if (own >= n_blocks)
+    if (own * tokens_a_block >= n_tokens)
         return;
     const int begin = own * tokens_a_block * top_k;
     const int end = min_i(own * tokens_a_block + tokens_a_block, n_tokens) * top_k;

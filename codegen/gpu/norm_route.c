@@ -1,15 +1,15 @@
 /* A residual row takes in its pairs, is normalised, and is routed: softmax over experts, the k largest.
  *
- * Grid: 64 rows a block; 256 threads, 512 without normalise. A warp does some rows at a time, eight columns of a chunk
- * of 256 a lane; logits are summed before the row's scale is known, which multiplies them in the end. The router lies
- * in shared memory where it fits. Shared: ROUTER + 320 E bytes, ROUTER = 4 E (n_in rounded up to 256), or 0 when that
- * passes 98304 or E is 1.
+ * Grid: 16 rows a block, 64 without normalise; 256 threads, or 512. A warp does some rows at a time, eight columns of a
+ * chunk of 256 a lane; logits are summed before the row's scale is known, which multiplies them in the end. Counts are
+ * of 16 rows each. The router lies in shared memory where it fits. Shared: ROUTER + 144 E bytes, 320 E without
+ * normalise, ROUTER = 4 E (n_in rounded up to 256), or 0 when that passes 98304 or E is 1.
  */
 PARAM(n_in, i) PARAM(in_stride, is) PARAM(from_act, fa) PARAM(normalise, nm) PARAM(pairs_stride, ps)
 PARAM(out_stride, os) PARAM(act, a) PARAM(n_experts, e) PARAM(renormalize, rn) FPARAM(eps, eps)
 
 enum {
-    NORM_ROUTE_ROWS = 64, NORM_ROUTE_HELD = 8,                           /* HELD: chunks in a lane's registers */
+    NORM_ROUTE_RUN = 16, NORM_ROUTE_HELD = 8,         /* rows that are counted; chunks in a lane's registers */
     NORM_ROUTE_BATCH = 8, NORM_ROUTE_SHARED = 98304,                     /* BATCH: experts summed at a time */
 };
 
@@ -17,6 +17,7 @@ DEVICE int norm_route_chunks(void) { return (n_in + 255) / 256; }
 /* Rows that a warp does at a time: of each, HELD / rows chunks are in registers. */
 DEVICE int norm_route_rows(void) { return !normalise ? 4 : norm_route_chunks() <= 4 ? 2 : 1; }
 DEVICE int norm_route_warps(void) { return normalise ? 8 : 16; }
+DEVICE int norm_route_block(void) { return normalise ? 16 : 64; }            /* rows */
 DEVICE bool norm_route_fits(void) { return 4 * (int64_t)n_experts * norm_route_chunks() * 256 <= NORM_ROUTE_SHARED; }
 
 DEVICE float norm_route_sum(float x)
@@ -280,7 +281,7 @@ DEVICE void norm_route_choose(int32_t *experts, float *gates, uint8_t *chosen_by
         if (is_real && is_chosen && at < top_k) {
             experts[at] = e;
             gates[at] = norm_route_share(logits, e, scale, largest) * over_sum;
-            chosen_by[e * NORM_ROUTE_ROWS] = 1;
+            chosen_by[e * norm_route_block()] = 1;
         }
         n_chosen += count_ones(chosen);
     }
@@ -351,10 +352,10 @@ DEVICE void norm_route_keep_logits(float *kept, float logits[][NORM_ROUTE_BATCH]
 KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n_tokens · pair_k][pairs_stride] */,
     const float *restrict weight /* [n_in] */, const float *restrict router /* [E][n_in] */,
     act_t *out /* [n_rows][out_stride] */, int32_t *experts, float *gates /* both [n_rows][top_k] */,
-    int32_t *counts /* [block][E] */, int32_t n_rows, int32_t n_tokens, int32_t top_k, int32_t pair_k)
+    int32_t *counts /* [run][E] */, int32_t n_rows, int32_t n_tokens, int32_t top_k, int32_t pair_k)
 {
     const int rows = norm_route_rows(), chunks = NORM_ROUTE_HELD / rows;
-    const int warp_rows = NORM_ROUTE_ROWS / norm_route_warps();
+    const int warp_rows = norm_route_block() / norm_route_warps();
     const bool is_held = norm_route_chunks() <= chunks;
     const int router_len = n_experts > 1 && norm_route_fits() ? n_experts * norm_route_chunks() * 256 : 0;
     float *const shared_router = shared();                                      /* [E][whole chunks], placed */
@@ -366,16 +367,19 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
     copy_commit();
     dependency_wait();
     dependency_launch();
-    const int block_row = block_x() * NORM_ROUTE_ROWS, begin = block_row + warp() * warp_rows;
+    const int block_row = block_x() * norm_route_block(), begin = block_row + warp() * warp_rows;
     const int end = min_i(begin + warp_rows, n_rows);
     const bool is_ahead = from_act && !normalise;                               /* fetching */
     u32x4 fetched[NORM_ROUTE_HELD];
     if (is_ahead)
         norm_route_fetch(fetched, x, n_tokens - n_rows + begin, end - begin, 0);
-    for (int i = thread_x(); n_experts > 1 && i < n_experts * NORM_ROUTE_ROWS; i += 32 * norm_route_warps())
+    for (int i = thread_x(); n_experts > 1 && i < n_experts * norm_route_block(); i += 32 * norm_route_warps())
         chosen_by[i] = 0;
-    copy_wait(0);
-    barrier();
+    bool is_ready = !normalise;                                                 /* the router, and chosen_by */
+    if (is_ready) {
+        copy_wait(0);
+        barrier();
+    }
     for (int row = begin; row < end; row += rows) {
         const int64_t token = n_tokens - n_rows + row;
         const int left = min_i(end - row, rows);
@@ -397,6 +401,11 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
                         norm_route_add_pairs(v, x, pairs, token, left, first, pair_k);
                     if (normalise)
                         norm_route_weigh(v, weight, first, e == 0 ? squares : NULL);
+                }
+                if (!is_ready) {
+                    copy_wait(0);
+                    barrier();
+                    is_ready = true;
                 }
                 if (n_experts > 1)
                     norm_route_product(logits, v, router, shared_router, e, first);
@@ -432,13 +441,21 @@ KERNEL(norm_route)(void *x /* [n_tokens][in_stride] */, const act_t *pairs /* [n
             }
         warp_sync();
     }
+    if (!is_ready) {
+        copy_wait(0);
+        barrier();
+    }
     if (n_experts == 1)
         return;
     barrier();
-    for (int e = thread_x(); e < n_experts; e += 32 * norm_route_warps()) {
+    const int n_runs = norm_route_block() / NORM_ROUTE_RUN;
+    for (int i = thread_x(); i < n_runs * n_experts; i += 32 * norm_route_warps()) {
+        const int run = i / n_experts, e = i % n_experts;
         int count = 0;
-        for (int r = 0; r < NORM_ROUTE_ROWS; r += 4)
-            count = dot4_s8(count, *(const int *)(chosen_by + e * NORM_ROUTE_ROWS + r), 0x01010101);
-        counts[(int64_t)block_x() * n_experts + e] = count;
+        for (int r = 0; r < NORM_ROUTE_RUN; r += 4)
+            count = dot4_s8(count, *(const int *)(chosen_by + e * norm_route_block() + run * NORM_ROUTE_RUN + r),
+                            0x01010101);
+        if (block_row + run * NORM_ROUTE_RUN < n_rows)
+            counts[(int64_t)block_row / NORM_ROUTE_RUN * n_experts + i] = count;
     }
 }

@@ -43,7 +43,7 @@ static void check_norm_route(void)
     const int out_stride = check_param("out_stride"), n_experts = check_param("n_experts");
     const int act = check_param("act"), ties = check_param("ties");
     const int n_rows = check_param("n_rows"), n_tokens = check_param("n_tokens"), top_k = check_param("top_k");
-    const int pair_k = check_param("pair_k"), n_blocks = (n_rows + 63) / 64, first = n_tokens - n_rows;
+    const int pair_k = check_param("pair_k"), n_runs = (n_rows + 15) / 16, first = n_tokens - n_rows;
     const double eps = check_param_float("eps");
     const uint16_t *pairs = pairs_stride ? check_random_act(n_tokens * pair_k, n_in, pairs_stride, act) : NULL;
     const float *weight = check_random_f32(1, n_in, n_in);
@@ -55,7 +55,7 @@ static void check_norm_route(void)
     const uint16_t *x_act = from_act ? check_random_act(n_tokens, n_in, in_stride, act) : NULL;
     float *x = from_act ? NULL : check_buffer(4 * (size_t)n_tokens * (size_t)in_stride);
     uint16_t *out = normalise ? check_buffer(2 * (size_t)n_rows * (size_t)out_stride) : NULL;
-    const size_t n_chosen = (size_t)(n_rows * top_k), n_counts = (size_t)(n_blocks * n_experts);
+    const size_t n_chosen = (size_t)(n_rows * top_k), n_counts = (size_t)(n_runs * n_experts);
     int32_t *experts = check_buffer(4 * n_chosen), *counts = check_buffer(4 * n_counts);
     float *gates = check_buffer(4 * n_chosen);
     double *want_x = check_doubles((size_t)n_tokens * (size_t)n_in);
@@ -82,12 +82,14 @@ static void check_norm_route(void)
         if (n_experts > 1)
             choose(&route, want + r * n_in, scratch, want_experts + r * top_k, want_gates + r * top_k);
         for (int s = 0; n_experts > 1 && s < top_k; s++)
-            want_counts[r / 64 * n_experts + want_experts[r * top_k + s]]++;
+            want_counts[r / 16 * n_experts + want_experts[r * top_k + s]]++;
     }
     const int router_len = 4 * n_experts * ((n_in + 255) / 256 * 256);
-    const int shared_len = (n_experts > 1 && router_len <= 98304 ? router_len : 0) + 320 * n_experts;
-    CHECK_LAUNCH(n_blocks, 1, normalise ? 256 : 512, shared_len, from_act ? (void *)x_act : (void *)x, pairs, weight,
-                 router, out, experts, gates, counts, n_rows, n_tokens, top_k, pair_k);
+    const int n_blocks = normalise ? n_runs : (n_rows + 63) / 64;
+    const int others_len = (normalise ? 144 : 320) * n_experts;
+    const int shared_len = (n_experts > 1 && router_len <= 98304 ? router_len : 0) + others_len;
+    CHECK_LAUNCH(n_blocks, 1, normalise ? 256 : 512, shared_len, from_act ? (void *)x_act : (void *)x, pairs,
+                 weight, router, out, experts, gates, counts, n_rows, n_tokens, top_k, pair_k);
     if (!from_act)
         check_rows_f32("x", x, want_x, n_tokens, n_in, in_stride, 0x1p-22);
     if (normalise)
