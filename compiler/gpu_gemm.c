@@ -120,7 +120,8 @@ static void multiply_h100(GpuModel *g, const Product *p)
     out_and_in(g, p);
     gpu_tensor_map(g->b, &(TensorMap){
         .base = ARG_WEIGHTS, .offset = p->weights_offset + p->slot->offset, .n_rows = p->n_experts * p->n_out,
-        .n_columns = p->slot->row_stride, .row_stride = 2 * p->slot->row_stride, .element_len = 2, .box_rows = columns,
+        .n_columns = p->slot->row_stride, .row_stride = 2 * p->slot->row_stride, .element_len = 2,
+        .box_rows = columns == 256 ? 128 : columns,
         .box_columns = H100_PIECE, .swizzle = 128 });
     other_args(g, p);
     gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,

@@ -398,7 +398,7 @@ static TensorMap weights_map(const Case *c, const Data *d, DevicePointer weights
     TensorMap map;
     const uint64_t sizes[] = { (uint64_t)d->k, (uint64_t)c->n_experts * (uint64_t)c->n_out };
     const uint64_t strides[] = { (uint64_t)d->k * 2 };
-    const unsigned box[] = { 64, (unsigned)c->tile_columns }, steps[] = { 1, 1 };
+    const unsigned box[] = { 64, c->tile_columns == 256 ? 128 : (unsigned)c->tile_columns }, steps[] = { 1, 1 };
     CU(cuTensorMapEncodeTiled, &map, c->act == 2 ? 6 : 9, 2, (void *)weights, sizes, strides, box, steps,
         0, 3 /* 128-byte swizzle */, 2 /* 128 bytes to L2 */, 0);
     return map;

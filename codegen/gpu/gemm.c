@@ -243,6 +243,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
     int table = 0;                                                                       /* 0 or tile_rows */
 
     dependency_wait();
+    dependency_launch();
     gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, tile_rows);
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
     if (block_x() >= n_tiles)

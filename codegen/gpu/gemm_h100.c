@@ -2,7 +2,8 @@
  *
  * Grid: any number of blocks x; each takes every n_blocks_x-th tile of 128 x tile_columns outputs. Threads: 384. Shared
  * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 2).
- * weights: a tensor map of [E n_out][k], boxes of tile_columns rows and 64 columns, 128-byte swizzle.
+ * weights: a tensor map of [E n_out][k], boxes of tile_columns rows (128 where that is 256) and 64 columns, 128-byte
+ * swizzle. Where the tiles that are left for the last round are at most half as many as blocks, they are halved.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
  * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
  * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it). Everything else
@@ -29,17 +30,32 @@ enum {
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
-DEVICE GemmTile gemm_h100_tile(int t, const int *ends, const int *begins)
+/* Work of a block: `full` tiles, then halves of tiles, `all` together. */
+typedef struct { int full, all; } GemmUnits;
+
+DEVICE int gemm_h100_half(void) { return tile_columns == 256 ? 128 : tile_columns; }
+
+DEVICE GemmUnits gemm_h100_units(int n_tiles)
 {
-    return gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns, 16);
+    const int left = n_tiles % n_blocks_x(), halves = tile_columns == 256 && 2 * left <= n_blocks_x();
+    return (GemmUnits){ halves ? n_tiles - left : n_tiles, halves ? n_tiles + left : n_tiles };
+}
+
+DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, const int *ends, const int *begins)
+{
+    const int half = max_i(unit - units.full, 0), t = min_i(unit, units.full) + half / 2;
+    GemmTile tile = gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns, 16);
+    tile.column += half % 2 * gemm_h100_half();
+    return tile;
 }
 
 /* What a fetching thread copies of a tile: rows of `in` (-1: none, zeros), and the first row of weights. */
 typedef struct { int rows[COPIES], weight_row; } GemmFetch;
 
-DEVICE void gemm_h100_open(GemmFetch *fetch, int t, const int32_t *slots, const int *ends, const int *begins, int top_k)
+DEVICE void gemm_h100_open(GemmFetch *fetch, int unit, GemmUnits units, const int32_t *slots, const int *ends,
+    const int *begins, int top_k)
 {
-    const GemmTile tile = gemm_h100_tile(t, ends, begins);
+    const GemmTile tile = gemm_h100_tile(unit, units, ends, begins);
     UNROLL for (int i = 0; i < COPIES; i++) {
         const int row = (thread_x() >> 3) + i * 16, at = tile.first + row;
         const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
@@ -50,22 +66,26 @@ DEVICE void gemm_h100_open(GemmFetch *fetch, int t, const int32_t *slots, const 
 
 /* Warps 0 to 3: every piece of every tile, in order. The next tile's rows are looked up before they are needed. */
 DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
-    const int32_t *slots, const int *ends, const int *begins, int n_tiles, int top_k)
+    const int32_t *slots, const int *ends, const int *begins, GemmUnits units, int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
+    const int half = gemm_h100_half();
     const int row = thread_x() >> 3, chunk = thread_x() & 7;
     int stage = 0, parity = 1;
     GemmFetch fetch, next;
-    if (block_x() < n_tiles)
-        gemm_h100_open(&next, block_x(), slots, ends, begins, top_k);
-    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
+    if (block_x() < units.all)
+        gemm_h100_open(&next, block_x(), units, slots, ends, begins, top_k);
+    for (int u = block_x(); u < units.all; u += n_blocks_x()) {
+        const int n_copies = u < units.full ? tile_columns / half : 1;
         fetch = next;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(empty + stage * 8, parity);
             char *const to = ring + stage * stage_len;
             if (thread_x() == 0) {
-                mbarrier_expect(full + stage * 8, tile_columns * 128);
-                tensor_copy(to + A_LEN, weights, k * PIECE, fetch.weight_row, full + stage * 8);
+                mbarrier_expect(full + stage * 8, n_copies * half * 128);
+                for (int i = 0; i < n_copies; i++)
+                    tensor_copy(to + A_LEN + i * half * 128, weights, k * PIECE, fetch.weight_row + i * half,
+                        full + stage * 8);
             }
             const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
@@ -76,20 +96,20 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
             mbarrier_arrive_copied(full + stage * 8);
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
-            if (k == 0 && t + n_blocks_x() < n_tiles)
-                gemm_h100_open(&next, t + n_blocks_x(), slots, ends, begins, top_k);
+            if (k == 0 && u + n_blocks_x() < units.all)
+                gemm_h100_open(&next, u + n_blocks_x(), units, slots, ends, begins, top_k);
         }
     }
 }
 
 /* Biases to a thread's sums: rows to_row[0], to_row[1] of out. */
-DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int column, const float *bias,
-    const int32_t *experts, const float *gates, int top_k)
+DEVICE void gemm_h100_add_bias(float *sums, int n_columns, const int to_row[2], int expert, int column,
+    const float *bias, const int32_t *experts, const float *gates, int top_k)
 {
     if (has_bias == 1)
-        UNROLL for (int n = 0; n < tile_columns / 8; n++) {
+        UNROLL for (int n = 0; n < n_columns / 8; n++) {
             float add[2];
-            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
+            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % n_columns == 0);
             UNROLL for (int i = 0; i < 4; i++)
                 sums[n * 4 + i] += add[i & 1];
         }
@@ -101,10 +121,10 @@ DEVICE void gemm_h100_add_bias(float *sums, const int to_row[2], int expert, int
             from[half] = (int64_t)experts[pair] * n_out;
             gate_of[half] = gates[pair];
         }
-        UNROLL for (int n = 0; n < tile_columns / 8; n++) {
+        UNROLL for (int n = 0; n < n_columns / 8; n++) {
             UNROLL for (int half = 0; half < 2; half++) {
                 float add[2];
-                gemm_load_pair(add, bias, from[half], column + n * 8, n_out, n_out % tile_columns == 0);
+                gemm_load_pair(add, bias, from[half], column + n * 8, n_out, n_out % n_columns == 0);
                 UNROLL for (int i = 0; i < 2; i++)
                     sums[n * 4 + half * 2 + i] = fma_f(gate_of[half], add[i], sums[n * 4 + half * 2 + i]);
             }
@@ -134,13 +154,14 @@ DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows,
     }
 }
 
-/* A warp's 16 rows (of them n_rows real) of tile_columns to out; row, gate: of lane l, those of row l & 15. */
-DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row, float gate, int n_rows, int column)
+/* A warp's 16 rows (of them n_rows real) of n_columns to out; row, gate: of lane l, those of row l & 15. */
+DEVICE void gemm_h100_write(void *out, const float *sums, int n_columns, char *staging, int row, float gate, int n_rows,
+    int column)
 {
-    const int g = lane() / 4, slice = gemm_slice(out_kind, epilogue), n_slices = (tile_columns + slice - 1) / slice;
+    const int g = lane() / 4, slice = gemm_slice(out_kind, epilogue), n_slices = (n_columns + slice - 1) / slice;
     const float gate_of[2] = { shuffle_f(gate, g), shuffle_f(gate, g + 8) };
     UNROLL for (int i = 0; i < n_slices; i++) {
-        const int n_slice = min_i(tile_columns - i * slice, slice);
+        const int n_slice = min_i(n_columns - i * slice, slice);
         UNROLL for (int half = 0; half < 2; half++)
             UNROLL for (int n = 0; n < n_slice / 8; n++) {
                 const float *sum = sums + (i * (slice / 8) + n) * 4 + half * 2;
@@ -157,10 +178,11 @@ DEVICE void gemm_h100_write(void *out, const float *sums, char *staging, int row
 /* A tile for a multiplying thread: row, gate: of out, for row (lane & 15) of its warp. */
 typedef struct { int expert, column, n_rows, row; float gate; } GemmTake;
 
-DEVICE GemmTake gemm_h100_take(int t, const int32_t *slots, const float *gates, const int *ends, const int *begins)
+DEVICE GemmTake gemm_h100_take(int unit, GemmUnits units, const int32_t *slots, const float *gates, const int *ends,
+    const int *begins)
 {
     const int warp_row = (warp() - 4) * 16;
-    const GemmTile tile = gemm_h100_tile(t, ends, begins);
+    const GemmTile tile = gemm_h100_tile(unit, units, ends, begins);
     const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
     GemmTake take;
     take.expert = tile.expert;
@@ -171,47 +193,71 @@ DEVICE GemmTake gemm_h100_take(int t, const int32_t *slots, const float *gates, 
     return take;
 }
 
-/* Warps 4 to 11: 64 rows of each tile a warpgroup. The next tile is looked up while this one is multiplied. */
-DEVICE void gemm_h100_multiply(void *out, char *ring, char *full, char *empty, char *staging, const float *bias,
-    const int32_t *slots, const int32_t *experts, const float *gates, const int *ends, const int *begins, int n_tiles,
-    int top_k)
+/* What the multiplying threads read: pointers, and the lists that a unit is looked up in. */
+typedef struct {
+    char *ring, *full, *empty, *staging;
+    void *out;
+    const float *bias, *gates;
+    const int32_t *slots, *experts;
+    const int *ends, *begins;
+    GemmUnits units;
+    int top_k;
+} GemmMultiply;
+
+typedef struct { int stage, parity; } GemmStage;
+
+/* A unit of n_columns; the next one is looked up meanwhile. */
+DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, GemmTake take,
+    GemmTake *next, int next_unit)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const uint64_t a = wgmma_matrix(ring + (warp() / 4 - 1) * 64 * 128), b = wgmma_matrix(ring + A_LEN);
-    int stage = 0, parity = 0;
+    const uint64_t a = wgmma_matrix(m->ring + (warp() / 4 - 1) * 64 * 128), b = wgmma_matrix(m->ring + A_LEN);
+    int before = -1;
+    for (int k = 0; k < n_pieces; k++) {
+        mbarrier_wait(m->full + at->stage * 8, at->parity);
+        proxy_fence();
+        const uint64_t ahead = (uint64_t)(at->stage * (stage_len >> 4));
+        wgmma_begin();
+        wgmma_piece(sums, n_columns, a + ahead, b + ahead, k > 0, act);
+        wgmma_commit();
+        if (k == 0 && next_unit < m->units.all)
+            *next = gemm_h100_take(next_unit, m->units, m->slots, m->gates, m->ends, m->begins);
+        wgmma_wait_before();
+        if (before >= 0 && thread_x() % 128 == 0)
+            mbarrier_arrive(m->empty + before * 8);
+        before = at->stage;
+        at->parity ^= at->stage == stages - 1;
+        at->stage = at->stage == stages - 1 ? 0 : at->stage + 1;
+    }
+    wgmma_wait(sums, n_columns);
+    if (thread_x() % 128 == 0)
+        mbarrier_arrive(m->empty + before * 8);
+    if (take.n_rows <= 0)
+        return;
+    const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
+    gemm_h100_add_bias(sums, n_columns, to_row, take.expert, take.column + (lane() & 3) * 2, m->bias, m->experts,
+        m->gates, m->top_k);
+    gemm_h100_write(m->out, sums, n_columns, m->staging, take.row, take.gate, take.n_rows, take.column);
+}
+
+/* Warps 4 to 11: 64 rows of each unit a warpgroup. */
+DEVICE void gemm_h100_multiply(const GemmMultiply *m)
+{
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
+    GemmStage at = { 0, 0 };
     GemmTake take, next;
-    if (block_x() < n_tiles)
-        next = gemm_h100_take(block_x(), slots, gates, ends, begins);
-    for (int t = block_x(); t < n_tiles; t += n_blocks_x()) {
-        int before = -1;
+    int u = block_x();
+    if (u < m->units.all)
+        next = gemm_h100_take(u, m->units, m->slots, m->gates, m->ends, m->begins);
+    for (; u < m->units.full; u += n_blocks_x()) {
         take = next;
-        for (int k = 0; k < n_pieces; k++) {
-            mbarrier_wait(full + stage * 8, parity);
-            proxy_fence();
-            const uint64_t ahead = (uint64_t)(stage * (stage_len >> 4));
-            wgmma_begin();
-            wgmma_piece(sums, tile_columns, a + ahead, b + ahead, k > 0, act);
-            wgmma_commit();
-            if (k == 0 && t + n_blocks_x() < n_tiles)
-                next = gemm_h100_take(t + n_blocks_x(), slots, gates, ends, begins);
-            wgmma_wait_before();
-            if (before >= 0 && thread_x() % 128 == 0)
-                mbarrier_arrive(empty + before * 8);
-            before = stage;
-            parity ^= stage == stages - 1;
-            stage = stage == stages - 1 ? 0 : stage + 1;
-        }
-        wgmma_wait(sums, tile_columns);
-        if (thread_x() % 128 == 0)
-            mbarrier_arrive(empty + before * 8);
-        if (take.n_rows <= 0)
-            continue;
-        const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
-        gemm_h100_add_bias(sums, to_row, take.expert, take.column + (lane() & 3) * 2, bias, experts, gates, top_k);
-        gemm_h100_write(out, sums, staging, take.row, take.gate, take.n_rows, take.column);
+        gemm_h100_unit(m, sums, tile_columns, &at, take, &next, u + n_blocks_x());
+    }
+    for (; tile_columns == 256 && u < m->units.all; u += n_blocks_x()) {
+        take = next;
+        gemm_h100_unit(m, sums, gemm_h100_half(), &at, take, &next, u + n_blocks_x());
     }
 }
 
@@ -234,13 +280,16 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
         mbarrier_init_done();
     }
     dependency_wait();
+    dependency_launch();
     gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
-    const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
+    const GemmUnits units = gemm_h100_units(ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns));
     if (warp() < 4) {
         registers_give();
-        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, begins, n_tiles, top_k);
+        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, begins, units, top_k);
     } else {
         registers_take();
-        gemm_h100_multiply(out, ring, full, empty, staging, bias, slots, experts, gates, ends, begins, n_tiles, top_k);
+        const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, ends, begins,
+                                        units, top_k };
+        gemm_h100_multiply(&multiply);
     }
 }

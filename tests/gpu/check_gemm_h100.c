@@ -14,7 +14,8 @@ static void check_gemm_h100(void)
     GemmCheck c = gemm_make(check_param("act"));
     const int64_t k = (c.n_in + 63) / 64 * 64;
     const Map map = { .base = c.weights.weights, .n_rows = (int64_t)c.n_experts * c.n_out, .n_columns = k,
-        .row_stride = 2 * k, .element_len = 2, .box_rows = tile_columns, .box_columns = 64 };
+        .row_stride = 2 * k, .element_len = 2, .box_columns = 64,
+        .box_rows = tile_columns == 256 ? 128 : tile_columns };
     const float *scales = NULL;
     const int shared_len = 1024 + stages * (16384 + 128 * tile_columns + 16) + 8 * 2048 + 8 * (c.n_experts + 2);
     CHECK_LAUNCH(check_param("blocks"), 1, 384, shared_len, c.out, c.in, map, scales, c.bias, c.slots, c.offsets,
