@@ -63,6 +63,8 @@ awk -v a="$(speed s24-ultra,bandwidth=30 generation)" -v b="$(speed s24-ultra,ba
 awk -v a="$(speed s24-ultra,clock=1.5 prefill)" -v b="$(speed s24-ultra,clock=3 prefill)" \
     'BEGIN { exit !(a > 0 && 1.9 * a < b && b < 2.1 * a) }' || fail "prefill does not follow the clock"
 
+expect 2 "usage: mossc devices" "$mossc" devices all
+expect 0 "that inspect --device predicts for" "$mossc" devices --help
 expect 2 "no such device (mossc devices lists them)" "$mossc" inspect "$model" --target android-arm64 --device s99
 expect 2 "cannot run code for arm-i8mm" "$mossc" inspect "$model" --target arm-i8mm --device pi-5
 expect 2 "cannot run code for h100" "$mossc" inspect "$model" --target h100 --quant f16 --device s24-ultra
