@@ -52,26 +52,24 @@ KERNEL(gemm)(
             for (int row = 0, rows; row < n_rows; row += rows) {
                 rows = tile_height(n_rows - row, tile_rows, tail_rows);
                 float *tile = pack + (size_t)row * n_steps;    /* [n_steps][rows] */
-                const int8_t *row_pairs[tile_rows];
+                const int8_t *row_words[tile_rows];    /* elements of four bytes: a float, or two bf16 */
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
                     const int pair = n_experts == 1 ? taken : slots[taken];
                     const int token = n_experts == 1 ? pair : pair / top_k;
                     const float *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
                     uint16_t *rounded = (uint16_t *)widened + (size_t)r * 2 * n_steps;
-                    row_pairs[r] = (const int8_t *)rounded;
+                    row_words[r] = pairs ? (const int8_t *)rounded : (const int8_t *)from;
                     if (pairs)
                         bf16_row(rounded, from, n_in);
-                    for (int k = 0; k < n_in && !pairs; k++)
-                        tile[(size_t)k * rows + r] = from[k];
                     to[row + r] = out + (size_t)(out_pairs ? pair : token) * out_stride;
                     gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
-                if (pairs && rows == tile_rows)
-                    dot_pack((int8_t *)tile, row_pairs, tile_rows, n_steps);
-                else if (pairs)
-                    dot_pack((int8_t *)tile, row_pairs, rows, n_steps);
+                if (rows == tile_rows)
+                    dot_pack((int8_t *)tile, row_words, tile_rows, n_steps);
+                else
+                    dot_pack((int8_t *)tile, row_words, rows, n_steps);
             }
 
             for (int p = panel_begin; p < panel_end; p++) {

@@ -1,12 +1,13 @@
 /* Single trials: right kernels pass, and whatever is wrong with one is told by its status.
  *
- *   test_trial                      all tests, 120 faults
+ *   test_trial [NAME]               all tests or one; 120 faults
  *   test_trial --faults N [SEED]    N candidates with injected faults alone
  *
  * A fault is a change of a template's text at a random place. Those whose results the search would accept are run
  * again on other sizes and inputs, where every bit must be that of the template as it is: a wrong kernel that was
  * accepted shows there.
  */
+#include "../../compiler/driver.h"
 #include "../../compiler/outfile.h"
 #include "../../tuner/kernel_call.h"
 #include "../../tuner/search_work.h"
@@ -214,6 +215,49 @@ static void test_no_kernel(void)
         CU_ASSERT(strlen(result.detail) > 5);
     }
     search_work_drop(&state);
+}
+
+/* ---- whole models ---- */
+
+/* Logits of a prompt as an artifact with these choices computes them, in `path`. */
+static void write_logits(const char *name, const Choices *choices, const char *path)
+{
+    Options options = { .value = { [OPTION_WEIGHTS] = "random:3", [OPTION_QUANT] = "q8" } };
+    Compilation c = { .arena = arena, .diags = diags_new(arena), .model = UNIT_ROOT "/docs/example.json", .options = &options,
+                      .choices = choices, .out = arena_printf(arena, "%s/%s", folder, name) };
+    NEED(driver_compile(&c, "exe"));
+    weights_close(c.weights);
+    Text command = { 0 };
+    text_printf(&command, "%s run --logits %s --tokens 7", c.out, path);
+    for (int i = 1; i < 150; i++)
+        text_printf(&command, ",%d", i * 37 % 256);
+    NEED(system(command.data) == 0);
+    text_free(&command);
+}
+
+/* Whatever points its kernels take, a model's results keep every bit; but for key_block, which is left alone. */
+static void test_whole_model(void)
+{
+    Arena *scratch = arena_new();
+    const char *plain = arena_printf(arena, "%s/plain.f32", folder), *chosen = arena_printf(arena, "%s/chosen.f32", folder);
+    Options options = { .value = { [OPTION_QUANT] = "q8" } };
+    Compilation c = { .arena = scratch, .diags = diags_new(scratch), .model = UNIT_ROOT "/docs/example.json", .options = &options };
+    NEED(driver_plan(&c, false));
+    write_logits("plain", NULL, plain);
+    for (int round = 0; round < 2; round++) {
+        Choices *choices = choices_new(arena);
+        int n;
+        const Job *jobs = jobs_of_plan(scratch, c.plan, &n);
+        for (int i = 0; i < n; i++)
+            for (int p = 0; p < jobs[i].space.n; p++)
+                if (jobs[i].n_points > 0 && strcmp(jobs[i].space.param[p]->name, "key_block") != 0)
+                    choices_set(choices, jobs[i].key, jobs[i].space.param[p]->name,
+                                jobs[i].points[bits() % (uint64_t)jobs[i].n_points].value[p]);
+        choices_set(choices, "model", "chunk", round ? 128 : 64);
+        write_logits("chosen", choices, chosen);
+        CU_ASSERT_EQUAL(system(arena_printf(arena, "cmp -s %s %s", plain, chosen)), 0);
+    }
+    arena_free(scratch);
 }
 
 /* ---- measuring ---- */
@@ -435,7 +479,8 @@ static void test_faults(void)
 
 static const UnitTest tests[] = {
     { "f32", test_f32 }, { "bf16", test_bf16 }, { "f16", test_f16 }, { "q8", test_q8 }, { "q4", test_q4 },
-    { "statuses", test_statuses }, { "no kernel", test_no_kernel }, { "measuring", test_measuring }, { "faults", test_faults },
+    { "statuses", test_statuses }, { "no-kernel", test_no_kernel }, { "whole-model", test_whole_model },
+    { "measuring", test_measuring }, { "faults", test_faults },
 };
 
 int main(int argc, char **argv)
@@ -449,7 +494,12 @@ int main(int argc, char **argv)
         seed = argc > 3 ? strtoull(argv[3], NULL, 10) * 2 + 1 : seed;
         code = run_faults(atoi(argv[2])).wrong != 0;
     } else {
-        code = unit_main("trial", tests, sizeof tests / sizeof *tests);
+        UnitTest chosen[sizeof tests / sizeof *tests];
+        int n = 0;
+        for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
+            if (argc < 2 || strcmp(argv[1], tests[i].name) == 0)
+                chosen[n++] = tests[i];
+        code = n ? unit_main("trial", chosen, n) : 2;
     }
     out_folder_erase(folder);
     arena_free(arena);
