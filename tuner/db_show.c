@@ -51,7 +51,7 @@ static void put_kernel(Arena *arena, const KernelSummary *kernel, Text *out)
     put_seconds_cell(best->default_seconds, 11, out);
     put_seconds_cell(best->seconds, 11, out);
     const char *gain = best->point && best->default_point ? arena_printf(arena, "%.3fx", best->speedup) : "-";
-    text_printf(out, "%9s  %s%s\n", gain, best->point ? best->point : "nothing right",
+    text_printf(out, "%9s  %s%s\n", gain, best->point ? best->point : summary_why_none(kernel),
                 kernel->stale ? "  (stale)" : "");
     text_printf(out, "      %s%s%s", kernel->key->shape, *kernel->key->shape ? ", " : "", kernel->key->dtypes);
     if (failed) {

@@ -88,6 +88,11 @@ void summary_put_counts(const KernelSummary *kernel, unsigned mask, Text *out)
     }
 }
 
+const char *summary_why_none(const KernelSummary *kernel)
+{
+    return kernel->best.n_ok ? "each point that was right was also wrong, crashed or hung" : "no trial was right";
+}
+
 void summary_put_seconds(double seconds, Text *out)
 {
     static const struct { double unit; const char *name; } units[] = { { 1, "s" }, { 1e-3, "ms" }, { 1e-6, "us" },

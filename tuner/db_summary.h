@@ -30,6 +30,8 @@ bool summary_is_stale(Arena *arena, const RecordKey *key);
 const char *summary_target(Arena *arena, const RecordKey *key);
 /* "36 ok, 2 wrong", of what is counted; `mask` says which statuses. */
 void summary_put_counts(const KernelSummary *kernel, unsigned mask, Text *out);
+/* Of a kernel without a best point. */
+const char *summary_why_none(const KernelSummary *kernel);
 /* "1.234 ms" */
 void summary_put_seconds(double seconds, Text *out);
 

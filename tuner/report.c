@@ -33,10 +33,11 @@ static const char head[] =
     "  min-width: 150px }\n"
     ".tile b { display: block; font-size: 22px; font-weight: 650 } .tile.main b { color: var(--best) }\n"
     ".card { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 16px 18px }\n"
-    ".legend { display: flex; flex-wrap: wrap; align-items: center; gap: 6px; color: var(--soft);\n"
+    ".legend { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 14px; color: var(--soft);\n"
     "  font-size: 13px; margin: 0 0 8px }\n"
-    ".key { width: 16px; height: 9px; border-radius: 2px; margin-left: 10px } .key:first-child { margin-left: 0 }\n"
-    ".legend svg { width: 18px; height: 12px; margin-left: 10px } .legend svg:first-child { margin-left: 0 }\n"
+    ".key { width: 16px; height: 9px; border-radius: 2px }\n"
+    ".item { display: inline-flex; align-items: center; gap: 6px; white-space: nowrap }\n"
+    ".legend svg { width: 18px; height: 12px }\n"
     ".key.before { background: var(--old) } .key.after { background: var(--best) }\n"
     ".row { display: grid; grid-template-columns: minmax(200px, 330px) minmax(120px, 1fr) 150px; gap: 2px 18px;\n"
     "  align-items: center;\n"
@@ -76,19 +77,30 @@ static const char head[] =
     "th { text-align: left; color: var(--soft); font-weight: 500; white-space: nowrap }\n"
     "td, th { padding: 5px 14px 5px 0;\n"
     "  border-bottom: 1px solid var(--line); vertical-align: top }\n"
-    "td.n { text-align: right; white-space: nowrap } th.n { text-align: right }\n"
+    "td.n { text-align: right; white-space: nowrap } td:first-child { white-space: nowrap }\n"
+    "th.n { text-align: right }\n"
     "@media (max-width: 760px) { .row { grid-template-columns: 1fr 130px }\n"
     ".name { grid-column: 1 / 3; grid-row: auto }\n"
     "  .point { grid-column: 1 / 3 } .split { grid-template-columns: 1fr } }\n"
     "</style>\n</head>\n<body>\n<main>\n";
 
+/* Of marks in legends; their text follows. */
+#define ITEM(mark, words) "<span class=\"item\"><svg viewBox=\"0 0 18 12\">" mark "</svg>" words "</span>"
+
 static const char curve_legend[] =
-    "<div class=\"legend\"><svg viewBox=\"0 0 18 12\"><path class=\"sofar\" d=\"M1 10H9V3H17\"/></svg>best so far"
-    "<svg viewBox=\"0 0 18 12\"><circle class=\"ok\" cx=\"9\" cy=\"6\" r=\"3\"/></svg>measured"
-    "<svg viewBox=\"0 0 18 12\"><circle class=\"stopped\" cx=\"9\" cy=\"6\" r=\"3\"/></svg>stopped early"
-    "<svg viewBox=\"0 0 18 12\"><path class=\"failed\" d=\"M6 3l6 6m0 -6l-6 6\"/></svg>failed"
-    "<svg viewBox=\"0 0 18 12\"><line class=\"base\" x1=\"0\" x2=\"18\" y1=\"6\" y2=\"6\"/></svg>default"
+    "<div class=\"legend\">"
+    ITEM("<path class=\"sofar\" d=\"M1 10H9V3H17\"/>", "best so far")
+    ITEM("<circle class=\"ok\" cx=\"9\" cy=\"6\" r=\"3\"/>", "measured")
+    ITEM("<circle class=\"stopped\" cx=\"9\" cy=\"6\" r=\"3\"/>", "stopped early")
+    ITEM("<path class=\"failed\" d=\"M6 3l6 6m0 -6l-6 6\"/>", "failed")
+    ITEM("<line class=\"base\" x1=\"0\" x2=\"18\" y1=\"6\" y2=\"6\"/>", "default")
     "&ensp;\xc2\xb7&ensp;trials from left to right, speed over the default upwards</div>\n";
+
+static const char roofline_legend[] =
+    "<div class=\"legend\">"
+    ITEM("<circle class=\"before\" cx=\"9\" cy=\"6\" r=\"4\"/>", "default")
+    ITEM("<circle class=\"after\" cx=\"9\" cy=\"6\" r=\"5\"/>", "best")
+    "</div>\n";
 
 /* ---- figures ---- */
 
@@ -209,11 +221,8 @@ static void put_pictures(Arena *arena, const Machine *machine, Text *out)
     text_printf(out, "</div>\n");
     report_roofline(arena, machine, &roofline);
     if (roofline.len) {
-        text_printf(out, "<h3>Below the roofline</h3>\n<div class=\"card %s\">\n%s<div><div class=\"legend\">"
-                         "<svg viewBox=\"0 0 18 12\"><circle class=\"before\" cx=\"9\" cy=\"6\" r=\"4\"/></svg>default"
-                         "<svg viewBox=\"0 0 18 12\"><circle class=\"after\" cx=\"9\" cy=\"6\" r=\"5\"/></svg>"
-                         "best</div>\n",
-                    machine->n <= MOST_BESIDE ? "split" : "stack", roofline.data);
+        text_printf(out, "<h3>Below the roofline</h3>\n<div class=\"card %s\">\n%s<div>%s",
+                    machine->n <= MOST_BESIDE ? "split" : "stack", roofline.data, roofline_legend);
         put_key_list(arena, machine, out);
         text_printf(out, "</div></div>\n");
     }

@@ -18,7 +18,7 @@ static void put_row(Arena *arena, const KernelSummary *kernel, int number, Text 
     text_printf(out, "</small></div>");
     if (!best->point || !best->default_point) {
         text_printf(out, "<div class=\"none\">%s</div><div></div></div>\n", best->point ? "the default was not recorded"
-                    : "no trial was right");
+                    : summary_why_none(kernel));
         return;
     }
     text_printf(out, "<svg class=\"bars\" role=\"img\" aria-label=\"default and best\"><rect class=\"before\" "
@@ -33,8 +33,8 @@ static void put_row(Arena *arena, const KernelSummary *kernel, int number, Text 
 
 void report_bars(Arena *arena, const Machine *machine, Text *out)
 {
-    text_printf(out, "<div class=\"legend\"><span class=\"key before\"></span>default <span class=\"key "
-                "after\"></span>best</div>\n");
+    text_printf(out, "<div class=\"legend\"><span class=\"item\"><span class=\"key before\"></span>default</span>"
+                "<span class=\"item\"><span class=\"key after\"></span>best</span></div>\n");
     for (int i = 0; i < machine->n; i++)
         put_row(arena, machine->kernels[i], i + 1, out);
 }

@@ -116,13 +116,13 @@ void report_curve(Arena *arena, const KernelSummary *kernel, int number, Text *o
     if (kernel->best.point && kernel->best.default_point)
         text_printf(out, "</b> <em>%.2f\xc3\x97</em>", kernel->best.speedup);
     else
-        text_printf(out, "</b> <em>%s</em>", kernel->best.point ? "no default" : "nothing right");
+        text_printf(out, "</b> <em>%s</em>", kernel->best.point ? "no default" : "none");
     text_printf(out, "<small title=\"");
     html_text(out, kernel->key->shape, 0);
     text_printf(out, "\">");
     html_text(out, report_shape(arena, kernel->key), 0);
-    text_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" aria-label=\"speed over trials of ",
-                WIDTH, HEIGHT);
+    text_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %d %d\" role=\"img\" "
+                "aria-label=\"speed over trials of ", WIDTH, HEIGHT);
     html_text(out, kernel->key->kernel, 0);
     text_printf(out, "\">\n");
     put_axes(&curve, out);
