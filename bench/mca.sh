@@ -27,19 +27,25 @@ trap 'rm -rf "$work"' EXIT
 # Cores, as llvm-mca names their models: the Cortex-X4 is as wide as a Neoverse V2.
 cores="neoverse-v2 cortex-a720 cortex-a510"
 
-# kernel | target | weights | function | work of the loop: an instruction and its units, … | pipes' limits | goals
+# kernel | target | weights | function | work of the loop: an instruction and its units, … | unit | pipes' limits | goals
 # The loop is the innermost one of the function that does the most work. Limits and goals are of the first two cores,
 # "-": none. A kernel ending in "whole" is a tile with all that a product of k = 1024 adds to it: see `whole_tile`.
 kernels='
-int8 GEMM 8x8, loop          | arm-i8mm    | q8 | dot_tile_8                | smmla 64             | 256 128 | 240 120
-int8 GEMM 8x8, whole         | arm-i8mm    | q8 | dot_tile_8                | smmla 64             | 256 128 | 200 100
-int8 GEMM 8x8, loop          | arm-dotprod | q8 | dot_tile_8                | sdot 32              | 128 64  | -
-int8 GEMM 8x8, whole         | arm-dotprod | q8 | dot_tile_8                | sdot 32              | 128 64  | -
-int8 GEMM 8x8, loop          | arm-neon    | q8 | dot_tile_8                | smull 16 smull2 16 smlal 16 smlal2 16 | -       | -
-int8 GEMV, loop              | arm-i8mm    | q8 | gemv_q_i1024_o1024_.*_e1_ | sdot 32              | 128 64  | 70 40
-int8 GEMV, loop              | arm-dotprod | q8 | gemv_q_i1024_o1024_.*_e1_ | sdot 32              | 128 64  | 70 40
-int8 GEMV, loop              | arm-neon    | q8 | gemv_q_i1024_o1024_.*_e1_ | smull 16 smull2 16 smlal 16 smlal2 16 | -       | -
-int4 GEMV, loop              | arm-dotprod | q4 | gemv_q_i1024_o1024_.*_e2_ | sdot 32              | 128 64  | -
+int8 GEMM 8x8, loop          | arm-i8mm    | q8 | dot_tile_8                | smmla 64             | int8 operations | 256 128 | 240 120
+int8 GEMM 8x8, whole         | arm-i8mm    | q8 | dot_tile_8                | smmla 64             | int8 operations | 256 128 | 200 100
+int8 GEMM 8x8, loop          | arm-dotprod | q8 | dot_tile_8                | sdot 32              | int8 operations | 128 64  | -
+int8 GEMM 8x8, whole         | arm-dotprod | q8 | dot_tile_8                | sdot 32              | int8 operations | 128 64  | -
+int8 GEMM 8x8, loop          | arm-neon    | q8 | dot_tile_8                | smull 16 smull2 16 smlal 16 smlal2 16 | int8 operations | -       | -
+int8 GEMV, loop              | arm-i8mm    | q8 | gemv_q_i1024_o1024_.*_e1_ | sdot 32              | int8 operations | 128 64  | 70 40
+int8 GEMV, loop              | arm-dotprod | q8 | gemv_q_i1024_o1024_.*_e1_ | sdot 32              | int8 operations | 128 64  | 70 40
+int8 GEMV, loop              | arm-neon    | q8 | gemv_q_i1024_o1024_.*_e1_ | smull 16 smull2 16 smlal 16 smlal2 16 | int8 operations | -       | -
+int4 GEMV, loop              | arm-dotprod | q4 | gemv_q_i1024_o1024_.*_e2_ | sdot 32              | int8 operations | 128 64  | -
+float GEMM 8x8, loop         | arm-neon    | bf16 | tile_8                  | fmla 8              | float operations | 32 16   | 27.2 13.6
+bf16 GEMV, loop              | arm-neon    | bf16 | gemv_i1024_o1024_ | fmla 8              | float operations | 32 16   | 13 6.5
+f16 GEMV, loop               | arm-neon    | f16  | gemv_i1024_o1024_ | fmla 8              | float operations | 32 16   | -
+scan: exp, update, output    | arm-neon    | bf16 | scan_n16_               | mla 4               | state elements | -       | 1.0 0.5
+scan: softplus, gate         | arm-neon    | bf16 | scan_n16_               | frecpe 4            | channels of a token | -       | -
+convolution and silu         | arm-neon    | bf16 | conv1d_                 | frecpe 4            | channels of a token | -       | -
 '
 
 cat >"$work/model.json" <<'JSON'
@@ -109,7 +115,7 @@ whole_tile() {
 failed=0
 echo "| kernel | target | weights | work | X4 (Neoverse V2) | A720 | A510 | pipes allow, X4 / A720 | goals |"
 echo "|---|---|---|---|---|---|---|---|---|"
-while IFS='|' read -r kernel target weights function work_words limits goals; do
+while IFS='|' read -r kernel target weights function work_words unit limits goals; do
     read -r target weights function <<<"$target $weights $function"
     kernel=$(echo $kernel) work_words=$(echo $work_words)
     [[ -n $kernel && "$kernel $target $weights" =~ $only ]] || continue
@@ -122,7 +128,7 @@ while IFS='|' read -r kernel target weights function work_words limits goals; do
         took=$(cycles "$core" 200 <"$work/loop.s") || exit 3
         more=0
         [[ $kernel != *whole ]] || more=$(whole_tile "$core" "$file" "$function" "$work_words" 8) || exit 3
-        found+=$(awk -v u="$units" -v c="$took" -v m="$more" 'BEGIN { n = m ? 2 * 8 * 8 * 1024 / u : 1; printf " %.1f", u * n / (c * n + m) }')
+        found+=$(awk -v u="$units" -v c="$took" -v m="$more" 'BEGIN { n = m ? 2 * 8 * 8 * 1024 / u : 1; printf " %.4g", u * n / (c * n + m) }')
     done
     read -r x4 a720 a510 <<<"$found"
     read -r goal_x4 goal_a720 <<<"$goals"
@@ -130,6 +136,6 @@ while IFS='|' read -r kernel target weights function work_words limits goals; do
         echo "FAIL: $kernel, $target: $x4 / $a720, goals $goals" >&2
         failed=1
     fi
-    echo "| $kernel | $target | $weights | int8 operations | $x4 | $a720 | $a510 |$(echo " $limits" | tr -s ' ' | sed 's/^ \([0-9]*\) \([0-9]*\) *$/ \1 \/ \2 /; s/^ - *$/ - /')|$(echo " $goals" | tr -s ' ' | sed 's/^ \([0-9]*\) \([0-9]*\) *$/ \1 \/ \2 /; s/^ - *$/ - /')|"
+    echo "| $kernel | $target | $weights |$unit| $x4 | $a720 | $a510 |$(echo " $limits" | tr -s ' ' | sed 's/^ \([0-9.]*\) \([0-9.]*\) *$/ \1 \/ \2 /; s/^ - *$/ - /')|$(echo " $goals" | tr -s ' ' | sed 's/^ \([0-9.]*\) \([0-9.]*\) *$/ \1 \/ \2 /; s/^ - *$/ - /')|"
 done <<<"$kernels"
 exit $failed
