@@ -514,7 +514,7 @@ static void lower_rope(Lowering *l, const Op *op)
     gpu_rows(g, &in, ACCESS_READ);
     gpu_rows(g, &table, ACCESS_READ);
     gpu_count(g->b, COUNT_TOKENS);
-    end_launch(l, gpu_extent(COUNT_TOKENS, 1, 0), 128, 0, 0);
+    end_launch(l, gpu_extent(COUNT_TOKENS, 8, 0), 128, 0, 0);
     bind_rows(l, op->result[0], out);
 }
 
@@ -626,7 +626,7 @@ static void lower_ring_write(Lowering *l, const Op *op)
     gpu_rows(g, &k, ACCESS_READ);
     gpu_rows(g, &v, ACCESS_READ);
     sequence_args(l);
-    end_launch(l, gpu_extent(COUNT_TOKENS, 1, 0), 128, 0, 0);
+    end_launch(l, gpu_extent(COUNT_TOKENS, 8, 0), 128, 0, 0);
 }
 
 /* ---- blocks ---- */

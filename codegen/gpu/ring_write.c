@@ -5,30 +5,36 @@
  * positions[0] + t; 1, to slots[t], at positions[t]. Padding of rows is not written: states that
  * remember the same are equal byte for byte.
  *
- * Grid: a token a block; any number of threads.
+ * Grid: 8 tokens a block; any number of threads.
  */
 PARAM(n_columns, c) PARAM(kv_stride, ks) PARAM(window, w) PARAM(act, a) PARAM(sequences, sq)
+
+enum { RING_TOKENS = 8 };
 
 KERNEL(ring_write)(act_t *ring_k /* slot 0's [rows][kv_stride] */, act_t *ring_v /* the same */,
     const act_t *k /* [n_tokens][kv_stride] */, const act_t *v /* the same */, const int64_t *positions,
     const int32_t *slots, int64_t state_stride, int64_t n_context, int32_t n_tokens)
 {
-    const int t = block_x();
+    const int whole = n_columns / 8, n_steps = whole + n_columns % 8;         /* of 8 columns, then of one */
     const int64_t rows = window > 0 ? (int64_t)window : n_context;
     dependency_wait();
     dependency_launch();
-    if (t >= n_tokens || (!sequences && t < n_tokens - rows))
-        return;
-    const int64_t position = sequences ? positions[t] : positions[0] + t;
-    const int64_t slot = (sequences ? slots[t] : slots[0]) * state_stride;
-    const int64_t from = (int64_t)t * kv_stride, to = position % rows * kv_stride;
-    act_t *to_k = (act_t *)((uint8_t *)ring_k + slot) + to, *to_v = (act_t *)((uint8_t *)ring_v + slot) + to;
-    for (int i = thread_x(); i < n_columns / 8; i += n_threads()) {
-        store16(to_k + i * 8, load16(k + from + i * 8));
-        store16(to_v + i * 8, load16(v + from + i * 8));
-    }
-    for (int i = n_columns / 8 * 8 + thread_x(); i < n_columns; i += n_threads()) {
-        to_k[i] = k[from + i];
-        to_v[i] = v[from + i];
+    const int first = block_x() * RING_TOKENS, n = min_i(n_tokens - first, RING_TOKENS);
+    for (int j = thread_x(); j < n * n_steps; j += n_threads()) {
+        const int t = first + j / n_steps, step = j % n_steps;
+        if (!sequences && t < n_tokens - rows)
+            continue;
+        const int64_t position = sequences ? positions[t] : positions[0] + t;
+        const int64_t slot = (sequences ? slots[t] : slots[0]) * state_stride;
+        const int column = step < whole ? step * 8 : step + whole * 7;
+        const int64_t from = (int64_t)t * kv_stride + column, to = position % rows * kv_stride + column;
+        act_t *to_k = (act_t *)((uint8_t *)ring_k + slot) + to, *to_v = (act_t *)((uint8_t *)ring_v + slot) + to;
+        if (step < whole) {
+            store16(to_k, load16(k + from));
+            store16(to_v, load16(v + from));
+        } else {
+            *to_k = k[from];
+            *to_v = v[from];
+        }
     }
 }

@@ -32,7 +32,7 @@ static void check_ring_write(void)
         memcpy(state + v_at, v + t * stride, 2 * (size_t)columns);
     }
     uint16_t *ring_k = (uint16_t *)states, *ring_v = (uint16_t *)(states + v_at);
-    CHECK_LAUNCH(n_tokens + 1, 1, check_param("threads"), 0, ring_k, ring_v, k, v, positions, slots, state_stride,
+    CHECK_LAUNCH(n_tokens / 8 + 2, 1, check_param("threads"), 0, ring_k, ring_v, k, v, positions, slots, state_stride,
                  n_context, n_tokens);
     check_bytes("states", states, want, (size_t)state_stride * N_SLOTS);
 }

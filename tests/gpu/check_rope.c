@@ -23,7 +23,7 @@ static void check_rope(void)
         memcpy(out, in, out_len);
         in = out;
     }
-    CHECK_LAUNCH(n_tokens + 1, 1, check_param("threads"), 0, out, in, table, n_tokens);
+    CHECK_LAUNCH(n_tokens / 8 + 2, 1, check_param("threads"), 0, out, in, table, n_tokens);
     check_rows_act("out", out, want, n_tokens, columns, out_stride, act, 1e-6);
     for (int t = 0; t < n_tokens; t++)
         check_untouched("padding", out + t * out_stride + columns, 2 * (size_t)(out_stride - columns));
