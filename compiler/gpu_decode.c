@@ -12,7 +12,7 @@
 #include <string.h>
 
 enum {
-    ROWS = 16, MAX_EXPERTS = 32, MAX_HEAD_DIM = 256, WARPS = 16, SLOT_LEN = 512,
+    ROWS = 16, MAX_EXPERTS = 32, MAX_HEAD_DIM = 256, WARPS = 16, SLOT_LEN = 512, MAX_GROUP = 8,
     ROUTE_LEN = 4 * ROWS * (MAX_EXPERTS + 1) + 4 * MAX_EXPERTS * ROWS + 4 * ROWS,    /* DecodeRoute */
     PART_LEN = 4 * ROWS * 8,           /* sums of one tile and slice */
 };
@@ -149,7 +149,8 @@ static void next_args(const Decoder *d)
 
 /* ---- what the launches of a layer leave each other ---- */
 
-typedef struct { LaunchBuffer *xc, *z, *y, *xp, *ssm_logits, *out_logits; } Channels;      /* logits NULL: no routers */
+/* xh is xc in 16 bits; gates and logits are NULL without routers. */
+typedef struct { LaunchBuffer *xh, *xc, *z, *y, *xp, *gates, *ssm_logits, *out_logits; } Channels;
 typedef struct { LaunchBuffer *q, *sums, *peaks; } Attended;
 typedef struct {
     const char *tensor;
@@ -175,6 +176,7 @@ static void emit_out(Decoder *d, const Out *o)
     int ring = smaller(up(2 * up(pairs_of(o->n_in, dtype), WARPS), group) * (routed ? 2 : 1), 2);
     const AttentionLayer *a = &d->shape->attention;
     gpu_begin(g->b, "decode_out", d->index);
+    gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)o->n_in);
     gpu_param(g->b, "n_out", (double)n_out);
     gpu_param(g->b, "n_experts", (double)e);
@@ -200,17 +202,16 @@ static void emit_out(Decoder *d, const Out *o)
     rows_and_top_k(d);
     end(d, gpu_fixed(up(n_out, 8)), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ring_len(WARPS, group,
         ring) + WARPS * PART_LEN
-        + 8 * (n_next + 1) * 4 + (dtype == 3 ? e * 32 : 0) + (o->attended ? ROWS * row_len(o->n_in) : 0), 0);
+        + 8 * n_next * 4 + (dtype == 3 ? e * 32 : 0) + (o->attended ? ROWS * row_len(o->n_in) : 0), 0);
 }
 
 /* ---- mamba ---- */
 
 /* Sizes that follow from the channels: enough blocks for the multiprocessors, as many warps as share a block well. */
-typedef struct { int tiles, slices, group, ring, splits, x_group, in_blocks, scan_tiles, scan_blocks; } MambaShape;
+typedef struct { int tiles, slices, group, ring, x_slices, x_group, in_blocks, scan_tiles, scan_blocks; } MambaShape;
 
 static MambaShape mamba_shape(const Decoder *d)
 {
-    enum { X_SLICES = 8 };
     const MambaLayer *m = &d->shape->mamba;
     int in = dtype_code(d->g, slot_of(d, "in_proj.weight")), x = dtype_code(d->g, slot_of(d, "x_proj.weight"));
     MambaShape s = { .tiles = m->d_inner <= 1056 ? 1 : m->d_inner <= 2112 ? 2 : 4,
@@ -218,8 +219,9 @@ static MambaShape mamba_shape(const Decoder *d)
     s.slices = WARPS / (2 * s.tiles);
     s.group = group_of(d->g->plan->graph->d_model, in, s.slices, 4);
     s.ring = d->g->sm >= 90 ? 3 : 2;
-    s.splits = smaller(larger(up(pairs_of(m->d_inner, x), X_SLICES), 1), 16);
-    s.x_group = group_of(up(m->d_inner, s.splits), x, X_SLICES, 4);
+    s.x_slices = smaller(larger(up(pairs_of(m->d_inner, x), MAX_GROUP / 2), 1), WARPS);
+    s.x_slices = larger(s.x_slices, smaller(pairs_of(m->d_inner, x), WARPS / 2));
+    s.x_group = group_of(m->d_inner, x, s.x_slices, MAX_GROUP);
     s.in_blocks = up(m->d_inner, 8 * s.tiles);
     s.scan_blocks = up(m->d_inner, 8 * s.scan_tiles);
     return s;
@@ -232,6 +234,7 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     int64_t n_in = g->plan->graph->d_model, e = d->shape->n_experts, routed = e > 1 ? e : 0;
     int dtype = dtype_code(g, slot_of(d, "in_proj.weight")), own = 8 * s->tiles;
     gpu_begin(g->b, "decode_in", d->index);
+    gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)n_in);
     gpu_param(g->b, "n_channels", (double)m->d_inner);
     gpu_param(g->b, "d_conv", (double)m->d_conv);
@@ -243,6 +246,7 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     gpu_param(g->b, "tiles", s->tiles);
     product_params(g, s->slices, s->group, s->ring);
     gpu_param(g->b, "eps", g->plan->graph->norm_eps);
+    gpu_scratch(g->b, to->xh, 0, ACCESS_WRITE);
     gpu_scratch(g->b, to->xc, 0, ACCESS_WRITE);
     gpu_scratch(g->b, to->z, 0, ACCESS_WRITE);
     scratch_or_null(g, to->ssm_logits, ACCESS_WRITE);
@@ -265,29 +269,29 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
 
 static void emit_x(Decoder *d, const MambaShape *s, const Channels *c)
 {
-    enum { SLICES = 8, RING = 2 };
     GpuModel *g = d->g;
     const MambaLayer *m = &d->shape->mamba;
-    int dtype = dtype_code(g, slot_of(d, "x_proj.weight")), n_out = (int)(m->dt_rank + 2 * m->d_state);
-    int64_t part_len = row_len(2 * up(pairs_of(m->d_inner, dtype), s->splits) * (dtype == 3 ? 64 : 32));
+    int64_t e = d->shape->n_experts, steps = up(2 * up(pairs_of(m->d_inner, dtype_code(g, slot_of(d, "x_proj.weight"))),
+        s->x_slices), s->x_group);
+    int n_out = (int)(m->dt_rank + 2 * m->d_state), ring = smaller((int)steps, 2);
     gpu_begin(g->b, "decode_x", d->index);
+    gpu_min_blocks(g->b, 2);
     gpu_param(g->b, "n_in", (double)m->d_inner);
     gpu_param(g->b, "n_out", n_out);
-    gpu_param(g->b, "n_experts", (double)d->shape->n_experts);
-    gpu_param(g->b, "weight_dtype", dtype);
+    gpu_param(g->b, "n_experts", (double)e);
+    gpu_param(g->b, "renormalize", g->plan->graph->renormalize);
+    gpu_param(g->b, "weight_dtype", dtype_code(g, slot_of(d, "x_proj.weight")));
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "n_parts", s->in_blocks);
-    gpu_param(g->b, "n_splits", s->splits);
-    product_params(g, SLICES, s->x_group, RING);
+    product_params(g, s->x_slices, s->x_group, ring);
     gpu_scratch(g->b, c->xp, 0, ACCESS_WRITE);
-    gpu_scratch(g->b, c->xc, 0, ACCESS_READ);
+    scratch_or_null(g, c->gates, ACCESS_WRITE);
+    gpu_scratch(g->b, c->xh, 0, ACCESS_READ);
     scratch_or_null(g, c->ssm_logits, ACCESS_READ);
     matrix(d, "x_proj.weight");
     rows_and_top_k(d);
-    end(d, gpu_fixed(up(n_out, 8) * s->splits), d->shape->n_experts == 1 ? gpu_fixed(1) : d->top_k.fixed
-        ? gpu_fixed((int)d->top_k.fixed)
-        : gpu_extent(COUNT_TOP_K, 1, 0), 32 * SLICES, ROUTE_LEN + ROWS * part_len + ring_len(SLICES, s->x_group,
-            RING) + SLICES * PART_LEN, 0);
+    end(d, gpu_fixed((int)e * up(n_out, 8) + (e > 1)), gpu_fixed(1), 32 * s->x_slices,
+        ROUTE_LEN + ring_len(s->x_slices, s->x_group, ring) + s->x_slices * PART_LEN, 0);
 }
 
 static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
@@ -297,22 +301,20 @@ static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
     const MambaLayer *m = &d->shape->mamba;
     int64_t e = d->shape->n_experts, routed = e > 1 ? e : 0, own = 8 * s->scan_tiles;
     gpu_begin(g->b, "decode_scan", d->index);
+    gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_channels", (double)m->d_inner);
     gpu_param(g->b, "d_state", (double)m->d_state);
     gpu_param(g->b, "dt_rank", (double)m->dt_rank);
     gpu_param(g->b, "n_experts", (double)e);
-    gpu_param(g->b, "renormalize", g->plan->graph->renormalize);
     gpu_param(g->b, "zoh", g->plan->graph->discretization == DISCRETIZE_ZOH);
     gpu_param(g->b, "weight_dtype", dtype_code(g, slot_of(d, "dt_proj.weight")));
     gpu_param(g->b, "act", g->act);
-    gpu_param(g->b, "n_parts", s->in_blocks);
-    gpu_param(g->b, "n_splits", s->splits);
     gpu_param(g->b, "tiles", s->scan_tiles);
     gpu_param(g->b, "n_slices", SLICES);
     gpu_scratch(g->b, c->y, 0, ACCESS_WRITE);
     scratch_or_null(g, c->out_logits, ACCESS_WRITE);
     gpu_scratch(g->b, c->xp, 0, ACCESS_READ);
-    scratch_or_null(g, c->ssm_logits, ACCESS_READ);
+    scratch_or_null(g, c->gates, ACCESS_READ);
     gpu_scratch(g->b, c->xc, 0, ACCESS_READ);
     gpu_scratch(g->b, c->z, 0, ACCESS_READ);
     matrix(d, "dt_proj.weight");
@@ -323,10 +325,10 @@ static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
     state(d, "scan_state");
     gpu_special(g->b, ARG_SLOTS);
     gpu_special(g->b, ARG_STATE_STRIDE);
-    rows_and_top_k(d);
-    end(d, gpu_fixed(s->scan_blocks), gpu_fixed(1), 32 * s->scan_tiles * SLICES,
-        ROUTE_LEN + ROWS * row_len(e * m->dt_rank)
-        + ROWS * 2 * m->d_state * 4 + s->scan_tiles * SLICES * PART_LEN + ROWS * own * 4 + (routed + e) * own * 4, 0);
+    gpu_count(g->b, COUNT_TOKENS);
+    end(d, gpu_fixed(s->scan_blocks), gpu_fixed(1), 32 * s->scan_tiles * SLICES, ROWS * row_len(e * m->dt_rank)
+        + ROWS * 2 * m->d_state * 4 + s->scan_tiles * SLICES * PART_LEN + ROWS * own * 4 + ROWS * e * 4
+        + (routed + e) * own * 4, 0);
 }
 
 static void emit_mamba(Decoder *d)
@@ -335,10 +337,12 @@ static void emit_mamba(Decoder *d)
     const MambaLayer *m = &d->shape->mamba;
     MambaShape s = mamba_shape(d);
     int64_t e = d->shape->n_experts, routed = e > 1 ? e : 0;
-    Channels c = { .xc = gpu_buffer(g->b, "xc", 4 * ROWS * m->d_inner), .z = gpu_buffer(g->b, "z",
-        4 * ROWS * m->d_inner),
+    Channels c = { .xh = gpu_buffer(g->b, "xh", 2 * ROWS * gpu_stride(m->d_inner)),
+                   .xc = gpu_buffer(g->b, "xc", 4 * ROWS * m->d_inner),
+                   .z = gpu_buffer(g->b, "z", 4 * ROWS * m->d_inner),
+                   .gates = routed ? gpu_buffer(g->b, "gates", 4 * ROWS * e) : NULL,
                    .y = gpu_buffer(g->b, "y", 2 * ROWS * gpu_stride(m->d_inner)),
-                   .xp = gpu_buffer(g->b, "xp", 4 * ROWS * e * s.splits * (m->dt_rank + 2 * m->d_state)),
+                   .xp = gpu_buffer(g->b, "xp", 4 * ROWS * e * (m->dt_rank + 2 * m->d_state)),
                    .ssm_logits = routed ? gpu_buffer(g->b, "ssm_logits", 4 * ROWS * e * s.in_blocks) : NULL,
                    .out_logits = routed ? gpu_buffer(g->b, "out_logits", 4 * ROWS * e * s.scan_blocks) : NULL };
     emit_in(d, &s, &c);
@@ -361,6 +365,7 @@ static void emit_qkv(Decoder *d, const Attended *to)
     int dtype = dtype_code(g, slot_of(d, "q_proj.weight")), group = group_of(n_in, dtype, SLICES, 4);
     int ring = smaller(up(2 * up(pairs_of(n_in, dtype), SLICES), group), 3);
     gpu_begin(g->b, "decode_qkv", d->index);
+    gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)n_in);
     gpu_param(g->b, "n_heads", (double)a->n_heads);
     gpu_param(g->b, "n_kv_heads", (double)a->n_kv_heads);
@@ -436,6 +441,7 @@ static void emit_gated(Decoder *d, LaunchBuffer *h)
     int dtype = dtype_code(g, slot_of(d, "gate_proj.weight")), tiles = smaller(larger(up(n_out, 4 * BLOCKS), 1), 16);
     int group = group_of(n_in, dtype, SLICES, 4);
     gpu_begin(g->b, "decode_gated", d->index);
+    gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)n_in);
     gpu_param(g->b, "n_out", (double)n_out);
     gpu_param(g->b, "n_experts", (double)e);
@@ -475,7 +481,7 @@ static void emit_embed(Decoder *d)
     next_args(d);
     gpu_count(g->b, COUNT_TOKENS);
     end(d, gpu_fixed(up(g->plan->graph->d_model, 8)), gpu_fixed(1), 32 * WARPS,
-        32 * (d->after.n_experts > 1 ? d->after.n_experts + 1 : 1), 0);
+        32 * (d->after.n_experts > 1 ? d->after.n_experts : 0), 0);
 }
 
 static void emit_table(Decoder *d, const AttentionLayer *a)
@@ -505,6 +511,7 @@ static void emit_head(Decoder *d)
     g->best = gpu_zeroed(g->b, "best", 4 * ROWS * blocks);
     g->best_at = gpu_zeroed(g->b, "best_at", 4 * ROWS * blocks);
     gpu_begin(g->b, "decode_head", -1);
+    gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)graph->d_model);
     gpu_param(g->b, "n_out", (double)graph->vocab_size);
     gpu_param(g->b, "weight_dtype", dtype);
@@ -615,8 +622,9 @@ static void emit_list(GpuModel *g)
     LaunchBuffer **tables = arena_array(g->arena, LaunchBuffer *, (size_t)graph->n_layers + 1);
     d.after = next_of(g, 0);
     d.next = new_sums(g, d.after.n_experts);
+    emit_tables(&d, tables);         /* first: a layer reads them before it waits for the launch before */
+    d.index = -1;
     emit_embed(&d);
-    emit_tables(&d, tables);
     for (int i = 0; i < graph->n_layers; i++) {
         d.table = tables[i];
         emit_layer(&d, i);

@@ -25,7 +25,7 @@ static Setting settings[] = {
     { "sm", 90 }, { "model", 0 }, { "dtype", 2 }, { "dependent", 1 }, { "top_k", 2 }, { "kinds", 1 }, { "position",
         5000 },
     { "in.tiles", 2 }, { "in.slices", 4 }, { "in.group", 4 }, { "in.ring", 3 }, { "in.warps", 16 }, { "in.blocks", 1 },
-    { "x.splits", 4 }, { "x.slices", 8 }, { "x.group", 2 }, { "x.ring", 2 }, { "x.y", 2 },
+    { "x.slices", 8 }, { "x.group", 8 }, { "x.blocks", 2 },
     { "scan.tiles", 2 }, { "scan.slices", 8 },
     { "out.slices", 16 }, { "out.group", 4 }, { "out.ring", 2 }, { "out.blocks", 1 },
     { "down.group", 6 }, { "down.ring", 2 }, { "down.blocks", 1 },
@@ -125,7 +125,7 @@ static int add_kernel(const char *kind, int threads, int blocks, const char *tex
 static Launch *add_launch(const char *kind, int grid_x, int threads, int blocks, int shared_len, const char *text)
 {
     Launch *launch = &launches[n_launches++];
-    *launch = (Launch){ .kernel = add_kernel(kind, threads, get("sm") == 80 ? 0 : blocks, text), .grid_x = grid_x,
+    *launch = (Launch){ .kernel = add_kernel(kind, threads, blocks, text), .grid_x = grid_x,
         .grid_y = 1,
         .threads = threads, .shared_len = shared_len };
     return launch;
@@ -135,7 +135,7 @@ static void arg(Launch *launch, uint64_t value) { launch->args[launch->n_args++]
 #define TEXT(...) (snprintf(text, sizeof text, __VA_ARGS__), text)
 static char text[400];
 
-static uint64_t x, next[2], xc, z, ssm_parts, out_parts, xp, y, q, sums, peaks, h, logits, best, best_at;
+static uint64_t x, next[2], gates, xh, xc, z, ssm_parts, out_parts, xp, y, q, sums, peaks, h, logits, best, best_at;
 static uint64_t tokens, positions, slots, table, history, state_stride, slot0;
 static int now;
 
@@ -160,40 +160,33 @@ static void list_mamba(Next own, Next after, uint64_t state)
         m->conv, e, w, up(m->d, 8), tiles, ks, get("in.group"), get("in.ring")));
     const uint64_t ssm_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0,
         out_router = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
-    arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, x), arg(l, next[now]), arg(l, own.norm), arg(l, matrix(e,
-        2 * m->c, m->d));
+    arg(l, xh), arg(l, xc), arg(l, z), arg(l, ssm_parts), arg(l, x), arg(l, next[now]), arg(l, own.norm);
+    arg(l, matrix(e, 2 * m->c, m->d));
     arg(l, scale(e, 2 * m->c)), arg(l, floats(KIND_CONV, (uint64_t)m->c * m->conv)), arg(l, floats(KIND_CONV, m->c)),
         arg(l, ssm_router);
     arg(l, state), arg(l, slots), arg(l, state_stride), arg(l, ROWS_ARG), arg(l, get("top_k"));
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, 2 * m->c, m->d);
 
-    const int n_out = m->r + 2 * m->n, sp = get("x.splits"), chunk = w == 3 ? 64 : 32,
-        k_part = up((int)k_of(m->c) / chunk, 2 * sp) * 2 * chunk;
-    const int xks = get("x.slices");
-    l = add_launch("x", up(n_out, 8) * sp, 32 * xks, 2, ROUTE_LEN + MAX_ROWS * (k_part + 8) * 2
-        + xks * get("x.ring") * get("x.group") * 512 + xks * 512,
-            TEXT("decode_x n_in=%d n_out=%d n_experts=%d weight_dtype=%d act=2 "
-        "n_parts=%d n_splits=%d n_slices=%d group=%d ring=%d", m->c, n_out, e, w, blocks_a, sp, xks, get("x.group"),
-            get("x.ring")));
-    l->grid_y = e > 1 ? get("x.y") : 1;
-    arg(l, xp), arg(l, xc), arg(l, ssm_parts), arg(l, matrix(e, n_out, m->c)), arg(l, scale(e, n_out)), arg(l,
-        ROWS_ARG), arg(l, get("top_k"));
-    l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, n_out, m->c);
+    const int n_out = m->r + 2 * m->n, xks = get("x.slices"), x_group = get("x.group");
+    l = add_launch("x", e * up(n_out, 8) + (e > 1), 32 * xks, get("x.blocks"), ROUTE_LEN + xks * x_group * 512
+        + xks * 512, TEXT("decode_x n_in=%d n_out=%d n_experts=%d renormalize=0 weight_dtype=%d act=2 n_parts=%d "
+        "n_slices=%d group=%d ring=1", m->c, n_out, e, w, blocks_a, xks, x_group));
+    arg(l, xp), arg(l, gates), arg(l, xh), arg(l, ssm_parts), arg(l, matrix(e, n_out, m->c)), arg(l, scale(e, n_out)),
+        arg(l, ROWS_ARG), arg(l, get("top_k"));
+    l->n_bytes = (int64_t)matrix_len(e, n_out, m->c);
 
     const int st = get("scan.tiles"), sks = get("scan.slices"), blocks_c = up(m->c, 8 * st);
-    l = add_launch("scan", blocks_c, 32 * st * sks, 2, ROUTE_LEN + MAX_ROWS * ((int)k_of(e * m->r)
-        + 8) * 2 + MAX_ROWS * 2 * m->n * 4
-        + st * sks * 512 + MAX_ROWS * 8 * st * 4 + 2 * e * 8 * st * 4,
-            TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d "
-        "renormalize=0 zoh=0 weight_dtype=%d act=2 n_parts=%d n_splits=%d tiles=%d n_slices=%d", m->c, m->n, m->r, e,
-            w, blocks_a, sp, st, sks));
-    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, ssm_parts), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c,
-        e * m->r)), arg(l, scale(1, m->c));
+    l = add_launch("scan", blocks_c, 32 * st * sks, 2, MAX_ROWS * ((int)k_of(e * m->r) + 8) * 2
+        + MAX_ROWS * 2 * m->n * 4 + st * sks * 512 + MAX_ROWS * 8 * st * 4 + MAX_ROWS * e * 4
+        + 2 * e * 8 * st * 4, TEXT("decode_scan n_channels=%d d_state=%d dt_rank=%d n_experts=%d zoh=0 weight_dtype=%d "
+        "act=2 tiles=%d n_slices=%d", m->c, m->n, m->r, e, w, st, sks));
+    arg(l, y), arg(l, out_parts), arg(l, xp), arg(l, gates), arg(l, xc), arg(l, z), arg(l, matrix(1, m->c, e * m->r)),
+        arg(l, scale(1, m->c));
     arg(l, floats(KIND_DT_BIAS, (uint64_t)e * m->c)), arg(l, floats(KIND_A, (uint64_t)m->c * m->n)), arg(l,
         floats(KIND_ONE, m->c));
-    arg(l, out_router), arg(l, state + (uint64_t)(m->conv - 1) * m->c * 4), arg(l, slots), arg(l, state_stride), arg(l,
-        ROWS_ARG), arg(l, get("top_k"));
-    l->n_bytes = (int64_t)matrix_len(1, m->c, (e > 1 ? get("top_k") : 1) * m->r) + (int64_t)m->c * m->n * 12;
+    arg(l, out_router), arg(l, state + (uint64_t)(m->conv - 1) * m->c * 4), arg(l, slots), arg(l, state_stride),
+        arg(l, ROWS_ARG);
+    l->n_bytes = (int64_t)matrix_len(1, m->c, e * m->r) + (int64_t)m->c * m->n * 12;
 
     const int oks = get("out.slices"), n_next = after.experts > 1 ? after.experts : 0;
     l = add_launch("out", up(m->d, 8), 32 * oks, get("out.blocks"),
@@ -303,6 +296,7 @@ static void build_list(void)
     x = floats(KIND_ZERO, MAX_ROWS * m->d);
     for (int i = 0; i < 2; i++)
         next[i] = floats(KIND_ZERO, (uint64_t)MAX_ROWS * 33 * blocks);
+    gates = floats(KIND_ZERO, MAX_ROWS * 32), xh = piece(KIND_ZERO, MAX_ROWS * m->c * 2);
     xc = floats(KIND_ZERO, MAX_ROWS * m->c), z = floats(KIND_ZERO, MAX_ROWS * m->c);
     ssm_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512), out_parts = floats(KIND_ZERO, MAX_ROWS * 32 * 512);
     xp = floats(KIND_ZERO, (uint64_t)MAX_ROWS * m->experts * 16 * (m->r + 2 * m->n)), y = piece(KIND_ZERO,

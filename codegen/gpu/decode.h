@@ -69,7 +69,7 @@ DEVICE float decode_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(
 DEVICE void decode_sum_parts(float *sums /* shared [n_sums] */, const float *parts /* [n_sums][n_parts] */, int n_sums,
     const int n_parts)
 {
-    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
+    ROLLED for (int i = warp(); i < n_sums; i += n_threads() / 32) {
         const float *from = parts + (int64_t)i * n_parts;
         float sum = 0;
         UNROLL for (int j = 0; j < n_parts / 32; j++)
@@ -115,7 +115,7 @@ DEVICE uint32_t decode_select(DecodeRoute *route, int n_rows, const int n_sums, 
 {
     const int n_warps = n_threads() / 32;
     uint32_t active = 0;
-    for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
+    ROLLED for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
         const float *logits = route->sums + row * n_sums;
         int key = (int)float_bits(logits[min_i(lane(), n_experts - 1)]), rank = 0;
         key ^= key >> 31 & 0x7fffffff;           /* integers in the order of the floats */
@@ -142,7 +142,7 @@ DEVICE void decode_gates(DecodeRoute *route, int n_rows, const int n_sums, const
     const int normed, const int n_in, float eps)
 {
     warp_sync();                                 /* chosen is there, also without decode_select's barrier */
-    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         const int exists = lane() < n_experts, is = exists && route->chosen[row] >> lane() & 1;
         float logit = exists ? route->sums[row * n_sums + lane()] : -3.0e38f;
         if (normed)
@@ -155,14 +155,6 @@ DEVICE void decode_gates(DecodeRoute *route, int n_rows, const int n_sums, const
         if (exists)
             route->gates[lane() * DECODE_ROWS + row] = is ? p * reciprocal_fast(sum) : 0.0f;
     }
-}
-
-/* The n-th lowest bit of a mask that has it. */
-DEVICE int decode_nth(uint32_t mask, int n)
-{
-    for (; n > 0; n--)
-        mask &= mask - 1;
-    return __builtin_ctz(mask);
 }
 
 /* ---- streamed weights ---- */
@@ -242,7 +234,7 @@ DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const Dec
 /* Before it is known which experts are read: where their rows begin. */
 DEVICE void decode_expect_experts(const DecodeWeights *w, const int n_experts)
 {
-    for (int e = warp(); e < n_experts; e += n_threads() / 32)
+    ROLLED for (int e = warp(); e < n_experts; e += n_threads() / 32)
         if (lane() % 8 == 0 && w->n_valid[0] > 0)
             decode_expect(w->row + e * w->expert_stride);
 }
@@ -373,18 +365,32 @@ DEVICE void decode_load_group(u32x4 *to, const DecodeInput *in, int row, int k, 
         decode_load_input(to + j * per, in, j < n_chunks ? row : -1, k + j * 32 * per, shape);
 }
 
+/* The lane's row of a slice, fetched before the weights are under way, for all experts. */
+typedef struct { u32x4 row[2 * DECODE_MAX_GROUP]; } DecodeAhead;
+
+DEVICE int decode_may_keep(const DecodeShape shape) { return shape.early && shape.n_groups == 1 && !shape.by_pair; }
+DEVICE void decode_fetch_input(DecodeAhead *ahead, const DecodeInput *in, int n_chunks, int n_rows,
+    const DecodeShape shape)
+{
+    const int g = lane() / 4;
+    if (decode_may_keep(shape))
+        decode_load_group(ahead->row, in, g < n_rows ? g : -1, in->k0, n_chunks, shape);
+}
+
 /* parts = the products of all of w's tiles with these experts, summed over them. scales: shared, q8, or null: [expert]
  * [n_scales], that of row c of tile i at 8 i + c. The copies of the first steps are under way. */
 DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *at, uint32_t experts,
     const DecodeInput *in,
-    const DecodeRoute *route, const float *scales, int n_scales, int n_rows, int top_k, const DecodeShape shape)
+    const DecodeRoute *route, const float *scales, int n_scales, int n_rows, int top_k, const DecodeAhead *fetched,
+    const DecodeShape shape)
 {
     const int g = lane() / 4, t = lane() % 4, slice = warp() % shape.n_slices;
     const int per = shape.weight_dtype == 3 ? 2 : 1, columns = 32 * per;
-    const int keep = shape.early && shape.n_groups == 1 && !shape.by_pair;     /* the input stays in registers */
+    const int keep = decode_may_keep(shape);
     u32x4 ahead[2 * DECODE_MAX_GROUP];                                         /* of row g */
     if (keep)
-        decode_load_group(ahead, in, g < n_rows ? g : -1, in->k0, w->n_chunks, shape);
+        UNROLL for (int j = 0; j < shape.group * per; j++)
+            ahead[j] = fetched->row[j];
     for (int tile = w->tile_begin; tile < w->tile_end; tile += w->tile_step) {
         float total[4] = { 0, 0, 0, 0 };
         for (uint32_t left = experts; left; left &= left - 1) {
@@ -426,21 +432,32 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
 
 /* ---- normalised input ---- */
 
-/* What a thread fetches ahead of columns 2 p, 2 p + 1, p its number: the norm's weights, and two rows of x. */
+/* What a thread fetches ahead of columns 4 p to 4 p + 3, p its number: the norm's weights, and two rows of x. */
 enum { DECODE_AHEAD = 2 };
-typedef struct { float weight[2], x[DECODE_AHEAD][2]; } DecodeColumns;
+typedef struct { float weight[4], x[DECODE_AHEAD][4]; } DecodeColumns;
+typedef float f32x4 __attribute__((vector_size(16)));
 
+/* Four floats from column k of a row, zeros from n_in on. */
+DEVICE void decode_load4(float *to, const float *row, int k, const int n_in)
+{
+    if (n_in % 4 == 0) {
+        const f32x4 value = k < n_in ? *(const f32x4 *)(row + k) : (f32x4){ 0, 0, 0, 0 };
+        UNROLL for (int i = 0; i < 4; i++)
+            to[i] = value[i];
+    } else {
+        UNROLL for (int i = 0; i < 4; i++)
+            to[i] = k + i < n_in ? row[k + i] : 0.0f;
+    }
+}
 DEVICE void decode_fetch_norm(DecodeColumns *columns, const float *weight, const int n_in)
 {
-    UNROLL for (int i = 0; i < 2; i++)
-        columns->weight[i] = 2 * thread_x() + i < n_in ? weight[2 * thread_x() + i] : 0.0f;
+    decode_load4(columns->weight, weight, 4 * thread_x(), n_in);
 }
 DEVICE void decode_fetch_rows(DecodeColumns *columns, const float *x, const int n_in, int n_rows)
 {
     UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
-        UNROLL for (int i = 0; i < 2; i++)
-            columns->x[row][i] = row < n_rows && 2 * thread_x() + i < n_in ? x[(int64_t)row * n_in
-                + 2 * thread_x() + i] : 0.0f;
+        if (row < n_rows)
+            decode_load4(columns->x[row], x + (int64_t)row * n_in, 4 * thread_x(), n_in);
 }
 
 /* Waits for the launch before, then takes what it left: rows of x, and the parts of `n_sums` sums, added up for all. */
@@ -456,25 +473,31 @@ DEVICE void decode_await_rows(DecodeColumns *columns, const float *x, const int 
     barrier();
 }
 
+DEVICE void decode_store_norm4(act_t *to, int k, const float *x, const float *weight, float scale, const int act)
+{
+    uint32_t pairs[2];
+    UNROLL for (int i = 0; i < 2; i++)
+        pairs[i] = act_pack(x[2 * i] * scale * weight[2 * i], x[2 * i + 1] * scale * weight[2 * i + 1], act);
+    ((uint32_t *)(to + k))[0] = pairs[0];
+    ((uint32_t *)(to + k))[1] = pairs[1];
+}
+
 /* to[row][k] = x[row][k] · decode_rms(row) · weight[k], zero from n_in to k_len. */
 DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int stride, const int k_len,
     const DecodeColumns *columns, const float *x, const float *weight, const DecodeRoute *route, int n_sums,
-        const int n_in,
-    float eps, int n_rows, const int act)
+    const int n_in, float eps, int n_rows, const int act)
 {
     UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
-        if (row < n_rows && 2 * thread_x() < k_len) {
-            const float scale = decode_rms(route, row, n_sums, n_in, eps);
-            ((uint32_t *)(to + row * stride))[thread_x()] = act_pack(columns->x[row][0] * scale * columns->weight[0],
-                columns->x[row][1] * scale * columns->weight[1], act);
-        }
-    for (int row = 0; row < n_rows; row++)
-        for (int p = thread_x() + (row < DECODE_AHEAD ? n_threads() : 0); 2 * p < k_len; p += n_threads()) {
-            const float scale = decode_rms(route, row, n_sums, n_in, eps);
-            float pair[2];
-            UNROLL for (int i = 0; i < 2; i++)
-                pair[i] = 2 * p + i < n_in ? x[(int64_t)row * n_in + 2 * p + i] * scale * weight[2 * p + i] : 0.0f;
-            ((uint32_t *)(to + row * stride))[p] = act_pack(pair[0], pair[1], act);
+        if (row < n_rows && 4 * thread_x() < k_len)
+            decode_store_norm4(to + row * stride, 4 * thread_x(), columns->x[row], columns->weight,
+                decode_rms(route, row, n_sums, n_in, eps), act);
+    ROLLED for (int row = 0; row < n_rows; row++)
+        ROLLED for (int k = 4 * (thread_x() + (row < DECODE_AHEAD ? n_threads() : 0)); k < k_len;
+            k += 4 * n_threads()) {
+            float from[4], scale[4];
+            decode_load4(from, x + (int64_t)row * n_in, k, n_in);
+            decode_load4(scale, weight, k, n_in);
+            decode_store_norm4(to + row * stride, k, from, scale, decode_rms(route, row, n_sums, n_in, eps), act);
         }
 }
 
@@ -486,32 +509,31 @@ DEVICE int decode_splits(const int splits, int n_rows)
 
 /* ---- what the next layer's norm and router need of 8 new columns of x ---- */
 
-/* Item i of n_next + 1 times 8: the router's columns, then the norm's weights. */
+/* Item i of n_next times 8: the router's columns times the norm's weights, [column][router row]. */
 DEVICE float decode_leave_item(int i, const float *router, const float *norm, const int n_next, const int n_out,
     int column0)
 {
-    const int column = column0 + i % 8;
-    if (column >= n_out)
-        return 0.0f;
-    return i < 8 * n_next ? router[(int64_t)(i / 8) * n_out + column] : norm[column];
+    const int column = column0 + i / n_next;
+    return column < n_out ? router[(int64_t)(i % n_next) * n_out + column] * norm[column] : 0.0f;
 }
 
 /* By a warp: lane c (and c + 8, …) has x, the row's new column c, 0 where there is none. */
 DEVICE void decode_leave(float *parts /* [row][n_next + 1][n_parts] */, const float *items, float x, int row,
     const int n_next, int n_parts, int part)
 {
-    float square = x * x, sum = 0;
+    float *to = parts + (int64_t)row * (n_next + 1) * n_parts + part;
+    float square = x * x, from[8], even = 0, odd = 0;
     UNROLL for (int mask = 4; mask > 0; mask /= 2)
         square += shuffle_xor_f(square, mask);
-    const float weighted = n_next ? x * items[8 * n_next + lane() % 8] : 0.0f;
-    UNROLL for (int c = 0; c < 8; c++) {
-        const float from = shuffle_f(weighted, c);
-        if (lane() < n_next)
-            sum += from * items[8 * lane() + c];
+    UNROLL for (int c = 0; c < 8 && n_next; c++)
+        from[c] = shuffle_f(x, c);
+    if (lane() < n_next) {
+        UNROLL for (int c = 0; c < 8; c += 2) {
+            even += from[c] * items[c * n_next + lane()];
+            odd += from[c + 1] * items[(c + 1) * n_next + lane()];
+        }
+        to[lane() * n_parts] = even + odd;
     }
-    float *to = parts + (int64_t)row * (n_next + 1) * n_parts + part;
-    if (lane() < n_next)
-        to[lane() * n_parts] = sum;
     if (lane() == 0)
         to[n_next * n_parts] = square;
 }

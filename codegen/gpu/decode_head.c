@@ -23,7 +23,7 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     DecodeWeights w = { (const uint8_t *)weights + (int64_t)(row0 + r) * row_len
         + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 8 * row_len, 0, 0, tiles,
         { (n_out - row0 - r + 7) / 8, (n_out - row0 - r + 3) / 8 }, slice.n, warp() / n_slices, tiles,
-            n_warps / n_slices, 1,
+        n_warps / n_slices, 1,
         ring_at + warp() * ring * group * DECODE_SLOT };
     const DecodeShape shape = { k_len, weight_dtype, act, n_slices, group, decode_n_groups(n_chunks, n_slices, group),
         ring,
@@ -33,7 +33,7 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
     if (weight_dtype == 3)
-        for (int i = thread_x(); i < 8 * tiles; i += n_threads())
+        ROLLED for (int i = thread_x(); i < 8 * tiles; i += n_threads())
             scale_at[i] = row0 + i < n_out ? scales[row0 + i] : 0.0f;
 
     decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows, n_parts);
@@ -41,12 +41,14 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     barrier();
     const int t_width = weight_dtype == 3 ? 16 : 8;
     const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width };
-    decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8 * tiles, n_rows, 1, shape);
+    decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8 * tiles, n_rows, 1, NULL,
+        shape);
     barrier();
-    for (int row = warp(); row < n_rows; row += n_warps) {
+    const int share = n_rows == 1 ? n_warps : 1;          /* warps of a row */
+    ROLLED for (int row = share > 1 ? 0 : warp(); row < n_rows; row += n_warps) {
         float largest = 0;
         int where = -1;
-        for (int i = lane(); i < 8 * tiles; i += 32) {
+        ROLLED for (int i = share > 1 ? thread_x() : lane(); i < 8 * tiles; i += 32 * share) {
             const float value = decode_read_part(sums, i / 8, n_slices, row, i % 8);
             if (row0 + i >= n_out)
                 continue;
@@ -57,7 +59,17 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
             }
         }
         decode_pick(&largest, &where);
-        if (lane() == 0) {
+        if (share > 1) {
+            if (lane() == 0) {
+                route->sums[warp()] = largest;
+                route->chosen[warp()] = (uint32_t)where;
+            }
+            barrier();
+            largest = lane() < n_warps ? route->sums[lane()] : 0.0f;
+            where = lane() < n_warps ? (int)route->chosen[lane()] : -1;
+            decode_pick(&largest, &where);
+        }
+        if (lane() == 0 && (share == 1 || warp() == 0)) {
             best[(int64_t)row * n_blocks_x() + block_x()] = largest;
             best_at[(int64_t)row * n_blocks_x() + block_x()] = where;
         }

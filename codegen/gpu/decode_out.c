@@ -18,7 +18,7 @@ DEVICE void decode_out_columns(float *to, const float *sums, const float *peaks,
     int n_used)
 {
     float peak = -3.0e38f, share = 0, sum[2] = { 0, 0 };
-    for (int s0 = 0; s0 < n_used; s0 += 8) {
+    ROLLED for (int s0 = 0; s0 < n_used; s0 += 8) {
         DecodePair own[8], values[8];
         float best = peak;
         UNROLL for (int s = 0; s < 8; s++) {
@@ -51,7 +51,7 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
     const float *peaks /* [row][head][splits][2]: maximum, sum of powers */, int n_rows)
 {
     const int k_len = (n_in + 63) / 64 * 64, n_used = decode_splits(splits, n_rows), n_heads = n_in / head_dim;
-    for (int i = thread_x(); i < n_rows * (k_len / 2); i += n_threads()) {
+    ROLLED for (int i = thread_x(); i < n_rows * (k_len / 2); i += n_threads()) {
         const int row = i / (k_len / 2), p = i % (k_len / 2);
         float pair[2] = { 0, 0 };
         if (head_dim % 2 == 0 && 2 * p < n_in)
@@ -71,7 +71,7 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_next = next_experts > 1 ? next_experts : 0;
-    const int n_sums = n_experts + (normed != 0), n_items = 8 * (n_next + 1), n_scales = n_experts * 8;
+    const int n_sums = n_experts + (normed != 0), n_items = 8 * n_next, n_scales = n_experts * 8;
     DecodeRoute *route = shared();
     uint8_t *ring_at = (uint8_t *)(route + 1);
     float *sums = (float *)(ring_at + n_slices * ring * group * DECODE_SLOT);
@@ -102,14 +102,22 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
         dependency_wait();
         dependency_launch();
     }
+    const int t_width = weight_dtype == 3 ? 16 : 8;
+    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8,
+        slice.first * 4 * t_width + t * t_width };
+    DecodeAhead ahead_in;
+    if (n_experts == 1)
+        decode_fetch_input(&ahead_in, &input, w.n_chunks, n_rows, shape);
     if (n_experts > 1) {
         decode_sum_parts(route->sums, parts, n_rows * n_sums, n_parts);
+        if (!known)
+            decode_fetch_input(&ahead_in, &input, w.n_chunks, n_rows, shape);
         barrier();
         w.experts = decode_select(route, n_rows, n_sums, n_experts, top_k);
         at = decode_begin(&w);
     }
     if (weight_dtype == 3)
-        for (int i = thread_x(); i < n_scales; i += n_threads())
+        ROLLED for (int i = thread_x(); i < n_scales; i += n_threads())
             if (w.experts >> i / 8 & 1)
                 scale_at[i] = column0 + i % 8 < n_out ? scales[(int64_t)(i / 8) * n_out + column0 + i % 8] : 0.0f;
     if (n_experts > 1) {
@@ -118,27 +126,26 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     }
     if (thread_x() < n_items)
         items[thread_x()] = ahead;
-    for (int i = thread_x() + n_threads(); i < n_items; i += n_threads())
+    ROLLED for (int i = thread_x() + n_threads(); i < n_items; i += n_threads())
         items[i] = decode_leave_item(i, next_router, next_norm, n_next, n_out, column0);
     if (n_experts > 1 && known) {
         dependency_wait();
         dependency_launch();
     }
+    if (n_experts > 1 && known)
+        decode_fetch_input(&ahead_in, &input, w.n_chunks, n_rows, shape);
     if (splits)
         decode_out_merge(xs, x_stride, in, peaks, n_rows);
     barrier();
 
-    const int t_width = weight_dtype == 3 ? 16 : 8;
-    const DecodeInput input = { splits ? xs : in, splits ? x_stride : (n_in + 7) / 8 * 8,
-        slice.first * 4 * t_width + t * t_width };
     decode_multiply(sums, &w, &at, w.experts, &input, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, top_k,
-        shape);
+        &ahead_in, shape);
     barrier();
-    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float sum = 0;
         if (row != warp() && column < n_out)             /* all lanes, before the first of them may write */
             old = x[(int64_t)row * n_out + column];
-        for (int i = lane() / 8; i < n_slices; i += 4)
+        ROLLED for (int i = lane() / 8; i < n_slices; i += 4)
             sum += sums[(i * DECODE_ROWS + row) * 8 + lane() % 8];
         sum += shuffle_xor_f(sum, 8);
         sum += shuffle_xor_f(sum, 16);

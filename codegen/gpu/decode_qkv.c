@@ -45,21 +45,28 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     if (weight_dtype == 3 && thread_x() < 8)
         scale_at[thread_x()] = is_i ? (kind == 0 ? sq : kind == 1 ? sk : sv)[own * head_dim + row_i] : 0.0f;
 
+    const int row_first = min_i(warp(), n_rows - 1);
+    const int64_t slot_first = slots[row_first] * state_stride;
+    const int64_t ring_first = positions[row_first] % (window ? window : n_context);
+    const float *angles_first = table + (int64_t)row_first * head_dim + row_i % max_i(half, 1);
+    const float cosine = rope && is_i ? angles_first[0] : 0.0f, sine = rope && is_i ? angles_first[half] : 0.0f;
     decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows, n_parts);
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, 1, n_in, eps, n_rows, act);
     barrier();
     const int t_width = weight_dtype == 3 ? 16 : 8;
     const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width };
-    decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, 1, shape);
+    decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, 1, NULL, shape);
     barrier();
 
-    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float value = decode_read_part(sums, 0, n_slices, row, i_lane);
         if (rope) {
             const float *angles = table + (int64_t)row * head_dim + row_i % half;
+            const int near = row == warp();
             const float other = shuffle_xor_f(value, 4);
             if (kind < 2 && is_i)
-                value = value * angles[0] + (i_lane < 4 ? -other : other) * angles[half];
+                value = value * (near ? cosine : angles[0])
+                    + (i_lane < 4 ? -other : other) * (near ? sine : angles[half]);
         }
         if (lane() >= 8 || !is_i)
             continue;
@@ -67,8 +74,9 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
         if (kind == 0) {
             q[(int64_t)row * ((n_heads * head_dim + 7) / 8 * 8) + column] = float_act(value, act);
         } else {
-            const int64_t at_row = positions[row] % (window ? window : n_context);
-            act_t *to = (act_t *)((kind == 1 ? ring_k : ring_v) + slots[row] * state_stride);
+            const int near = row == warp();
+            const int64_t at_row = near ? ring_first : positions[row] % (window ? window : n_context);
+            act_t *to = (act_t *)((kind == 1 ? ring_k : ring_v) + (near ? slot_first : slots[row] * state_stride));
             to[at_row * (n_kv_heads * head_dim) + column] = float_act(value, act);
         }
     }

@@ -1,11 +1,11 @@
-/* Decode: dt_proj of the chosen experts, softplus, a step of the scan, D, silu(z); logits of the next router.
+/* Decode: dt_proj, softplus, a step of the scan, D, silu(z); logits of the next router.
  *
  * A block owns 8 · tiles channels. Grid: channels / (8 · tiles); threads: 32 · tiles · n_slices. Sixteen lanes share a
- * channel's states. In: what decode_x and decode_in left; the columns of dt_proj that belong to no chosen expert
- * are not read. State, xc, z and gates are fetched before the wait on decode_x.
+ * channel's states. In: what decode_x and decode_in left. All columns of dt_proj are read, before the wait; those of
+ * experts that were not chosen meet zeros.
  */
-PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_rank, r) PARAM(n_experts, e) PARAM(renormalize, rn) PARAM(zoh, zoh)
-PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np) PARAM(n_splits, sp) PARAM(tiles, m) PARAM(n_slices, ks)
+PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_rank, r) PARAM(n_experts, e) PARAM(zoh, zoh)
+PARAM(weight_dtype, w) PARAM(act, a) PARAM(tiles, m) PARAM(n_slices, ks)
 
 enum { DECODE_SCAN_AHEAD = 4 };     /* vectors of weights, states of a lane, that are fetched before the wait */
 
@@ -26,133 +26,118 @@ DEVICE float decode_scan_ratio(float power, float decay)
     return (decay - 1.0f) / u;
 }
 
-/* Some expert of `active` has columns of dt_proj in this chunk. */
-DEVICE int decode_scan_wants(uint32_t active, int chunk)
+/* A thread's share of what x_proj said: the columns of u, gates times δ; B and C, summed over experts. */
+DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at, const float *xp, const float *gates,
+    int n_rows)
 {
-    const int width = weight_dtype == 3 ? 64 : 32, end = min_i((chunk + 1) * width, n_experts * dt_rank);
-    for (int e = chunk * width / dt_rank; e * dt_rank < end; e++)
-        if (active >> e & 1)
-            return 1;
-    return 0;
-}
-
-/* One lane's share of what x_proj said: the columns of u, gates times δ; B and C, summed over experts. */
-DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, const float *xp, const DecodeRoute *route, int n_rows,
-    int top_k)
-{
-    const int n_out = dt_rank + 2 * d_state, k = n_experts > 1 ? top_k : 1;
-    for (int i = thread_x(); i < n_rows * k * dt_rank; i += n_threads()) {
-        const int row = i / dt_rank / k, j = i % dt_rank;
-        const int e = n_experts > 1 ? decode_nth(route->chosen[row], i / dt_rank % k) : 0;
-        const float *from = xp + ((int64_t)row * n_experts + e) * n_splits * n_out + j;
-        float sum = 0;
-        UNROLL for (int s = 0; s < n_splits; s++)
-            sum += from[s * n_out];
-        u[row * u_stride + e * dt_rank + j] = float_act(n_experts > 1 ? sum * route->gates[e * DECODE_ROWS + row]
-            : sum, act);
+    const int n_each = dt_rank + 2 * d_state, n_all = n_experts * n_each;
+    ROLLED for (int i = thread_x(); i < n_rows * n_all; i += n_threads()) {
+        const int row = n_rows == 1 ? 0 : i / n_all, e = (i - row * n_all) / n_each, j = (i - row * n_all) % n_each;
+        const float gate = n_experts > 1 ? gates[row * n_experts + e] : 1.0f, value = xp[i];
+        if (j < dt_rank)
+            u[row * u_stride + e * dt_rank + j] = gate != 0 ? float_act(n_experts > 1 ? gate * value : value, act) : 0;
     }
-    for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
-        const int row = i / (2 * d_state), j = i % (2 * d_state);
+    ROLLED for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
+        const int row = n_rows == 1 ? 0 : i / (2 * d_state), j = i - row * 2 * d_state;
         float total = 0;
-        for (uint32_t left = n_experts > 1 ? route->chosen[row] : 1; left; left &= left - 1) {
-            const int e = __builtin_ctz(left);
-            const float *from = xp + ((int64_t)row * n_experts + e) * n_splits * n_out + dt_rank + j;
-            float sum = 0;
-            UNROLL for (int s = 0; s < n_splits; s++)
-                sum += from[s * n_out];
-            total += n_experts > 1 ? sum * route->gates[e * DECODE_ROWS + row] : sum;
+        UNROLL for (int e = 0; e < n_experts; e++) {
+            const float gate = n_experts > 1 ? gates[row * n_experts + e] : 1.0f;
+            const float value = xp[row * n_all + e * n_each + dt_rank + j];
+            total += gate != 0 ? gate * value : 0.0f;
         }
         bc[i] = total;
     }
+    if (n_experts > 1)
+        ROLLED for (int i = thread_x(); i < n_rows * n_experts; i += n_threads())
+            gate_at[i] = gates[i];
 }
 
 KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /* [n_rows][n_experts][blocks] */,
-    const float *xp, const float *parts, const float *xc, const float *z, const void *weights /* [n_channels][k] */,
-    const float *scales, const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */,
-    const float *d, const float *router, uint8_t *state, const int32_t *slots, int64_t state_stride, int32_t n_rows,
-    int32_t top_k)
+    const float *xp /* [n_rows][n_experts][dt_rank + 2 d_state] */, const float *gates /* [n_rows][n_experts] */,
+    const float *xc, const float *z, const void *weights /* [n_channels][k] */, const float *scales,
+    const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */, const float *d,
+    const float *router /* [n_experts][n_channels] */, uint8_t *state, const int32_t *slots, int64_t state_stride,
+    int32_t n_rows)
 {
     const int n_in = n_experts * dt_rank, row_len = decode_row_len(n_in, weight_dtype);
     const int n_chunks = decode_n_chunks(n_in, weight_dtype), width = weight_dtype == 3 ? 64 : 32;
     const int u_stride = (n_in + 63) / 64 * 64 + 8, n_own = 8 * tiles, y_stride = (n_channels + 7) / 8 * 8;
-    const int n_router = n_experts > 1 ? n_own * n_experts : 0;
-    DecodeRoute *route = shared();
-    act_t *u = (act_t *)(route + 1);
+    const int n_routed = n_experts > 1 ? n_experts : 0;
+    act_t *u = shared();
     float *bc = (float *)(u + DECODE_ROWS * u_stride);
     float *sums = bc + DECODE_ROWS * 2 * d_state;
     float *own = sums + tiles * n_slices * DECODE_ROWS * 8;
-    float *items = own + DECODE_ROWS * n_own, *biases = items + n_router;      /* [n_experts][n_own] */
+    float *gate_at = own + DECODE_ROWS * n_own, *items = gate_at + DECODE_ROWS * n_experts;
+    float *biases = items + n_own * n_routed;      /* [n_own][n_experts] */
 
     const int g = lane() / 4, t = lane() % 4, c0 = block_x() * n_own, tile = warp() % tiles, slice = warp() / tiles;
-    uint32_t active = 1;
-    if (n_experts > 1) {                         /* parts is older than decode_x */
-        decode_sum_parts(route->sums, parts, n_rows * n_experts, n_parts);
-        barrier();
-        active = decode_select(route, n_rows, n_experts, n_experts, top_k);
-    }
+    dependency_pass();
     const uint8_t *mine = (const uint8_t *)weights + (int64_t)(c0 + 8 * tile + g) * row_len + 16 * t;
     u32x4 ahead[DECODE_SCAN_AHEAD];
     UNROLL for (int i = 0; i < DECODE_SCAN_AHEAD; i++) {
         const int chunk = slice + i * n_slices;
         ahead[i] = (u32x4){ 0, 0, 0, 0 };
-        if (chunk < n_chunks && c0 + 8 * tile + g < n_channels && decode_scan_wants(active, chunk))
+        if (chunk < n_chunks && c0 + 8 * tile + g < n_channels)
             ahead[i] = load16_stream(mine + chunk * DECODE_CHUNK);
     }
     const int half = thread_x() / 16, n_halves = n_threads() / 16, first = thread_x() % 16;
     const int channel0 = c0 + half % n_own, row_first = half / n_own, n_each = (d_state + 15) / 16;
     float old[DECODE_SCAN_AHEAD], a_ahead[DECODE_SCAN_AHEAD], x_ahead = 0, z_ahead = 0, d_ahead = 0;
     const int is_first = row_first < n_rows && channel0 < n_channels;
+    float *kept_first = NULL;
     if (is_first) {
-        const float *from = (const float *)(state + slots[row_first] * state_stride) + (int64_t)channel0 * d_state;
+        kept_first = (float *)(state + slots[row_first] * state_stride) + (int64_t)channel0 * d_state;
         UNROLL for (int i = 0; i < DECODE_SCAN_AHEAD; i++)
             if (first + 16 * i < d_state) {
-                old[i] = from[first + 16 * i];
+                old[i] = kept_first[first + 16 * i];
                 a_ahead[i] = a[(int64_t)channel0 * d_state + first + 16 * i];
             }
-        x_ahead = xc[(int64_t)row_first * n_channels + channel0];
-        z_ahead = z[(int64_t)row_first * n_channels + channel0];
         d_ahead = d[channel0];
     }
-    for (int i = thread_x(); i < n_router; i += n_threads())
-        items[i] = c0 + i % n_own < n_channels ? router[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
-    for (int i = n_threads() - 1 - thread_x(); i < n_experts * n_own; i += n_threads())
-        biases[i] = c0 + i % n_own < n_channels ? bias[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
-    for (int i = thread_x(); i < n_rows * u_stride / 2; i += n_threads())
-        ((uint32_t *)u)[i] = 0;
-    if (n_experts > 1)
-        decode_gates(route, n_rows, n_experts, n_experts, renormalize, 0, 1, 0);
+    ROLLED for (int i = thread_x(); i < n_own * n_routed; i += n_threads())
+        items[i % n_own * n_routed + i / n_own] = c0 + i % n_own < n_channels
+            ? router[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
+    ROLLED for (int i = n_threads() - 1 - thread_x(); i < n_experts * n_own; i += n_threads())
+        biases[i % n_own * n_experts + i / n_own] = c0 + i % n_own < n_channels
+            ? bias[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
+    if (n_in % 64)
+        ROLLED for (int i = thread_x(); i < n_rows * u_stride / 2; i += n_threads())
+            ((uint32_t *)u)[i] = 0;
     barrier();
 
     decode_hold(xp);
+    decode_hold(gates);
     dependency_wait();
-    dependency_launch();
-    decode_scan_gather(u, u_stride, bc, xp, route, n_rows, top_k);
+    if (is_first) {
+        x_ahead = xc[row_first * n_channels + channel0];
+        z_ahead = z[row_first * n_channels + channel0];
+    }
+    decode_scan_gather(u, u_stride, bc, gate_at, xp, gates, n_rows);
     barrier();
     float total[4] = { 0, 0, 0, 0 };
-    for (int i = 0; slice + i * n_slices < n_chunks; i++) {
+    UNROLL for (int i = 0; i < (n_chunks + n_slices - 1) / n_slices; i++) {
         const int chunk = slice + i * n_slices;
-        if (!decode_scan_wants(active, chunk))
-            continue;
         u32x4 lo[2], hi[2], weight = { 0, 0, 0, 0 };
-        UNROLL for (int j = 0; j < DECODE_SCAN_AHEAD; j++)
-            if (i == j)
-                weight = ahead[j];
-        if (i >= DECODE_SCAN_AHEAD && c0 + 8 * tile + g < n_channels)
+        if (i < DECODE_SCAN_AHEAD)
+            weight = ahead[min_i(i, DECODE_SCAN_AHEAD - 1)];
+        else if (chunk < n_chunks && c0 + 8 * tile + g < n_channels)
             weight = load16_stream(mine + chunk * DECODE_CHUNK);
+        if (chunk >= n_chunks)
+            continue;
         decode_load_chunk(lo, g < n_rows ? u + g * u_stride : NULL, chunk * width + t * width / 4, u_stride - 8,
             weight_dtype);
         decode_load_chunk(hi, g + 8 < n_rows ? u + (g + 8) * u_stride : NULL, chunk * width + t * width / 4,
-            u_stride - 8,
-            weight_dtype);
+            u_stride - 8, weight_dtype);
         decode_mma(total, weight, lo, hi, weight_dtype, act);
     }
     decode_store_part(sums, tile, slice, n_slices, total, n_rows);
     barrier();
 
-    for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each */
+    ROLLED for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each */
         const int row = pair / n_own, i = pair % n_own, channel = c0 + i, is = row < n_rows && channel < n_channels;
         if (pair - half % 2 >= n_rows * n_own)
             break;
+        const int near = pair == half;
         float dt = 0, y_sum = 0;
         if (is) {
             dt = decode_read_part(sums, i / 8, n_slices, row, i % 8);
@@ -161,19 +146,18 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
             if (n_experts == 1)
                 dt += biases[i];
             else
-                for (uint32_t left = route->chosen[row]; left; left &= left - 1)
-                    dt += route->gates[__builtin_ctz(left) * DECODE_ROWS + row]
-                        * biases[__builtin_ctz(left) * n_own + i];
+                UNROLL for (int e = 0; e < n_experts; e++)
+                    dt += gate_at[row * n_experts + e] * biases[i * n_experts + e];
             dt = decode_scan_softplus(dt);
         }
-        const int near = pair == half;
         const float x = !is ? 0.0f : near ? x_ahead : xc[(int64_t)row * n_channels + channel];
-        float *kept = (float *)(state + (is ? slots[row] * state_stride : 0)) + (int64_t)channel * d_state;
+        float *kept = near ? kept_first : (float *)(state + (is ? slots[row] * state_stride : 0))
+            + (int64_t)channel * d_state;
         UNROLL for (int j = 0; j < n_each; j++)
             if (is && first + 16 * j < d_state) {
                 const int n = first + 16 * j, is_near = near && j < DECODE_SCAN_AHEAD;
-                const float power = dt * (is_near ? a_ahead[min_i(j,
-                    DECODE_SCAN_AHEAD - 1)] : a[(int64_t)channel * d_state + n]);
+                const float power = dt * (is_near ? a_ahead[min_i(j, DECODE_SCAN_AHEAD - 1)]
+                    : a[(int64_t)channel * d_state + n]);
                 const float decay = exp2_fast(power), step = zoh ? dt * decode_scan_ratio(power, decay) : dt;
                 const float now = decay * (is_near ? old[min_i(j, DECODE_SCAN_AHEAD - 1)] : kept[n])
                     + step * bc[row * 2 * d_state + n] * x;
@@ -192,13 +176,19 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
             own[row * n_own + i] = out;
         }
     }
-    if (n_experts == 1)
+    if (n_routed == 0)
         return;
     barrier();
-    for (int i = thread_x(); i < n_rows * n_experts; i += n_threads()) {
+    ROLLED for (int i0 = warp() * 8; i0 < n_rows * n_routed; i0 += n_threads() / 4) {      /* four lanes a sum */
+        const int i = i0 + lane() / 4, q = lane() % 4, is = i < n_rows * n_routed;
+        const int row = n_rows == 1 ? 0 : i / n_routed, n = i - row * n_routed;
         float sum = 0;
-        UNROLL for (int j = 0; j < n_own; j++)
-            sum += own[i / n_experts * n_own + j] * items[i % n_experts * n_own + j];
-        logits[(int64_t)i * n_blocks_x() + block_x()] = sum;
+        if (is)
+            UNROLL for (int j = 0; j < n_own / 4; j++)
+                sum += own[row * n_own + 4 * j + q] * items[(4 * j + q) * n_routed + n];
+        sum += shuffle_xor_f(sum, 1);
+        sum += shuffle_xor_f(sum, 2);
+        if (is && q == 0)
+            logits[(int64_t)i * n_blocks_x() + block_x()] = sum;
     }
 }

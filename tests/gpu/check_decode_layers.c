@@ -81,7 +81,7 @@ static void check_qkv(void)
         }
     }
     const float *s0 = w[0].scales, *s1 = w[1].scales, *s2 = w[2].scales;
-    early((const void *[]){ norm, slots.slots }, 2);
+    early((const void *[]){ norm, slots.slots, table }, 3);
     const int per_head = rope ? (half + 3) / 4 : (hd + 7) / 8;
     CHECK_LAUNCH((n_heads + 2 * n_kv) * per_head, 1, 32 * check_param("n_slices"), SHARED_LEN, q, states, values, x,
         route.parts, norm, w[0].weights, w[1].weights,

@@ -55,15 +55,18 @@ static void check_in(void)
                 want_logits[(row * n_experts + e) * blocks + i / own] += silu(sum) * (double)router[e * c + i];
         }
     }
+    double *want_xh = check_doubles((size_t)(n_rows * c));
+    memcpy(want_xh, want_xc, sizeof(double) * (size_t)(n_rows * c));
+    uint16_t *xh = check_buffer(sizeof(uint16_t) * (size_t)(n_rows * c8));
     float *xc = check_buffer(sizeof(float) * (size_t)(n_rows * c)),
         *z = check_buffer(sizeof(float) * (size_t)(n_rows * c));
     float *logits = router ? check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * blocks)) : NULL;
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
     early((const void *[]){ norm, conv, bias, router, states, slots.slots }, 6);
-    CHECK_LAUNCH(blocks, 1, check_param("threads"), SHARED_LEN, xc, z, logits, x, route.parts, norm, w.weights, scales,
-        conv, bias, router, states,
-        slots.slots, slots.stride, n_rows, top_k);
+    CHECK_LAUNCH(blocks, 1, check_param("threads"), SHARED_LEN, xh, xc, z, logits, x, route.parts, norm, w.weights,
+        scales, conv, bias, router, states, slots.slots, slots.stride, n_rows, top_k);
+    check_rows_act("xh", xh, want_xh, n_rows, c, c8, act, loose[dtype]);
     check_rows_f32("xc", xc, want_xc, n_rows, c, c, loose[dtype]);
     check_rows_f32("z", z, want_z, n_rows, c, c, loose[dtype]);
     if (router)
@@ -78,36 +81,26 @@ static void check_in(void)
 static void check_x(void)
 {
     const int c = check_param("n_in"), n_out = check_param("n_out"), n_experts = check_param("n_experts"),
-        n_rows = check_param("n_rows");
-    const int top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype"),
-        n_splits = check_param("n_splits");
-    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), false, 0, 0);
-    const float *x = check_random_f32(n_rows, c, c);
+        n_rows = check_param("n_rows"), stride = (c + 7) / 8 * 8;
+    const int top_k = check_param("top_k"), act = check_param("act"), dtype = check_param("weight_dtype");
+    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"),
+        0, 0);
+    const uint16_t *x = check_random_act(n_rows, c, stride, act);
     const CheckWeights w = check_random_weights(n_experts, n_out, c, dtype);
     const float *scales = w.scales;
-    float *out = check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * n_splits * n_out));
-    CHECK_LAUNCH((n_out + 7) / 8 * n_splits, check_param("grid_y"), 32 * check_param("n_slices"), SHARED_LEN, out, x,
-        route.parts, w.weights, scales, n_rows,
-        top_k);
-    for (int row = 0; row < n_rows; row++)
-        for (int e = 0; e < n_experts; e++) {
-            float *parts = out + (size_t)((row * n_experts + e) * n_splits * n_out);
-            if (route.gates[row * n_experts + e] == 0) {
-                check_untouched("an expert not chosen", parts, sizeof(float) * (size_t)(n_splits * n_out));
-                continue;
-            }
-            double *want = check_doubles((size_t)n_out);
-            float *sum = check_buffer(sizeof(float) * (size_t)n_out);
-            for (int o = 0; o < n_out; o++) {
-                for (int i = 0; i < c; i++)
-                    want[o] += w.plain[(e * n_out + o) * c + i] * check_act_value(check_act_round((double)x[row * c
-                        + i], act), act);
-                sum[o] = 0;
-                for (int s = 0; s < n_splits; s++)
-                    sum[o] += parts[s * n_out + o];
-            }
-            check_rows_f32("out", sum, want, 1, n_out, n_out, 1e-5);
-        }
+    const size_t count = (size_t)(n_rows * n_experts * n_out);
+    float *out = check_buffer(sizeof(float) * count);
+    float *gates = n_experts > 1 ? check_buffer(sizeof(float) * (size_t)(n_rows * n_experts)) : NULL;
+    double *want = check_doubles(count);
+    CHECK_LAUNCH((n_out + 7) / 8 * n_experts + (n_experts > 1), 1, 32 * check_param("n_slices"), SHARED_LEN, out, gates,
+        x, route.parts, w.weights, scales, n_rows, top_k);
+    for (size_t at = 0; at < count; at++)
+        for (int i = 0; i < c; i++)
+            want[at] += w.plain[(int)at % (n_experts * n_out) * c + i]
+                * check_act_value(x[(int)at / (n_experts * n_out) * stride + i], act);
+    check_rows_f32("out", out, want, 1, (int)count, (int)count, 1e-5);
+    if (gates)
+        check_rows_f32("gates", gates, route.gates, 1, n_rows * n_experts, n_rows * n_experts, 1e-5);
 }
 
 static double softplus(double v) { return v > 30 ? v : log1p(exp(v)); }
@@ -118,12 +111,15 @@ static void check_scan(void)
         n_experts = check_param("n_experts");
     const int n_rows = check_param("n_rows"), top_k = check_param("top_k"), act = check_param("act"),
         dtype = check_param("weight_dtype");
-    const int n_splits = check_param("n_splits"), n_out = r + 2 * n, own = 8 * check_param("tiles"),
+    const int n_out = r + 2 * n, own = 8 * check_param("tiles"),
         blocks = (c + own - 1) / own;
     const int y_stride = (c + 7) / 8 * 8;
-    const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"), 0,
-        0);
-    const float *xp = check_random_f32(n_rows * n_experts * n_splits, n_out, n_out), *xc = check_random_f32(n_rows, c,
+    const Route route = random_route(n_rows, n_experts, top_k, 1, false, 0, 0);
+    float *gates = check_buffer(sizeof(float) * (size_t)(n_rows * n_experts));
+    for (int i = 0; i < n_rows * n_experts; i++)
+        route.gates[i] = (double)(gates[i] = (float)route.gates[i]);
+    check_freeze(gates);
+    const float *xp = check_random_f32(n_rows * n_experts, n_out, n_out), *xc = check_random_f32(n_rows, c,
         c);
     const float *z = check_random_f32(n_rows, c, c), *bias = check_random_f32(n_experts, c, c),
         *d = check_random_f32(1, c, c);
@@ -143,10 +139,7 @@ static void check_scan(void)
         memset(bc, 0, sizeof(double) * (size_t)(2 * n));
         for (int e = 0; e < n_experts; e++)
             for (int j = 0; j < n_out; j++) {
-                double sum = 0;
-                for (int s = 0; s < n_splits; s++)
-                    sum += (double)xp[((row * n_experts + e) * n_splits + s) * n_out + j];
-                sum *= route.gates[row * n_experts + e];
+                const double sum = (double)xp[(row * n_experts + e) * n_out + j] * route.gates[row * n_experts + e];
                 if (j < r)
                     u[e * r + j] = check_act_value(check_act_round(sum, act), act);
                 else
@@ -178,10 +171,9 @@ static void check_scan(void)
     float *logits = router ? check_buffer(sizeof(float) * (size_t)(n_rows * n_experts * blocks)) : NULL;
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
-    early((const void *[]){ route.parts, xc, z, bias, a, d, router, states, slots.slots }, 9);
-    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, xp,
-        route.parts, xc, z, w.weights, scales, bias, a, d,
-        router, states, slots.slots, slots.stride, n_rows, top_k);
+    early((const void *[]){ bias, a, d, router, states, slots.slots }, 6);
+    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, xp, gates, xc, z,
+        w.weights, scales, bias, a, d, router, states, slots.slots, slots.stride, n_rows);
     check_rows_act("y", y, want_y, n_rows, c, y_stride, act, loose[dtype]);
     if (router)
         check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks,
@@ -201,8 +193,7 @@ static void check_out(void)
         by_pair = check_param("by_pair");
     const int splits = check_param("splits"), head_dim = check_param("head_dim"), stride = (n_in + 7) / 8 * 8;
     const Route route = random_route(n_rows, n_experts, top_k, check_param("n_parts"), check_param("renormalize"),
-        check_param("normed") ? d : 0,
-        check_param_float("eps"));
+        check_param("normed") ? d : 0, check_param_float("eps"));
     const int n_inputs = n_rows * (by_pair ? route.top_k : 1), n_heads = splits ? n_in / head_dim : 1,
         each = n_heads * splits;
     const int n_used = splits ? (n_rows <= 2 ? splits : n_rows <= 4 ? splits / 2 : splits / 4) : 0;
@@ -249,8 +240,7 @@ static void check_out(void)
     const void *input = splits ? (const void *)sums : rows;
     early((const void *[]){ x, left.norm, left.router, check_param("known") ? route.parts : NULL }, 4);
     CHECK_LAUNCH((d + 7) / 8, 1, 32 * check_param("n_slices"), SHARED_LEN, x, left.parts, input, peaks, route.parts,
-        w.weights, scales, left.norm, left.router,
-        n_rows, top_k);
+        w.weights, scales, left.norm, left.router, n_rows, top_k);
     check_rows_f32("x", x, want, n_rows, d, d, loose[dtype] / 10);
     check_left(&left, want, n_rows, d, loose[dtype]);
 }

@@ -16,6 +16,7 @@
 #define KERNEL(name) static void name
 #define DEVICE static inline __attribute__((always_inline, unused))
 #define UNROLL
+#define ROLLED
 
 /* ---- who am I ---- */
 
@@ -156,6 +157,7 @@ DEVICE uint32_t load_acquire(const uint32_t *counter)
 
 void dependency_wait(void);
 void dependency_launch(void);
+DEVICE void dependency_pass(void) { }
 
 /* ---- arithmetic ---- */
 
