@@ -54,7 +54,8 @@ static bool prefetch_in_panel(const Asked *a)
 /* Keys come in whole panels, rows in whole tiles without much waste, and an item's scratch fits the cache. */
 static bool attention_fits(const Asked *a)
 {
-    int64_t tile = value(a, "tile_rows"), keys = value(a, "key_block"), rows = value(a, "token_block") * a->shape->group;
+    int64_t tile = value(a, "tile_rows"), keys = value(a, "key_block");
+    int64_t rows = value(a, "token_block") * a->shape->group;
     int64_t whole = (rows + tile - 1) / tile * tile, width = a->shape->head_dim + panel(a);
     int64_t len = 4 * (whole * (2 * width + keys) + 2 * keys * width);
     return keys % panel(a) == 0 && 2 * tile + 3 <= vector_registers(a->shape->target) && 8 * (whole - rows) <= rows

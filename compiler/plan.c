@@ -47,10 +47,12 @@ typedef struct {
 
 /* What was chosen for the kernel of an operation, else `absent`, which is also what a number out of range gives:
  * records may be of other code. */
-static int64_t chosen(const Planner *p, const Op *op, Phase phase, const char *name, int64_t low, int64_t high, int64_t absent)
+static int64_t chosen(const Planner *p, const Op *op, Phase phase, const char *name, int64_t low, int64_t high,
+                      int64_t absent)
 {
     Text key = { 0 };
-    int64_t value = p->choices && kernel_key_print(op, phase, &key) ? choices_get(p->choices, key.data, name, absent) : absent;
+    bool has_key = p->choices && kernel_key_print(op, phase, &key);
+    int64_t value = has_key ? choices_get(p->choices, key.data, name, absent) : absent;
     text_free(&key);
     return value >= low && value <= high ? value : absent;
 }

@@ -8,7 +8,8 @@ static void print_product(const Op *op, Phase phase, Text *out)
     const Product p = product_of(op);
     const Value *weight = p.weight, *y = op->result[0];
     bool quantised = p.x->type.dtype == DTYPE_Q8, pairs = product_weight_code(weight) == 5;
-    text_printf(out, "%s%s n_in=%lld n_out=%lld n_experts=%d dtype=%s%s in_pairs=%d out_pairs=%d has_bias=%d accumulate=%d",
+    text_printf(out, "%s%s n_in=%lld n_out=%lld n_experts=%d dtype=%s%s in_pairs=%d out_pairs=%d has_bias=%d "
+                "accumulate=%d",
                 phase == PHASE_DECODE ? "gemv" : "gemm", quantised ? "_q" : "", (long long)p.x->type.dim[1].n,
                 (long long)y->type.dim[1].n, p.n_experts, dtype_info(weight->type.dtype)->text, pairs ? "-pairs" : "",
                 p.in_pairs, p.out_pairs, p.bias != NULL, p.accumulate);
@@ -28,7 +29,8 @@ bool kernel_key_print(const Op *op, Phase phase, Text *out)
     }
     if (op->kind != OP_ATTENTION)
         return false;
-    text_printf(out, "attention n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld", (long long)op_int(op, ATTR_HEADS, 1),
+    text_printf(out, "attention n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld", (long long)op_int(op,
+        ATTR_HEADS, 1),
                 (long long)op_int(op, ATTR_KV_HEADS, 1), (long long)op_int(op, ATTR_HEAD_DIM, 1),
                 (long long)op_int(op, ATTR_WINDOW, 0));
     return true;

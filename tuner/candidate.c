@@ -20,7 +20,8 @@ Candidate candidate_write(const Builder *b, Diags *diags, const char *name, cons
 static ToolCommand compile_command(const Builder *b, const Candidate *candidate)
 {
     ToolCommand command = b->cc;
-    tool_add_words(b->arena, &command, "-std=c17 -D_GNU_SOURCE -fvisibility=hidden -ffp-contract=fast -fno-math-errno -w -O2 -fPIC "
+    tool_add_words(b->arena, &command,
+                   "-std=c17 -D_GNU_SOURCE -fvisibility=hidden -ffp-contract=fast -fno-math-errno -w -O2 -fPIC "
                                        "-shared");
     tool_add_words(b->arena, &command, target_info(b->target)->flags);
     tool_add(&command, candidate->source);
@@ -51,7 +52,8 @@ static void compile_some(const Builder *b, Candidate *candidates, int n)
         logs[i] = memfd_create("log", MFD_CLOEXEC);
         pids[i] = -1;
         if (!candidates[i].built || logs[i] < 0 || interrupt_spawn(&pids[i], CHILD_TOOL, command.args, logs[i]) != 0) {
-            candidates[i].words = candidates[i].built ? "the compiler cannot be started" : "its source cannot be written";
+            candidates[i].words = candidates[i].built ? "the compiler cannot be started"
+                : "its source cannot be written";
             candidates[i].built = false;
             pids[i] = -1;
         }

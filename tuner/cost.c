@@ -4,7 +4,10 @@
 #include <math.h>
 #include <string.h>
 
-static double get(const double *values, const Job *job, const char *name) { return values[template_param(job->template, name)]; }
+static double get(const double *values, const Job *job, const char *name)
+{
+    return values[template_param(job->template, name)];
+}
 
 /* Two products and two loads a cycle; a tile of h rows has 2 h products, h + 2 loads and what ends a step. */
 static double tile_step(double rows)
@@ -32,10 +35,13 @@ static double rows_step(double rows, double tile, double tail)
 static double cost_gemm(const Job *job, const double *v, int n_tokens)
 {
     const double n_in = get(v, job, "n_in"), panel = get(v, job, "panel"), n_experts = get(v, job, "n_experts");
-    const double n_panels = ceil(get(v, job, "n_out") / panel), block = get(v, job, "block_rows"), tile = get(v, job, "tile_rows");
+    const double n_panels = ceil(get(v, job, "n_out") / panel), block = get(v, job, "block_rows");
+    const double tile = get(v, job, "tile_rows");
     const double tail = get(v, job, "tail_rows"), dtype = get(v, job, "weight_dtype"), lanes = panel / 2;
     const bool quantised = dtype == 3 || dtype == 4;
-    const double steps = quantised ? n_in / 4 : n_in, used = n_experts < n_tokens * job->top_k ? n_experts : n_tokens * job->top_k;
+    const double pairs = (double)n_tokens * job->top_k, used = n_experts < pairs ? n_experts : pairs;
+    const double steps = quantised ? n_in / 4 : n_in;
+    const double l2 = job->bounds.l2_len > 0 ? (double)job->bounds.l2_len : 1 << 20;
     const double rows = (double)n_tokens * job->top_k / used;
     double cycles = 0;
     for (double left = rows; left > 0; left -= block) {
@@ -45,7 +51,7 @@ static double cost_gemm(const Job *job, const double *v, int n_tokens)
         cycles += n_panels * n_in * panel / lanes * (dtype == 0 || dtype == 3 || dtype == 5 ? 0.5 : 1.5);
         cycles += n * n_in * (quantised ? 0.2 : 1.1) + n * n_panels * 6 + ceil(n / tile) * n_panels * 12;
         /* Packed rows that outgrow half of the second-level cache come from behind it. */
-        const double len = n * (double)job->bounds.row_len, l2 = job->bounds.l2_len > 0 ? (double)job->bounds.l2_len : 1 << 20;
+        const double len = n * (double)job->bounds.row_len;
         cycles += len > l2 / 2 ? n_panels * (len - l2 / 2) / 32 : 0;
     }
     return used * cycles;
@@ -76,5 +82,6 @@ double cost_of_point(const Job *job, const SpacePoint *point, int n_tokens)
     job_values(job, point, values);
     if (strncmp(job->template->name, "gemv", 4) == 0)
         return cost_gemv(job, values);
-    return strcmp(job->template->name, "attention") == 0 ? cost_attention(job, values, n_tokens) : cost_gemm(job, values, n_tokens);
+    return strcmp(job->template->name, "attention") == 0 ? cost_attention(job, values, n_tokens)
+                                                         : cost_gemm(job, values, n_tokens);
 }

@@ -52,14 +52,16 @@ bool decide_hopeless(const double *candidate, const double *incumbent, int n)
 
 bool decide_wins(const double *candidate, const double *incumbent, int n)
 {
-    return n >= DECIDE_LEAST_PAIRS && decide_ratio(candidate, incumbent, n) <= gain && !by_chance(candidate, incumbent, n);
+    return n >= DECIDE_LEAST_PAIRS && decide_ratio(candidate, incumbent, n) <= gain && !by_chance(candidate, incumbent,
+        n);
 }
 
 bool decide_done(const double *candidate, const double *incumbent, int n)
 {
     if (n < DECIDE_LEAST_PAIRS)
         return false;
-    return n >= DECIDE_MOST_PAIRS || decide_ratio(candidate, incumbent, n) > gain || !by_chance(candidate, incumbent, n);
+    return n >= DECIDE_MOST_PAIRS || decide_ratio(candidate, incumbent, n) > gain || !by_chance(candidate, incumbent,
+        n);
 }
 
 bool decide_harms(const double *candidate, const double *incumbent, int n)

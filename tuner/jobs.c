@@ -32,7 +32,8 @@ int64_t job_scratch(const Job *job, const double *values)
 #define GET(name) ((int64_t)values[template_param(job->template, name)])
     int64_t panel = GET("panel");
     if (is_attention(job)) {
-        int64_t group = GET("n_heads") / GET("n_kv_heads"), tile = GET("tile_rows"), stride = GET("head_stride"), keys = GET("key_block");
+        int64_t group = GET("n_heads") / GET("n_kv_heads"), tile = GET("tile_rows"), stride = GET("head_stride");
+        int64_t keys = GET("key_block");
         int64_t rows = (GET("token_block") * group + tile - 1) / tile * tile;
         return 4 * (rows * (GET("head_dim") + keys + stride + panel + 2) + (2 * keys + 1) * stride);
     }
@@ -43,12 +44,14 @@ int64_t job_scratch(const Job *job, const double *values)
 WorkShape job_work_shape(const Job *job)
 {
     const bool attention = is_attention(job);
-    WorkShape s = { .panel = (int)parameter(job, "panel"), .out_stride = (int)parameter(job, "out_stride"), .n_experts = 1,
+    WorkShape s = { .panel = (int)parameter(job, "panel"), .out_stride = (int)parameter(job, "out_stride"),
+                    .n_experts = 1,
                     .top_k = job->top_k, .weights_len = job->weights_len, .pack_len = job_scratch(job, job->values) };
     const struct { const char *name; int *to; bool of_attention; } fields[] = {
         { "n_in", &s.n_in, false }, { "n_out", &s.n_out, false }, { "in_stride", &s.in_stride, false },
-        { "n_experts", &s.n_experts, false }, { "weight_dtype", &s.weight_dtype, false }, { "in_pairs", &s.in_pairs, false },
-        { "out_pairs", &s.out_pairs, false }, { "has_bias", &s.has_bias, false }, { "accumulate", &s.accumulate, false },
+        { "n_experts", &s.n_experts, false }, { "weight_dtype", &s.weight_dtype, false },
+        { "in_pairs", &s.in_pairs, false }, { "out_pairs", &s.out_pairs, false }, { "has_bias", &s.has_bias, false },
+        { "accumulate", &s.accumulate, false },
         { "n_heads", &s.n_heads, true }, { "n_kv_heads", &s.n_kv_heads, true }, { "head_dim", &s.head_dim, true },
         { "head_stride", &s.head_stride, true }, { "q_stride", &s.q_stride, true }, { "kv_stride", &s.kv_stride, true },
         { "window", &s.window, true },
@@ -136,9 +139,11 @@ static void set_tokens(Job *job)
         job->tokens[job->n_tokens++] = i == 0 && job->bounds.chunk < prefill[0] ? (int)job->bounds.chunk : prefill[i];
 }
 
-static bool describe(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step, const char *key, Job *job)
+static bool describe(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step,
+                     const char *key, Job *job)
 {
-    *job = (Job){ .key = key, .phase = phase, .top_k = 1, .shape = shape_of_key(arena, key), .dtypes = dtypes_of_key(arena, key) };
+    *job = (Job){ .key = key, .phase = phase, .top_k = 1, .shape = shape_of_key(arena, key),
+                  .dtypes = dtypes_of_key(arena, key) };
     job->template = kernel_of_step(arena, plan, block, phase, step, job->values);
     if (!job->template || !space_find(job->template->name, &job->space) || (int)job->space.phase != phase)
         return false;
@@ -173,7 +178,8 @@ static int by_share(const void *a, const void *b)
     return x->share != y->share ? (x->share < y->share) - (x->share > y->share) : strcmp(x->key, y->key);
 }
 
-static void add_step(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step, Job *jobs, int *n)
+static void add_step(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step, Job *jobs,
+                     int *n)
 {
     Text key = { 0 };
     if (kernel_key_print(step->op, phase == PLAN_DECODE ? PHASE_DECODE : PHASE_PREFILL, &key)) {

@@ -34,7 +34,8 @@ Library *library_load(const char *path, char *why, size_t why_len)
 static ffi_type *type_named(const char *name)
 {
     static const struct { const char *name; ffi_type *type; } types[] = {
-        { "i32", &ffi_type_sint32 }, { "i64", &ffi_type_sint64 }, { "u64", &ffi_type_uint64 }, { "str", &ffi_type_pointer },
+        { "i32", &ffi_type_sint32 }, { "i64", &ffi_type_sint64 }, { "u64", &ffi_type_uint64 }, { "str",
+            &ffi_type_pointer },
         { "pointer", &ffi_type_pointer }, { "size", sizeof(size_t) == 8 ? &ffi_type_uint64 : &ffi_type_uint32 },
         { "void", &ffi_type_void },
     };
@@ -72,7 +73,8 @@ int64_t library_call(Library *library, const char *name, const LibraryValue *arg
     }
     ffi_cif cif;
     union { ffi_arg word; int64_t i64; } value = { 0 };
-    *ok = address && result && n_types == n && ffi_prep_cif(&cif, FFI_DEFAULT_ABI, (unsigned)n, result, types) == FFI_OK;
+    *ok = address && result && n_types == n && ffi_prep_cif(&cif, FFI_DEFAULT_ABI, (unsigned)n, result,
+                                                            types) == FFI_OK;
     if (!*ok)
         return 0;
     ffi_call(&cif, address, &value, values);

@@ -53,7 +53,8 @@ void progress_show(Progress *p, const SearchRun *run, const SearchState *state)
     fprintf(stderr, "%s", p->terminal ? "\r" : "");
     if (p->terminal)
         fprintf(stderr, "[%.*s%*s] ", filled, "####################", WIDTH - filled, "");
-    fprintf(stderr, "prefill %.3fx decode %.3fx  %d trials, %d failed, %s left  %-10s", search_speedup(run, PLAN_PREFILL),
+    fprintf(stderr, "prefill %.3fx decode %.3fx  %d trials, %d failed, %s left  %-10s", search_speedup(run,
+        PLAN_PREFILL),
             search_speedup(run, PLAN_DECODE), run->n_trials, n_failed, time, state ? state->job->template->name : "");
     fprintf(stderr, "%s", p->terminal ? "\033[K" : "\n");
 }

@@ -39,7 +39,8 @@ static void allow_all(const RefProduct *p, int panel, double *allowed)
 }
 
 /* One pair's part of one panel, added to its row. */
-static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, const double *weights, const double *x, double *want,
+static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, const double *weights, const double *x,
+                     double *want,
                      double *allowed)
 {
     const int panel = p->panel, token = pair / p->top_k, row = p->out_pairs ? pair : token, dense = p->n_experts == 1;
@@ -84,16 +85,18 @@ bool ref_product(const RefProduct *p, double *want, double *allowed)
         read_row(p, r, rows + (size_t)r * (size_t)p->n_in);
     for (int e = 0; good && e < p->n_experts; e++)
         for (int panel = 0; panel < n_panels; panel++) {
-            const int first = p->n_experts == 1 ? 0 : p->offsets[e], last = p->n_experts == 1 ? p->n_tokens : p->offsets[e + 1];
+            const int first = p->n_experts == 1 ? 0 : p->offsets[e];
+            const int last = p->n_experts == 1 ? p->n_tokens : p->offsets[e + 1];
             if (first == last || !is_computed(p, panel, n_panels))
                 continue;
-            p->reader(read, p->weights + (size_t)(e * n_panels + panel) * p->panel_len, p->n_in, p->panel, p->weight_dtype);
+            p->reader(read, p->weights + (size_t)(e * n_panels + panel) * p->panel_len, p->n_in, p->panel,
+                      p->weight_dtype);
             for (size_t i = 0; i < len; i++)
                 weights[i] = read[i];
             for (int i = first; i < last; i++) {
                 const int pair = p->n_experts == 1 ? i : p->slots[i];
-                add_pair(p, e, pair, panel, weights, rows + (size_t)(p->in_pairs ? pair : pair / p->top_k) * (size_t)p->n_in, want,
-                         allowed);
+                const double *row = rows + (size_t)(p->in_pairs ? pair : pair / p->top_k) * (size_t)p->n_in;
+                add_pair(p, e, pair, panel, weights, row, want, allowed);
             }
         }
     for (int panel = 0; good && panel < n_panels; panel++)

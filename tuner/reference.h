@@ -8,8 +8,10 @@
 #include "workload.h"
 
 typedef struct {
-    int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, in_pairs, out_pairs, accumulate, panel, top_k, quantised;
-    int n_tokens, panel_step;    /* only every panel_step-th panel and the last are computed; of others all is allowed */
+    int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, in_pairs, out_pairs, accumulate, panel, top_k,
+        quantised;
+    /* only every panel_step-th panel and the last are computed; of others all is allowed */
+    int n_tokens, panel_step;
     size_t panel_len;            /* bytes */
     const void *in;              /* float [rows][in_stride], or quantised rows of in_stride bytes */
     const uint8_t *weights;      /* [n_experts][n_panels][panel_len] */

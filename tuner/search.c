@@ -161,11 +161,14 @@ static bool record(SearchRun *run, SearchState *s, const char *point, const Tria
         const TrialPairs *pairs = &result->pairs[i];
         if (i > 0 && pairs->n == 0)
             break;
-        Trial trial = { .key = key_of(run, s->job, s->job->tokens[i]), .point = point, .status = i ? TRIAL_OK : result->status,
+        Trial trial = { .key = key_of(run, s->job, s->job->tokens[i]), .point = point,
+                        .status = i ? TRIAL_OK : result->status,
                         .detail = i ? "" : result->detail, .samples = pairs->candidate, .n_samples = pairs->n,
-                        .incumbent = s->incumbent_text, .incumbent_samples = pairs->incumbent, .n_incumbent_samples = pairs->n,
+                        .incumbent = s->incumbent_text, .incumbent_samples = pairs->incumbent,
+                        .n_incumbent_samples = pairs->n,
                         .max_error = result->max_error, .search = run->journal.id, .seed = run->journal.seed,
-                        .ordinal = run->journal.next_ordinal, .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
+                        .ordinal = run->journal.next_ordinal,
+                        .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
         job_cost(s->job, s->job->tokens[i], &trial.operations, &trial.bytes);
         if (!records_add(run->records, run->diags, &trial))
             return false;
@@ -179,7 +182,8 @@ static void replay(const Trial *old, TrialResult *result)
 {
     *result = (TrialResult){ .status = old->status, .max_error = old->max_error };
     TrialPairs *pairs = &result->pairs[0];
-    for (; pairs->n < old->n_samples && pairs->n < old->n_incumbent_samples && pairs->n < DECIDE_MOST_PAIRS; pairs->n++) {
+    for (; pairs->n < old->n_samples && pairs->n < old->n_incumbent_samples
+         && pairs->n < DECIDE_MOST_PAIRS; pairs->n++) {
         pairs->candidate[pairs->n] = old->samples[pairs->n];
         pairs->incumbent[pairs->n] = old->incumbent_samples[pairs->n];
     }
@@ -209,7 +213,8 @@ static const char *build_one(SearchRun *run, SearchState *s, const SpacePoint *p
     if (!candidates_compile(&run->builder, &candidate, 1))
         return NULL;
     if (!candidate.built)
-        diag_report(run->diags, DIAG_TOOLCHAIN, NULL, "%s fails on %s as it is without tuning: %s", run->builder.cc.args[0],
+        diag_report(run->diags, DIAG_TOOLCHAIN, NULL, "%s fails on %s as it is without tuning: %s",
+                    run->builder.cc.args[0],
                     s->job->key, candidate.words);
     return candidate.built ? candidate.path : NULL;
 }
@@ -235,8 +240,10 @@ static void run_trial(const SearchState *s, const SpacePoint *point, const Candi
 {
     double values[TEMPLATE_MAX_PARAMS];
     job_values(s->job, point, values);
-    TrialRequest request = { .path = candidate->path, .suffix = "", .incumbent = s->incumbent_path, .n_checks = s->n_checks,
-                             .n_times = s->n_times, .pack_len = job_scratch(s->job, values), .same_bits = s->has_bits && same_bits(s, point),
+    TrialRequest request = { .path = candidate->path, .suffix = "", .incumbent = s->incumbent_path,
+                             .n_checks = s->n_checks,
+                             .n_times = s->n_times, .pack_len = job_scratch(s->job, values),
+                             .same_bits = s->has_bits && same_bits(s, point),
                              .measure_all = s->n_trials == 0, .deadline = s->deadline };
     memcpy(request.checks, s->checks, sizeof s->checks);
     memcpy(request.times, s->times, sizeof s->times);
@@ -289,7 +296,8 @@ static void decide(SearchRun *run, SearchState *s, const SpacePoint *point, cons
 static void tell_failure(SearchRun *run, const SearchState *s, const char *text, const TrialResult *result)
 {
     if (run->progress && result->status != TRIAL_OK && result->status != TRIAL_STOPPED)
-        progress_say(run->progress, "%s: %s: %s: %s", s->job->key, text, trial_status_text(result->status), result->detail);
+        progress_say(run->progress, "%s: %s: %s: %s", s->job->key, text, trial_status_text(result->status),
+                     result->detail);
 }
 
 /* One point: from the records of an earlier session, or measured and recorded. */
@@ -327,7 +335,10 @@ static bool try_point(SearchRun *run, SearchState *s, const SpacePoint *point, C
 /* ---- rounds ---- */
 
 static bool trials_left(const SearchRun *run) { return !run->most_trials || run->n_trials < run->most_trials; }
-static bool time_left(const SearchRun *run) { return run->most_seconds <= 0 || search_seconds(run) < run->most_seconds; }
+static bool time_left(const SearchRun *run)
+{
+    return run->most_seconds <= 0 || search_seconds(run) < run->most_seconds;
+}
 
 /* The default against itself: whether it is right, how fast, and how noisy the machine is. */
 static bool try_default(SearchRun *run, SearchState *s)
@@ -473,5 +484,6 @@ bool search_run(SearchRun *run)
     run->journal.finished = done;
     if (run->progress)
         progress_end(run->progress);
-    return records_search_save(run->records, run->diags, &run->journal) && (done || run->interrupted) && !diags_failed(run->diags);
+    return records_search_save(run->records, run->diags, &run->journal) && (done || run->interrupted)
+        && !diags_failed(run->diags);
 }

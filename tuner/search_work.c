@@ -28,7 +28,8 @@ static bool load_reader(SearchRun *run)
     void *handle = candidate.built ? dlopen(candidate.path, RTLD_NOW | RTLD_LOCAL) : NULL;
     run->reader = handle ? (WorkReader *)dlsym(handle, KERNEL_FILE_READER) : NULL;
     if (!run->reader)
-        diag_report(run->diags, DIAG_TOOLCHAIN, NULL, "%s cannot make a library that can be loaded: %s", run->builder.cc.args[0],
+        diag_report(run->diags, DIAG_TOOLCHAIN, NULL, "%s cannot make a library that can be loaded: %s",
+                    run->builder.cc.args[0],
                     candidate.built ? dlerror() : candidate.words);
     return run->reader != NULL;
 }
@@ -87,7 +88,8 @@ bool search_work_make(SearchRun *run, SearchState *s)
         s->n_checks += good;
     }
     for (int i = 0; i < s->job->n_tokens && good; i++) {
-        s->times[i] = work_new(&shape, WORK_TIME, s->job->tokens[i], seed * 8 + 7 - (uint64_t)i, far_of(run, s->job), run->reader);
+        s->times[i] = work_new(&shape, WORK_TIME, s->job->tokens[i], seed * 8 + 7 - (uint64_t)i, far_of(run, s->job),
+                               run->reader);
         good = s->times[i] != NULL;
         s->n_times += good;
     }

@@ -6,7 +6,8 @@
 
 /* Checks with the reference's results, and what is timed. False after reporting, or when a signal came. */
 bool search_work_make(SearchRun *run, SearchState *state);
-/* From now on checks compare with the bits of the default at default_path, which was found right. False after reporting. */
+/* From now on checks compare with the bits of the default at default_path, which was found right. False after
+ * reporting. */
 bool search_work_keep_bits(SearchRun *run, SearchState *state);
 void search_work_drop(SearchState *state);
 

@@ -62,7 +62,8 @@ static bool changes_bits(Arena *arena, const Plan *plan, const Choices *choices)
     const Job *jobs = jobs_of_plan(arena, plan, &n);
     for (int i = 0; i < n; i++) {
         int keys = space_param(&jobs[i].space, "key_block");
-        if (keys >= 0 && choices_get(choices, jobs[i].key, "key_block", jobs[i].initial.value[keys]) != jobs[i].initial.value[keys])
+        if (keys >= 0 && choices_get(choices, jobs[i].key, "key_block",
+                                     jobs[i].initial.value[keys]) != jobs[i].initial.value[keys])
             return true;
     }
     return false;
@@ -85,19 +86,22 @@ static bool is_rejected(const Trial *trials, int n, const char *point)
     int votes = 0;
     for (int i = 0; i < n; i++)
         if (strcmp(trials[i].point, point) == 0 && trials[i].n_samples == trials[i].n_incumbent_samples)
-            votes += trials[i].status == TRIAL_OK && !decide_slower(trials[i].samples, trials[i].incumbent_samples, trials[i].n_samples)
+            votes += trials[i].status == TRIAL_OK && !decide_slower(trials[i].samples, trials[i].incumbent_samples,
+                                                                    trials[i].n_samples)
                 ? -1 : 1;
     return votes > 0;
 }
 
-bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, const RecordKey *machine, Choices *choices)
+bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, const RecordKey *machine,
+                Choices *choices)
 {
     RecordBest best;
     for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
         Trial *trials;
         int n;
         const RecordsFilter filter = { .key = step_key(arena, plan, machine, phase_texts[phase]) };
-        const char *point = arena_printf(arena, "choices=%llu", (unsigned long long)hash_choices(arena, plan, phase, choices));
+        unsigned long long hash = hash_choices(arena, plan, phase, choices);
+        const char *point = arena_printf(arena, "choices=%llu", hash);
         if (!records_list(records, arena, diags, &filter, &trials, &n))
             return false;
         if (is_rejected(trials, n, point))
@@ -120,7 +124,8 @@ static const char *build(Compilation *c, const char *folder, const char *name, c
     options.value[OPTION_EMBED] = "no";
     if (!options.value[OPTION_WEIGHTS])
         options.value[OPTION_WEIGHTS] = "random:0";
-    Compilation one = { .arena = c->arena, .diags = c->diags, .model = c->model, .options = &options, .choices = choices,
+    Compilation one = { .arena = c->arena, .diags = c->diags, .model = c->model, .options = &options,
+                        .choices = choices,
                         .out = arena_printf(c->arena, "%s/%s.so", folder, name) };
     bool ok = driver_compile(&one, "lib");
     if (one.weights)
@@ -136,8 +141,10 @@ static bool record(SearchRun *run, const char *what, const char *point, const ch
     struct timeval now;
     gettimeofday(&now, NULL);
     Trial trial = { .key = step_key(run->arena, run->plan, &run->key, what), .point = point, .status = result->status,
-                    .detail = result->detail, .samples = pairs->candidate, .n_samples = pairs->n, .incumbent = incumbent,
-                    .incumbent_samples = pairs->incumbent, .n_incumbent_samples = pairs->n, .max_error = result->max_error,
+                    .detail = result->detail, .samples = pairs->candidate, .n_samples = pairs->n,
+                    .incumbent = incumbent,
+                    .incumbent_samples = pairs->incumbent, .n_incumbent_samples = pairs->n,
+                    .max_error = result->max_error,
                     .search = run->journal.id, .seed = run->journal.seed, .ordinal = run->journal.next_ordinal,
                     .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
     bool prefill = strcmp(what, "decode") != 0;
@@ -154,7 +161,8 @@ static bool record(SearchRun *run, const char *what, const char *point, const ch
 }
 
 /* The default against itself, so that it is known which point that is. */
-static bool record_default(SearchRun *run, const char *what, const char *point, const TrialPairs *pairs, const StepResult *result)
+static bool record_default(SearchRun *run, const char *what, const char *point, const TrialPairs *pairs,
+                           const StepResult *result)
 {
     TrialPairs same = *pairs;
     memcpy(same.candidate, pairs->incumbent, sizeof same.candidate);
@@ -174,7 +182,8 @@ static bool record_all(SearchRun *run, const StepRequest *request, const Choices
     const char *whole = arena_printf(run->arena, "chunk=%d", run->plan->chunk);
     for (int i = 0; i < request->n_chunks && result->status == TRIAL_OK; i++)
         if ((i == 0 && !record_default(run, "chunk", whole, &result->chunks[i], result))
-            || !record(run, "chunk", arena_printf(run->arena, "chunk=%d", request->chunks[i]), whole, &result->chunks[i], result))
+            || !record(run, "chunk", arena_printf(run->arena, "chunk=%d", request->chunks[i]), whole,
+                       &result->chunks[i], result))
             return false;
     return records_search_save(run->records, run->diags, &run->journal);
 }
@@ -183,22 +192,27 @@ static bool record_all(SearchRun *run, const StepRequest *request, const Choices
 
 static void print_pair(const char *what, const TrialPairs *pairs, const char *says)
 {
-    printf("%-16s %8.3fx  %s\n", what, pairs->n ? 1 / decide_ratio(pairs->candidate, pairs->incumbent, pairs->n) : 1, says);
+    printf("%-16s %8.3fx  %s\n", what, pairs->n ? 1 / decide_ratio(pairs->candidate, pairs->incumbent, pairs->n) : 1,
+           says);
 }
 
-static void print_result(const SearchRun *run, const StepRequest *request, const Choices *choices, const StepResult *result)
+static void print_result(const SearchRun *run, const StepRequest *request, const Choices *choices,
+                         const StepResult *result)
 {
-    printf("\nthe whole model, %d threads, %d tokens of prefill: tuned over untuned\n", request->n_threads, request->n_tokens);
+    printf("\nthe whole model, %d threads, %d tokens of prefill: tuned over untuned\n", request->n_threads,
+           request->n_tokens);
     for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
         const TrialPairs *pairs = phase == PLAN_PREFILL ? &result->prefill : &result->decode;
         bool slower = decide_slower(pairs->candidate, pairs->incumbent, pairs->n);
-        print_pair(phase_texts[phase], pairs, !hash_choices(run->arena, run->plan, phase, choices) ? "(nothing was chosen)"
+        print_pair(phase_texts[phase], pairs, !hash_choices(run->arena, run->plan, phase, choices)
+                   ? "(nothing was chosen)"
                    : slower ? "slower: its choices are not taken" : "kept");
     }
     for (int i = 0; i < request->n_chunks; i++) {
         const TrialPairs *pairs = &result->chunks[i];
         print_pair(arena_printf(run->arena, "chunk %d", request->chunks[i]), pairs,
-                   decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept" : "(over the tuned model as it is)");
+                   decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept"
+                       : "(over the tuned model as it is)");
     }
 }
 
@@ -236,7 +250,8 @@ static bool compare(Compilation *c, SearchRun *run, const char *folder, const Ch
     if (result.interrupted || interrupt_came())
         return false;
     if (result.status != TRIAL_OK)
-        diag_report(run->diags, DIAG_RUN, NULL, "the tuned model: %s: %s", trial_status_text(result.status), result.detail);
+        diag_report(run->diags, DIAG_RUN, NULL, "the tuned model: %s: %s", trial_status_text(result.status),
+                    result.detail);
     if (!record_all(run, &request, choices, &result))
         return false;
     if (result.status == TRIAL_OK)
@@ -248,9 +263,12 @@ bool step_compare(Compilation *c, SearchRun *run, const char *folder)
 {
     int n_found;
     Choices *choices = choices_new(run->arena);
-    if (!choices_fill(run->records, run->arena, run->diags, run->plan, run->key.device, run->key.toolchain, choices, &n_found))
+    if (!choices_fill(run->records, run->arena, run->diags, run->plan, run->key.device, run->key.toolchain, choices,
+                      &n_found))
         return false;
-    bool chosen = hash_choices(run->arena, run->plan, PLAN_PREFILL, choices) || hash_choices(run->arena, run->plan, PLAN_DECODE, choices);
+    bool chosen = false;
+    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
+        chosen |= hash_choices(run->arena, run->plan, phase, choices) != 0;
     if (!chosen)
         printf("\nno kernel is faster than its default: a tuned model is the untuned one, but for its chunk\n");
     return compare(c, run, folder, choices, chosen);

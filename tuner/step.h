@@ -9,7 +9,8 @@
 #include "search.h"
 #include "../compiler/driver.h"
 
-/* Builds both in `folder`, measures them in turn, records and prints it. False after reporting, or when a signal came. */
+/* Builds both in `folder`, measures them in turn, records and prints it. False after reporting, or when a signal came.
+ * */
 bool step_compare(Compilation *c, SearchRun *run, const char *folder);
 
 /* Drops of `choices` what a comparison of whole models has found slower, and adds the chunk that was fastest. `key` has

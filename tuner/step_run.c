@@ -36,7 +36,8 @@ static void *memory(int64_t len)
 }
 
 /* Calls a function that gives 0 when it is well; words of its error otherwise. */
-static bool call(Side *side, const char *name, const LibraryValue *values, int n, const char *error, char *why, size_t why_len)
+static bool call(Side *side, const char *name, const LibraryValue *values, int n, const char *error, char *why,
+                 size_t why_len)
 {
     bool ok;
     int64_t status = library_call(side->library, name, values, n, &ok);
@@ -69,8 +70,10 @@ static bool open_side(Side *side, const StepRequest *r, const char *path, char *
     if (!side->model || !side->context || !side->state || !side->logits)
         return snprintf(why, why_len, "no memory for a model"), false;
     const LibraryValue open[] = { POINTER(side->model), POINTER(r->weights), { .i32 = 0 }, POINTER(error) };
-    const LibraryValue init[] = { POINTER(side->context), POINTER(side->model), { .i32 = r->n_threads }, POINTER(NULL), POINTER(error) };
-    return call(side, "model_open", open, 4, error, why, why_len) && call(side, "context_init", init, 5, error, why, why_len);
+    const LibraryValue init[] = { POINTER(side->context), POINTER(side->model), { .i32 = r->n_threads }, POINTER(NULL),
+                                  POINTER(error) };
+    return call(side, "model_open", open, 4, error, why, why_len)
+        && call(side, "context_init", init, 5, error, why, why_len);
 }
 
 static bool begin_state(Side *side, char *why, size_t why_len)
@@ -84,7 +87,8 @@ static bool begin_state(Side *side, char *why, size_t why_len)
 static double eval(Side *side, const int32_t *tokens, int n, int chunk, char *why, size_t why_len)
 {
     char error[ERROR_LEN] = "";
-    const LibraryValue values[] = { POINTER(side->context), POINTER(side->state), { .i32 = 0 }, { .i32 = chunk }, POINTER(tokens),
+    const LibraryValue values[] = { POINTER(side->context), POINTER(side->state), { .i32 = 0 }, { .i32 = chunk },
+                                    POINTER(tokens),
                                     { .i32 = n }, POINTER(side->logits), { .i32 = 1 }, POINTER(error) };
     double begin = now();
     return call(side, "eval", values, 9, error, why, why_len) ? now() - begin : -1;
@@ -126,7 +130,8 @@ static void compare_logits(const StepRequest *r, const Side *tuned, const Side *
 }
 
 /* A pair; which side comes first changes. False after writing why. */
-static bool measure_pair(TrialPairs *prefills, TrialPairs *decodes, Side *sides[2], const int chunks[2], const StepRequest *r,
+static bool measure_pair(TrialPairs *prefills, TrialPairs *decodes, Side *sides[2], const int chunks[2],
+                         const StepRequest *r,
                          const int32_t *tokens, int i, char *why, size_t why_len)
 {
     for (int turn = 0; turn < 2; turn++) {

@@ -84,7 +84,8 @@ static void child(const TrialRequest *request, TrialResult *result)
 {
     char words[TRIAL_DETAIL_LEN];
     KernelCall *candidate = kernel_load(request->path, request->suffix, words, sizeof words);
-    KernelCall *incumbent = request->incumbent && candidate ? kernel_load(request->incumbent, "", words, sizeof words) : NULL;
+    KernelCall *incumbent = request->incumbent && candidate ? kernel_load(request->incumbent, "", words, sizeof words)
+        : NULL;
     if (!candidate || (request->incumbent && !incumbent)) {
         result->status = TRIAL_BUILD_FAILED;
         snprintf(result->detail, sizeof result->detail, "%s", words);

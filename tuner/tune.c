@@ -54,9 +54,11 @@ static bool check_target(Compilation *c)
     if (t->family == FAMILY_GPU)
         diag_report(c->diags, DIAG_USAGE, NULL, "`--target %s`: nothing of a GPU's kernels is tuned yet", t->name);
     else if (target_has_codes(c->target))
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--target %s` holds the code of several targets: tune them one by one", t->name);
+        diag_report(c->diags, DIAG_USAGE, NULL,
+                    "`--target %s` holds the code of several targets: tune them one by one", t->name);
     else if (!target_runs_here(c->target))
-        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s, and what is not measured is not tuned "
+        diag_report(c->diags, DIAG_RUN, NULL,
+                    "this machine cannot run code for %s, and what is not measured is not tuned "
                     "(mossc targets)", t->name);
     else
         return true;
@@ -66,8 +68,10 @@ static bool check_target(Compilation *c)
 /* What makes it the same search: everything that changes which trials come, but for how many. */
 static const char *search_command(const TuneOptions *o, const SearchRun *run)
 {
-    return arena_printf(run->arena, "tune target=%s quant=%s hash=%016llx order=%s toolchain=%s", target_info(run->plan->target)->name,
-                        run->plan->quant, (unsigned long long)run->plan->hash, search_order_text(o->order), run->key.toolchain);
+    return arena_printf(run->arena, "tune target=%s quant=%s hash=%016llx order=%s toolchain=%s",
+                        target_info(run->plan->target)->name,
+                        run->plan->quant, (unsigned long long)run->plan->hash, search_order_text(o->order),
+                        run->key.toolchain);
 }
 
 static bool open_search(const TuneOptions *o, SearchRun *run)
@@ -75,8 +79,10 @@ static bool open_search(const TuneOptions *o, SearchRun *run)
     Compilation *c = o->c;
     if (!toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &run->builder.cc))
         return false;
-    run->key = (RecordKey){ .features = identity_features(c->arena, c->target), .device = identity_device(c->arena, c->target),
-                            .toolchain = identity_toolchain(c->arena, c->target, run->builder.cc.args, run->builder.cc.n) };
+    run->key = (RecordKey){ .features = identity_features(c->arena, c->target),
+                            .device = identity_device(c->arena, c->target),
+                            .toolchain = identity_toolchain(c->arena, c->target, run->builder.cc.args,
+                                                            run->builder.cc.n) };
     run->journal = (Search){ .command = search_command(o, run), .model = c->graph->name, .device = run->key.device,
                              .features = run->key.features, .seed = o->seed };
     run->records = records_open(c->arena, c->diags, o->db, RECORDS_CREATE);
@@ -93,10 +99,11 @@ static bool print_best(const SearchRun *run, const SearchState *s)
     key.template_hash = identity_template(run->arena, run->plan->target, key.kernel);
     if (!records_best(run->records, run->arena, run->diags, &key, &best))
         return false;
-    printf("%-8s %5.1f %% %6d %7d %8.3fx  %s, %s%s\n", s->job->phase == PLAN_PREFILL ? "prefill" : "decode", 100 * s->job->share,
-           s->n_trials, s->n_failed, best.point ? best.speedup : 1, s->job->key, best.point ? best.point : s->incumbent_text
-           ? s->incumbent_text : "not tried", best.point && best.default_point && strcmp(best.point, best.default_point) == 0
-           ? " (the default)" : "");
+    const char *point = best.point ? best.point : s->incumbent_text ? s->incumbent_text : "not tried";
+    bool is_default = best.point && best.default_point && strcmp(best.point, best.default_point) == 0;
+    printf("%-8s %5.1f %% %6d %7d %8.3fx  %s, %s%s\n", s->job->phase == PLAN_PREFILL ? "prefill" : "decode",
+           100 * s->job->share, s->n_trials, s->n_failed, best.point ? best.speedup : 1, s->job->key, point,
+           is_default ? " (the default)" : "");
     return true;
 }
 
@@ -106,8 +113,8 @@ static bool print_result(const SearchRun *run)
     for (int i = 0; i < run->n_states; i++)
         if (!print_best(run, &run->states[i]))
             return false;
-    printf("\n%d trials, %d of them from earlier runs; kernels foretell prefill %.3fx, decode %.3fx\n", run->n_trials, run->n_replayed,
-           search_speedup(run, PLAN_PREFILL), search_speedup(run, PLAN_DECODE));
+    printf("\n%d trials, %d of them from earlier runs; kernels foretell prefill %.3fx, decode %.3fx\n", run->n_trials,
+           run->n_replayed, search_speedup(run, PLAN_PREFILL), search_speedup(run, PLAN_DECODE));
     if (search_trials_to(run, 0.95) > 0)
         printf("95 %% of prefill's gain was there after %d trials\n", search_trials_to(run, 0.95));
     return true;
@@ -131,10 +138,8 @@ static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
     run->most_seconds = (double)o->seconds;
     run->progress = &progress;
     if (!(run->journal.peak_operations > 0))
-        ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant, "f32") != 0,
-                         &run->journal.peak_operations, &run->journal.peak_bytes);
-    if (!(run->journal.peak_operations > 0))
-        ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant, "f32") != 0,
+        ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant,
+            "f32") != 0,
                          &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
     if (run->interrupted)
@@ -152,7 +157,8 @@ void tune_command(Compilation *c)
     SearchRun run = { .arena = c->arena, .diags = c->diags, .plan = c->plan };
     const char *tmp = getenv("TMPDIR");
     if (open_search(&o, &run)
-        && out_folder_make(c->arena, c->diags, arena_printf(c->arena, "%s/mossc-tune", tmp && *tmp ? tmp : "/tmp"), &folder)) {
+        && out_folder_make(c->arena, c->diags, arena_printf(c->arena, "%s/mossc-tune", tmp && *tmp ? tmp : "/tmp"),
+                           &folder)) {
         tune(&o, &run, &folder);
         fflush(stdout);
         out_folder_remove(&folder);

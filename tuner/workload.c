@@ -116,14 +116,17 @@ static int8_t *random_quantised_rows(Work *w, int rows)
 /* Stored weights: every bit pattern here is a number of ordinary size. Bytes of q8 are odd, so that none is -128. */
 static void fill_weights(Work *w, uint8_t *data, size_t len)
 {
-    static const uint64_t mask[] = { 0x81FFFFFF81FFFFFF, 0x81FF81FF81FF81FF, 0x83FF83FF83FF83FF, ~0ull, ~0ull, 0x81FF81FF81FF81FF };
-    static const uint64_t add[] = { 0x3E0000003E000000, 0x3E003E003E003E00, 0x3400340034003400, 0x0101010101010101, 0, 0x3E003E003E003E00 };
+    static const uint64_t mask[] = { 0x81FFFFFF81FFFFFF, 0x81FF81FF81FF81FF, 0x83FF83FF83FF83FF, ~0ull, ~0ull,
+                                     0x81FF81FF81FF81FF };
+    static const uint64_t add[] = { 0x3E0000003E000000, 0x3E003E003E003E00, 0x3400340034003400, 0x0101010101010101, 0,
+                                    0x3E003E003E003E00 };
     const int dtype = w->shape.weight_dtype;
     for (size_t i = 0; i + 8 <= len; i += 8) {
         uint64_t bits = (bits64(w) & mask[dtype]) | add[dtype];
         memcpy(data + i, &bits, 8);
     }
-    const size_t n_panels = (size_t)w->shape.n_experts * (size_t)((w->shape.n_out + w->shape.panel - 1) / w->shape.panel);
+    const int panels = (w->shape.n_out + w->shape.panel - 1) / w->shape.panel;
+    const size_t n_panels = (size_t)w->shape.n_experts * (size_t)panels;
     for (size_t p = 0; quantised(w) && p < n_panels; p++)
         for (int c = 0; c < w->shape.panel; c++) {
             const float scale = 0.001f + 0.01f * fabsf(random_float(w));
@@ -220,7 +223,8 @@ static bool reference(Work *w, WorkReader *reader)
     if (!w->want || !w->allowed)
         return false;
     if (is(w, "attention")) {
-        const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride, s->kv_stride,
+        const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride,
+                                 s->kv_stride,
                                  w->position, w->n_context, w->in, w->in2, w->in3, w->ring_k, w->ring_v };
         return ref_attention(&a, w->want, w->allowed);
     }
@@ -229,7 +233,8 @@ static bool reference(Work *w, WorkReader *reader)
                            .out_pairs = s->out_pairs, .accumulate = s->accumulate, .panel = s->panel, .top_k = s->top_k,
                            .quantised = quantised(w), .n_tokens = w->n_tokens, .panel_len = (size_t)s->weights_len
                            / (size_t)s->n_experts / (size_t)((s->n_out + s->panel - 1) / s->panel),
-                           .in = w->in, .weights = w->weights, .bias = w->bias, .gates = w->gates, .initial = w->initial,
+                           .in = w->in, .weights = w->weights, .bias = w->bias, .gates = w->gates,
+                           .initial = w->initial,
                            .experts = w->experts, .slots = w->slots, .offsets = w->offsets, .reader = reader };
     const double work = (double)s->n_in * s->n_out * w->n_pairs;
     p.panel_step = work > REFERENCE_WORK ? (int)(work / REFERENCE_WORK) + 1 : 1;
@@ -245,7 +250,8 @@ Work *work_new(const WorkShape *shape, WorkKind kind, int n_tokens, uint64_t see
         return NULL;
     *w = (Work){ .shape = *shape, .kind = kind, .n_tokens = n_tokens, .n_pairs = n_tokens * shape->top_k, .n_copies = 1,
                  .random = seed * 0x9E3779B97F4A7C15u + 0x2545F4914F6CDD1Du };
-    if ((is(w, "attention") ? make_attention(w) : make_product(w, far)) && (kind == WORK_TIME || reference(w, reader))) {
+    bool made = is(w, "attention") ? make_attention(w) : make_product(w, far);
+    if (made && (kind == WORK_TIME || reference(w, reader))) {
         work_set_scratch(w, shape->pack_len);
         work_reset(w);
         return w;
@@ -265,7 +271,8 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
         { "out", w->out }, { attention ? "q" : "in", w->in }, { "k", w->in2 }, { "v", w->in3 }, { "ring_k", w->ring_k },
         { "ring_v", w->ring_v }, { "weights", w->weights + w->copy_len * (size_t)copy }, { "bias", w->bias },
         { "slots", dense ? NULL : w->slots }, { "offsets", dense ? NULL : w->offsets },
-        { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->scratch }, { "scratch", w->scratch },
+        { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->scratch },
+        { "scratch", w->scratch },
     };
     const struct { const char *name; int32_t value; } ints[] = {
         { "n_tokens", w->n_tokens }, { "top_k", s->top_k }, { "panel_begin", 0 },
@@ -303,14 +310,17 @@ double work_error(const Work *w, bool same_bits, char *where, size_t where_len)
         return snprintf(where, where_len, "it wrote behind a buffer"), INFINITY;
     for (int r = 0; r < w->out_rows; r++)
         for (int c = 0; c < w->n_cols; c++) {
-            const size_t at = (size_t)r * (size_t)w->shape.out_stride + (size_t)c, i = (size_t)r * (size_t)w->n_cols + (size_t)c;
+            const size_t at = (size_t)r * (size_t)w->shape.out_stride + (size_t)c;
+            const size_t i = (size_t)r * (size_t)w->n_cols + (size_t)c;
             double error = fabs((double)w->out[at] - w->want[i]) / w->allowed[i];
             if (same_bits && w->bits && memcmp(&w->out[at], &w->bits[at], 4) != 0 && error <= 1)
-                return snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, bit for bit expected %.9g", w->n_tokens, r, c,
+                return snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, bit for bit expected %.9g",
+                                w->n_tokens, r, c,
                                 w->out[at], w->bits[at]), INFINITY;
             if (!(error <= worst)) {
                 worst = error == error ? error : INFINITY;
-                snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, expected %.9g", w->n_tokens, r, c, w->out[at], w->want[i]);
+                snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, expected %.9g", w->n_tokens, r, c,
+                         w->out[at], w->want[i]);
             }
             if (worst == INFINITY)
                 return worst;

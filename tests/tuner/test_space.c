@@ -151,15 +151,17 @@ static void test_table(void)
 
 static void test_space_text(void)
 {
-    static const char *const wrong[] = { "", "block_rows=144", "block_rows=144 tail_rows=4", "tail_rows=4 block_rows=144 tile_rows=12",
-        "block_rows=144 tail_rows=4 tile_rows=12 ", "block_rows= tail_rows=4 tile_rows=12", "block_rows=144 tail_rows=4 tile_rows=-2",
+    static const char *const wrong[] = { "", "block_rows=144", "block_rows=144 tail_rows=4",
+        "tail_rows=4 block_rows=144 tile_rows=12", "block_rows=144 tail_rows=4 tile_rows=12 ",
+        "block_rows= tail_rows=4 tile_rows=12", "block_rows=144 tail_rows=4 tile_rows=-2",
         "block_rows=144  tail_rows=4 tile_rows=12", "block_rows=99999999999 tail_rows=4 tile_rows=12" };
     SearchSpace space;
     SpacePoint point, again;
     Arena *arena = arena_new();
     CU_ASSERT_TRUE_FATAL(space_find("gemm", &space));
     CU_ASSERT_EQUAL(space.n, 3);
-    const SpaceShape shape = { .target = TARGET_X86_64_V4, .n_in = 512, .row_len = 2048, .chunk = 512, .l2_len = 2 << 20 };
+    const SpaceShape shape = { .target = TARGET_X86_64_V4, .n_in = 512, .row_len = 2048, .chunk = 512,
+                               .l2_len = 2 << 20 };
     SpacePoint *points;
     int n = space_points(arena, &space, &shape, &points);
     CU_ASSERT(n > 50);
@@ -183,15 +185,18 @@ static void test_space_rules(void)
     SearchSpace space;
     SpacePoint *points;
     space_find("gemm", &space);
-    int tile = space_param(&space, "tile_rows"), tail = space_param(&space, "tail_rows"), block = space_param(&space, "block_rows");
+    int tile = space_param(&space, "tile_rows"), tail = space_param(&space, "tail_rows");
+    int block = space_param(&space, "block_rows");
     for (int wide = 0; wide < 2; wide++) {
-        const SpaceShape shape = { .target = wide ? TARGET_X86_64_V4 : TARGET_X86_64_V3, .n_in = 2048, .row_len = 8192, .chunk = 256,
+        const SpaceShape shape = { .target = wide ? TARGET_X86_64_V4 : TARGET_X86_64_V3, .n_in = 2048, .row_len = 8192,
+                                   .chunk = 256,
                                    .l2_len = 1 << 20 };
         int n = space_points(arena, &space, &shape, &points), most = 0;
         CU_ASSERT(n > 5);
         for (int i = 0; i < n; i++) {
             const int *v = points[i].value;
-            CU_ASSERT(v[tile] % v[tail] == 0 && v[tail] < v[tile] && v[block] <= 256 && (v[block] + 8) * 8192 <= 1 << 20);
+            CU_ASSERT(v[tile] % v[tail] == 0 && v[tail] < v[tile]);
+            CU_ASSERT(v[block] <= 256 && (v[block] + 8) * 8192 <= 1 << 20);
             most = v[tile] > most ? v[tile] : most;
         }
         CU_ASSERT_EQUAL(most, wide ? 14 : 6);
@@ -244,7 +249,8 @@ static void test_decisions(void)
 }
 
 static const UnitTest tests[] = {
-    { "nothing chosen", test_nothing_chosen }, { "every graph", test_every_graph }, { "senseless choices", test_senseless_choices },
-    { "table", test_table }, { "space, text", test_space_text }, { "space, rules", test_space_rules }, { "decisions", test_decisions },
+    { "nothing chosen", test_nothing_chosen }, { "every graph", test_every_graph },
+    { "senseless choices", test_senseless_choices }, { "table", test_table }, { "space, text", test_space_text },
+    { "space, rules", test_space_rules }, { "decisions", test_decisions },
 };
 UNIT_MAIN("space", tests)

@@ -76,9 +76,11 @@ static Candidate compile(const SearchRun *run, const Text *source)
     return candidate;
 }
 
-static TrialRequest request_of(const SearchState *state, const Candidate *candidate, const char *suffix, const double *values)
+static TrialRequest request_of(const SearchState *state, const Candidate *candidate, const char *suffix,
+                               const double *values)
 {
-    TrialRequest request = { .path = candidate->path, .suffix = suffix, .n_checks = state->n_checks, .same_bits = state->has_bits,
+    TrialRequest request = { .path = candidate->path, .suffix = suffix, .n_checks = state->n_checks,
+                             .same_bits = state->has_bits,
                              .pack_len = job_scratch(state->job, values), .deadline = 3 };
     memcpy(request.checks, state->checks, sizeof request.checks);
     return request;
@@ -112,7 +114,8 @@ static void check_jobs(DType dtype)
         SearchState state = { .job = &jobs[i], .default_path = file.path };
         NEED(search_work_make(&run, &state));
         for (int p = 0; p < POINTS; p++) {
-            TrialRequest request = request_of(&state, &file, arena_printf(arena, "%d", i * POINTS + p), values[i * POINTS + p]);
+            TrialRequest request = request_of(&state, &file, arena_printf(arena, "%d", i * POINTS + p),
+                                              values[i * POINTS + p]);
             TrialResult result;
             trial_run(&request, &result);
             CU_ASSERT_EQUAL(result.status, TRIAL_OK);
@@ -223,7 +226,8 @@ static void test_no_kernel(void)
 static void write_logits(const char *name, const Choices *choices, const char *path)
 {
     Options options = { .value = { [OPTION_WEIGHTS] = "random:3", [OPTION_QUANT] = "q8" } };
-    Compilation c = { .arena = arena, .diags = diags_new(arena), .model = UNIT_ROOT "/docs/example.json", .options = &options,
+    Compilation c = { .arena = arena, .diags = diags_new(arena), .model = UNIT_ROOT "/docs/example.json",
+                      .options = &options,
                       .choices = choices, .out = arena_printf(arena, "%s/%s", folder, name) };
     NEED(driver_compile(&c, "exe"));
     weights_close(c.weights);
@@ -239,9 +243,11 @@ static void write_logits(const char *name, const Choices *choices, const char *p
 static void test_whole_model(void)
 {
     Arena *scratch = arena_new();
-    const char *plain = arena_printf(arena, "%s/plain.f32", folder), *chosen = arena_printf(arena, "%s/chosen.f32", folder);
+    const char *plain = arena_printf(arena, "%s/plain.f32", folder);
+    const char *chosen = arena_printf(arena, "%s/chosen.f32", folder);
     Options options = { .value = { [OPTION_QUANT] = "q8" } };
-    Compilation c = { .arena = scratch, .diags = diags_new(scratch), .model = UNIT_ROOT "/docs/example.json", .options = &options };
+    Compilation c = { .arena = scratch, .diags = diags_new(scratch), .model = UNIT_ROOT "/docs/example.json",
+                      .options = &options };
     NEED(driver_plan(&c, false));
     write_logits("plain", NULL, plain);
     for (int round = 0; round < 2; round++) {
@@ -297,13 +303,15 @@ static void test_measuring(void)
 /* ---- faults ---- */
 
 static const struct { const char *from, *to; } changes[] = {
-    { " < ", " <= " }, { " <= ", " < " }, { " + ", " - " }, { " - ", " + " }, { " * ", " + " }, { " == ", " != " }, { " && ", " || " },
-    { " > ", " >= " }, { " / ", " * " }, { "first", "last" }, { "last", "first" }, { "token", "pair" }, { "pair", "token" },
-    { "n_in", "n_out" }, { "n_out", "n_in" }, { "n_rows", "rows" }, { "tile_rows", "tail_rows" }, { "tail_rows", "tile_rows" },
-    { "n_lo", "n_hi" }, { "n_hi", "n_lo" }, { "LANES", "(LANES - 1)" }, { "begin", "(begin + 1)" }, { "? 0 ", "? 1 " }, { "? 1 ", "? 0 " },
-    { "vset(0)", "vset(1)" }, { "in_stride", "out_stride" }, { "group", "(group + 1)" }, { "key_block", "(key_block - 1)" },
-    { "accumulate", "!accumulate" }, { "fresh", "!fresh" }, { "= 0;", "= 1;" }, { "k++", "k += 2" }, { "row + r", "row" },
-    { "j / 2", "j" }, { "top_k", "(top_k + 1)" }, { "n_panels", "(n_panels + 1)" }, { "panel_len", "(panel_len - 4)" }, { "head", "0" },
+    { " < ", " <= " }, { " <= ", " < " }, { " + ", " - " }, { " - ", " + " }, { " * ", " + " }, { " == ", " != " },
+    { " && ", " || " }, { " > ", " >= " }, { " / ", " * " }, { "first", "last" }, { "last", "first" },
+    { "token", "pair" }, { "pair", "token" }, { "n_in", "n_out" }, { "n_out", "n_in" }, { "n_rows", "rows" },
+    { "tile_rows", "tail_rows" }, { "tail_rows", "tile_rows" }, { "n_lo", "n_hi" }, { "n_hi", "n_lo" },
+    { "LANES", "(LANES - 1)" }, { "begin", "(begin + 1)" }, { "? 0 ", "? 1 " }, { "? 1 ", "? 0 " },
+    { "vset(0)", "vset(1)" }, { "in_stride", "out_stride" }, { "group", "(group + 1)" },
+    { "key_block", "(key_block - 1)" }, { "accumulate", "!accumulate" }, { "fresh", "!fresh" }, { "= 0;", "= 1;" },
+    { "k++", "k += 2" }, { "row + r", "row" }, { "j / 2", "j" }, { "top_k", "(top_k + 1)" },
+    { "n_panels", "(n_panels + 1)" }, { "panel_len", "(panel_len - 4)" }, { "head", "0" },
 };
 
 static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_'; }
@@ -348,7 +356,8 @@ typedef struct { const char *path, *suffix; int64_t pack_len; Work **works; int 
 static void run_again(void *context)
 {
     const Again *again = context;
-    TrialRequest request = { .path = again->path, .suffix = again->suffix, .pack_len = again->pack_len, .same_bits = true };
+    TrialRequest request = { .path = again->path, .suffix = again->suffix, .pack_len = again->pack_len,
+                             .same_bits = true };
     char words[TRIAL_DETAIL_LEN];
     for (int i = 0; i < again->n; i++) {
         request.checks[0] = again->works[i];
@@ -370,7 +379,8 @@ static bool make_others(const SearchRun *run, const SearchState *state, Work **o
     char words[TRIAL_DETAIL_LEN];
     KernelCall *call = kernel_load(state->default_path, "", words, sizeof words);
     for (int i = 0; i < OTHER_WORKS && call; i++) {
-        others[i] = work_new(&shape, WORK_CHECK, tokens[state->job->phase == PLAN_DECODE][i], 1000 + (uint64_t)i, 0, run->reader);
+        others[i] = work_new(&shape, WORK_CHECK, tokens[state->job->phase == PLAN_DECODE][i], 1000 + (uint64_t)i, 0,
+                             run->reader);
         if (!others[i] || !kernel_bind(call, others[i], words, sizeof words))
             return false;
         work_set_scratch(others[i], job_scratch(state->job, state->job->values));
@@ -383,7 +393,8 @@ static bool make_others(const SearchRun *run, const SearchState *state, Work **o
     return call != NULL;
 }
 
-static void judge(const SearchState *state, const Candidate *file, const char *suffix, const char *what, Work **others, FaultCount *count)
+static void judge(const SearchState *state, const Candidate *file, const char *suffix, const char *what, Work **others,
+                  FaultCount *count)
 {
     TrialRequest request = request_of(state, file, suffix, state->job->values);
     TrialResult result;
@@ -411,7 +422,8 @@ static void run_file(const SearchRun *run, const SearchState *state, int n, Work
     Text source = { 0 };
     kernel_file_begin(&source);
     for (int i = 0; i < n; i++) {
-        faults[i] = with_fault(state->job->template, arena_printf(arena, "%sf%d", state->job->template->name, i), &what[i]);
+        faults[i] = with_fault(state->job->template, arena_printf(arena, "%sf%d", state->job->template->name, i),
+                               &what[i]);
         kernel_file_add(&faults[i], state->job->values, arena_printf(arena, "%d", i), &source);
     }
     Candidate all = compile(run, &source);
@@ -437,8 +449,8 @@ static void run_file(const SearchRun *run, const SearchState *state, int n, Work
 static FaultCount run_faults(int n_faults)
 {
     static const struct { DType dtype; const char *job; } kinds[] = {
-        { DTYPE_BF16, "gemm " }, { DTYPE_BF16, "gemv " }, { DTYPE_Q8, "gemm_q " }, { DTYPE_Q8, "gemv_q " }, { DTYPE_Q4, "gemm_q " },
-        { DTYPE_BF16, "attention " },
+        { DTYPE_BF16, "gemm " }, { DTYPE_BF16, "gemv " }, { DTYPE_Q8, "gemm_q " }, { DTYPE_Q8, "gemv_q " },
+        { DTYPE_Q4, "gemm_q " }, { DTYPE_BF16, "attention " },
     };
     enum { N_KINDS = sizeof kinds / sizeof *kinds };
     FaultCount count = { 0 };
@@ -456,8 +468,10 @@ static FaultCount run_faults(int n_faults)
         NEED(search_work_make(&run, &state));
         NEED(search_work_keep_bits(&run, &state));
         NEED(make_others(&run, &state, others));
-        for (int most = n_faults * (k + 1) / N_KINDS; done < most; done += most - done < FAULTS_A_FILE ? most - done : FAULTS_A_FILE)
-            run_file(&run, &state, most - done < FAULTS_A_FILE ? most - done : FAULTS_A_FILE, others, &count);
+        for (int n, most = n_faults * (k + 1) / N_KINDS; done < most; done += n) {
+            n = most - done < FAULTS_A_FILE ? most - done : FAULTS_A_FILE;
+            run_file(&run, &state, n, others, &count);
+        }
         for (int i = 0; i < OTHER_WORKS; i++)
             work_free(others[i]);
         search_work_drop(&state);
