@@ -76,13 +76,14 @@ static void check_scan(void)
         for (int c = 0; c < channels; c++)
             want[t * channels + c] = step(&scan, want_states + (sequences ? t : 0) * n_states + c * scan.d_state, t, c);
     check_freeze(slots);
+    const double tolerance = block ? 0x1p-11 : 0x1p-19;      /* in blocks, factors of products have 11 bits */
     const int parts = (scan.d_state + 7) / 8;
     const int n_blocks = block ? (channels + block - 1) / block : (channels + 31) / 32;
     const int n_threads = block ? 32 * (block / 8 * parts + block / 2) : 256;
     CHECK_LAUNCH(n_blocks, sequences ? n_tokens : 1, n_threads,
                  block ? shared_len(block, scan.d_state, z_pairs, stages) : 0, y, scan.dt, scan.x, scan.bc,
                  scan.z, scan.a, scan.d, (float *)states, slots, state_stride, n_tokens, top_k);
-    check_rows_act("y", y, want, n_tokens, channels, y_stride, scan.act, block ? 0x1p-11 : 0x1p-19);
+    check_rows_act("y", y, want, n_tokens, channels, y_stride, scan.act, tolerance);
     for (int i = 0; i < N_SLOTS; i++) {
         const int j = (i + 17) * 3 % N_SLOTS;                /* the sequence in slot i: 7 j + 3 = i */
         if (j >= n_sequences) {
@@ -90,7 +91,7 @@ static void check_scan(void)
             continue;
         }
         check_rows_f32("state", (float *)(states + i * state_stride), want_states + j * n_states, 1, n_states, n_states,
-                       block ? 0x1p-11 : 0x1p-19);
+                       tolerance);
         check_untouched("behind the state", states + i * state_stride + 4 * n_states, 16);
     }
 }
