@@ -24,7 +24,7 @@ static const char *const phase_texts[N_PLAN_PHASES] = { "prefill", "decode" };
 
 /* ---- names ---- */
 
-static RecordKey step_key(Arena *arena, const Plan *plan, const RecordKey *machine, const char *what)
+RecordKey step_key(Arena *arena, const Plan *plan, const RecordKey *machine, const char *what)
 {
     RecordKey key = *machine;
     key.kernel = "step";
@@ -54,6 +54,11 @@ static uint64_t hash_choices(Arena *arena, const Plan *plan, int phase, const Ch
         text_free(&text);
     }
     return chosen ? hash >> 12 : 0;
+}
+
+const char *step_point(Arena *arena, const Plan *plan, int phase, const Choices *choices)
+{
+    return arena_printf(arena, "choices=%llu", (unsigned long long)hash_choices(arena, plan, phase, choices));
 }
 
 static bool changes_bits(Arena *arena, const Plan *plan, const Choices *choices)
@@ -100,8 +105,7 @@ bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, 
         Trial *trials;
         int n;
         const RecordsFilter filter = { .key = step_key(arena, plan, machine, phase_texts[phase]) };
-        unsigned long long hash = hash_choices(arena, plan, phase, choices);
-        const char *point = arena_printf(arena, "choices=%llu", hash);
+        const char *point = step_point(arena, plan, phase, choices);
         if (!records_list(records, arena, diags, &filter, &trials, &n))
             return false;
         if (is_rejected(trials, n, point))
@@ -174,7 +178,7 @@ static bool record_all(SearchRun *run, const StepRequest *request, const Choices
     for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
         const TrialPairs *pairs = phase == PLAN_PREFILL ? &result->prefill : &result->decode;
         uint64_t hash = hash_choices(run->arena, run->plan, phase, choices);
-        const char *point = arena_printf(run->arena, "choices=%llu", (unsigned long long)hash);
+        const char *point = step_point(run->arena, run->plan, phase, choices);
         if ((result->status == TRIAL_OK && !record_default(run, phase_texts[phase], "choices=0", pairs, result))
             || (hash && !record(run, phase_texts[phase], point, "choices=0", pairs, result)))
             return false;

@@ -13,6 +13,11 @@
  * */
 bool step_compare(Compilation *c, SearchRun *run, const char *folder);
 
+/* Names in records: the key of what ("prefill", "decode", "chunk") of a model on a machine, whose features, device and
+ * toolchain are in `machine`; the point that all choices of a phase together are, "choices=0" where they are defaults. */
+RecordKey step_key(Arena *arena, const Plan *plan, const RecordKey *machine, const char *what);
+const char *step_point(Arena *arena, const Plan *plan, int phase, const Choices *choices);
+
 /* Drops of `choices` what a comparison of whole models has found slower, and adds the chunk that was fastest. `key` has
  * features, device and toolchain. False after reporting. */
 bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, const RecordKey *key, Choices *choices);
