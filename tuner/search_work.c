@@ -88,8 +88,8 @@ bool search_work_make(SearchRun *run, SearchState *s)
         s->n_checks += good;
     }
     for (int i = 0; i < s->job->n_tokens && good; i++) {
-        s->times[i] = work_new(&shape, WORK_TIME, s->job->tokens[i], seed * 8 + 7 - (uint64_t)i, far_of(run, s->job) / (i ? 4 : 1),
-                               run->reader);
+        int64_t far = far_of(run, s->job) / (i ? 4 : 1);
+        s->times[i] = work_new(&shape, WORK_TIME, s->job->tokens[i], seed * 8 + 7 - (uint64_t)i, far, run->reader);
         good = s->times[i] != NULL;
         s->n_times += good;
     }
