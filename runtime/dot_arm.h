@@ -93,9 +93,9 @@ KERNEL_INLINE void dot_arm_tile(const int rows, int32_t *sums /* [rows][8] */, c
         vistore(sums + 8 * (rows - 1) + 4 * j, vdot_end(last, j));
 }
 #elif defined __ARM_FEATURE_DOTPROD
-KERNEL_INLINE void dot_arm_tile(const int rows, int32_t *sums /* [rows][8] */, const int8_t *a /* [n_steps][2][rows][4] */,
-                                const int8_t *b /* [n_steps][8][8] */, const int32_t *start /* [rows] */, int n_steps,
-                                const void *weights, size_t ahead, size_t step)
+KERNEL_INLINE void dot_arm_tile(const int rows, int32_t *sums /* [rows][8] */,
+                                const int8_t *a /* [n_steps][2][rows][4] */, const int8_t *b /* [n_steps][8][8] */,
+                                const int32_t *start /* [rows] */, int n_steps, const void *weights, size_t ahead, size_t step)
 {
     vi lo[DOT_ARM_MOST_ROWS], hi[DOT_ARM_MOST_ROWS];      /* columns 0 … 3 and 4 … 7 */
     UNROLL
@@ -125,9 +125,9 @@ KERNEL_INLINE void dot_arm_tile(const int rows, int32_t *sums /* [rows][8] */, c
 }
 #else
 /* One or two rows of a tile of `rows`: their sums are 16 vectors, each of one column. */
-KERNEL_INLINE void dot_arm_rows(const int n, const int rows, int32_t *sums /* [n][8] */, const int8_t *a /* [n_steps][rows][8] */,
-                                const int8_t *b /* [n_steps][8][8] */, const int32_t *start /* [n] */, int n_steps,
-                                const void *weights, size_t ahead, size_t step)
+KERNEL_INLINE void dot_arm_rows(const int n, const int rows, int32_t *sums /* [n][8] */,
+                                const int8_t *a /* [n_steps][rows][8] */, const int8_t *b /* [n_steps][8][8] */,
+                                const int32_t *start /* [n] */, int n_steps, const void *weights, size_t ahead, size_t step)
 {
     int32x4_t sum[2][8];
     UNROLL
@@ -147,7 +147,8 @@ KERNEL_INLINE void dot_arm_rows(const int n, const int rows, int32_t *sums /* [n
             const int8x16_t v = vld1q_s8(b + 16 * j), w = vld1q_s8(b + 64 + 16 * j);
             UNROLL
             for (int r = 0; r < n; r++) {
-                const int16x8_t even = vmlal_s8(vmull_s8(vget_low_s8(v), vget_low_s8(x[r][0])), vget_low_s8(w), vget_low_s8(x[r][1]));
+                const int16x8_t first = vmull_s8(vget_low_s8(v), vget_low_s8(x[r][0]));
+                const int16x8_t even = vmlal_s8(first, vget_low_s8(w), vget_low_s8(x[r][1]));
                 const int16x8_t odd = vmlal_high_s8(vmull_high_s8(v, x[r][0]), w, x[r][1]);
                 sum[r][2 * j] = vpadalq_s16(sum[r][2 * j], even);
                 sum[r][2 * j + 1] = vpadalq_s16(sum[r][2 * j + 1], odd);
@@ -179,7 +180,8 @@ KERNEL_INLINE void dot_arm_tile(const int rows, int32_t *sums /* [rows][8] */, c
     for (int r = 0; r + 2 <= rows; r += 2, ahead += share * (size_t)n_steps)
         dot_arm_rows(2, rows, sums + 8 * r, a + 8 * r, b, start + r, n_steps, weights, ahead, share);
     if (rows % 2)
-        dot_arm_rows(1, rows, sums + 8 * (rows - 1), a + 8 * (rows - 1), b, start + rows - 1, n_steps, weights, ahead, share);
+        dot_arm_rows(1, rows, sums + 8 * (rows - 1), a + 8 * (rows - 1), b, start + rows - 1, n_steps, weights, ahead,
+                     share);
 }
 #endif
 

@@ -34,7 +34,8 @@ expect() {
 
 for target in arm-neon arm-dotprod arm-i8mm; do
     for quant in q8 q4 bf16; do
-        "$mossc" compile tiny.json --weights random:1 --quant $quant --target $target --emit c -o $target-$quant.c || exit 1
+        "$mossc" compile tiny.json --weights random:1 --quant $quant --target $target --emit c \
+            -o $target-$quant.c || exit 1
         cmp $target-$quant.c.weights arm-neon-$quant.c.weights || failed=1
     done
     "$mossc" compile tiny.json --weights random:1 --quant q8 --target $target -o $target || exit 1

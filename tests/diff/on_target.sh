@@ -19,7 +19,8 @@ arm-* | android-*)
     command -v aarch64-linux-gnu-gcc >/dev/null || skip "no aarch64-linux-gnu-gcc"
     command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64"
     [ -d /usr/aarch64-linux-gnu/lib ] || skip "no C library of 64-bit ARM in /usr/aarch64-linux-gnu"
-    case $target in arm-neon) cpu=cortex-a72 ;; arm-dotprod) cpu=cortex-a76 ;; *) cpu=max ;; esac    # without what comes later
+    # Of the cores that may run it, one without what later ones have.
+    case $target in arm-neon) cpu=cortex-a72 ;; arm-dotprod) cpu=cortex-a76 ;; *) cpu=max ;; esac
     exec "$diff" --mossc "$mossc" --target "$target" --runner "qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" "$@" ;;
 a100 | h100)
     build=$(cd "$(dirname "$diff")/.." && pwd)
