@@ -112,6 +112,10 @@ whole_tile() {
     awk -v rest="$rest" -v row="$row" -v rows="$5" 'BEGIN { print rest + row * rows }'
 }
 
+# in_words TEXT [BETWEEN]: its words, without the table's blanks
+in_words() { awk -v text="$1" -v between="${2:+ $2 }" 'BEGIN { n = split(text, word, " "); for (i = 1; i <= n; i++)
+    printf "%s%s", i == 1 ? "" : between == "" ? " " : between, word[i] }'; }
+
 failed=0
 echo "| kernel | target | weights | work | X4 (Neoverse V2) | A720 | A510 | pipes allow, X4 / A720 | goals |"
 echo "|---|---|---|---|---|---|---|---|---|"
@@ -136,6 +140,6 @@ while IFS='|' read -r kernel target weights function work_words unit limits goal
         echo "FAIL: $kernel, $target: $x4 / $a720, goals $goals" >&2
         failed=1
     fi
-    echo "| $kernel | $target | $weights |$unit| $x4 | $a720 | $a510 |$(echo " $limits" | tr -s ' ' | sed 's/^ \([0-9.]*\) \([0-9.]*\) *$/ \1 \/ \2 /; s/^ - *$/ - /')|$(echo " $goals" | tr -s ' ' | sed 's/^ \([0-9.]*\) \([0-9.]*\) *$/ \1 \/ \2 /; s/^ - *$/ - /')|"
+    echo "| $kernel | $target | $weights | $(in_words "$unit") | $x4 | $a720 | $a510 | $(in_words "$limits" /) | $(in_words "$goals" /) |"
 done <<<"$kernels"
 exit $failed

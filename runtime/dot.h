@@ -137,8 +137,8 @@ KERNEL_INLINE vi vnibbles_hi(vi a)
 }
 
 /* Nibbles of a panel as bytes, both with the same offset. */
-KERNEL_INLINE void dot_unpack(int8_t *to /* [n_groups][panel][DOT_GROUP] */, const int8_t *from /* [(n_groups + 1) / 2], as stored */,
-                              int n_groups, const int panel)
+KERNEL_INLINE void dot_unpack(int8_t *to /* [n_groups][panel][DOT_GROUP] */,
+                              const int8_t *from /* [(n_groups + 1) / 2][panel][DOT_GROUP] */, int n_groups, const int panel)
 {
     const size_t row_len = dot_row_len(panel);
     for (int g = 0; g < n_groups; g += 2, to += 2 * row_len, from += row_len)
