@@ -8,11 +8,10 @@
 #include "predict.h"
 #include "../ir/text.h"
 
-
-
 enum { SHORT_PROMPT = 512 };
 
-/* Attention and what is neither product nor scan, as shares of the float products' rate (bench/NOTES.md). */
+/* As shares of the float products' rate: attention (bench/NOTES.md), and what is neither product, scan nor attention:
+ * norms, convolutions, rounding to bytes. These are a few per cent of the time; their share is a guess. */
 static const double attention_rate = 0.6, rest_rate = 0.2;
 
 /* What bench/predict.sh found. */
@@ -20,7 +19,8 @@ static const char prediction_error[] =
     "Of 32 speeds measured on an x86-64 server, with its bandwidth and clock measured too, 28 lay in such a range\n"
     "and the worst 30 % outside (bench/README.md). No phone was at hand: there the error may be larger.";
 
-/* Of one barrier with all threads awake: 0.24 us between two cores of a server, some us between clusters of a phone. */
+/* Of one barrier with all threads awake, for the low and the high end of a speed: 0.24 us was measured between two
+ * cores of a server; between the clusters of a phone it is taken to be some us. */
 static const Span barrier_seconds = { 3e-6, 0.3e-6 };
 
 typedef struct { double operations[N_RATES], attention, rest, product_bytes, state_bytes; int n_barriers; } Work;
@@ -88,11 +88,11 @@ static Seconds seconds_of(const Work *work, const Prediction *p, double efficien
                           int64_t n_tokens)
 {
     const Device *device = &p->device;
-    double products = 0, rest = 0, all = device_rate(device, p->code, RATE_GEMM_FLOAT, p->n_threads);
+    double products = 0, all = device_rate(device, p->code, RATE_GEMM_FLOAT, p->n_threads);
     for (int rate = 0; rate < RATE_SCAN; rate++)
         if (work->operations[rate])
             products += work->operations[rate] / device_rate(device, p->code, (RateClass)rate, p->n_threads);
-    rest = work->attention / (attention_rate * all) + work->rest / (rest_rate * all)
+    double rest = work->attention / (attention_rate * all) + work->rest / (rest_rate * all)
         + work->operations[RATE_SCAN] / device_rate(device, p->code, RATE_SCAN, p->n_threads);
     double read = work->product_bytes / bandwidth, state = work->state_bytes / bandwidth;
     products /= efficiency, rest /= efficiency;
