@@ -5,7 +5,8 @@
 #
 # Stages: models (default; 8x8M, 8x66M, 8x200M+, Mamba-370M, Mixtral-like), orders (8x8M by model, random and grid),
 #   resume (8x8M killed again and again, beside one run). SECONDS of search a model (default 600), at most TRIALS
-#   of the stages orders and resume (default 400), PAIRS of runs in turn (default 7).
+#   of the stages orders and resume (default 400), PAIRS of runs in turn (default 7). MODELS in the environment
+#   names other models of the folder models than those.
 # FOLDER keeps databases and artifacts (default: a temporary one that goes). Prints tables as Markdown.
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,7 +14,7 @@ mossc=$root/build/mossc folder='' seconds=600 quant=bf16 trials=400 pairs=7
 while getopts m:d:s:q:n:r: option; do
     case $option in
     m) mossc=$OPTARG ;; d) folder=$OPTARG ;; s) seconds=$OPTARG ;; q) quant=$OPTARG ;; n) trials=$OPTARG ;; r) pairs=$OPTARG ;;
-    *) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
 done
 shift $((OPTIND - 1))
@@ -43,15 +44,16 @@ models() {
     echo "| model | trials | failed | test | tuned / untuned, median | least to most |"
     echo "|---|---:|---:|---|---:|---|"
     : >"$folder/prefill"
-    for model in mossnet-8x8m mossnet-8x66m mossnet-8x200m+ mamba-370m mixtral-like-1.0b; do
+    for model in ${MODELS:-mossnet-8x8m mossnet-8x66m mossnet-8x200m+ mamba-370m mixtral-like-1.0b}; do
         "$mossc" tune "$root/models/$model.json" --quant "$quant" --db "$folder/$model.db" --time "$seconds" \
             >"$folder/$model.txt" 2>"$folder/$model.err" || { tail -3 "$folder/$model.err" >&2; exit 1; }
         "$mossc" compile "$root/models/$model.json" --weights random:1 --quant "$quant" -o "$folder/plain"
         "$mossc" compile "$root/models/$model.json" --weights random:1 --quant "$quant" --tuning "$folder/$model.db" -o "$folder/tuned"
         n=$(awk '/ trials, / { print $1 }' "$folder/$model.txt")
-        bad=$(awk '$3 ~ /^[0-9]+$/ && $2 ~ /^[0-9.]+$/ { sum += $5 } $4 ~ /^[0-9]+$/ && $3 == "%" { bad += $5 } END { print bad + 0 }' "$folder/$model.txt")
+        bad=$(awk '$3 == "%" && $4 ~ /^[0-9]+$/ { bad += $5 } END { print bad + 0 }' "$folder/$model.txt")
         for test in prefill decode; do
-            line=$(ratios "$folder/tuned" "$folder/plain" $test)
+            if cmp -s "$folder/tuned" "$folder/plain"; then line='1.000 | the same artifact'
+            else line=$(ratios "$folder/tuned" "$folder/plain" $test); fi
             echo "| $model $quant | $n | $bad | $test | $line |"
             [ $test = decode ] || echo "${line%% *}" >>"$folder/prefill"
         done
