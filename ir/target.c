@@ -87,7 +87,7 @@ static bool cpu_runs(TargetId id)
     switch (id) {
     case TARGET_ARM_NEON: case TARGET_ANDROID_ARM64: return true;      /* part of armv8-a itself */
     case TARGET_ARM_DOTPROD: return dotprod;
-    case TARGET_ARM_I8MM: return dotprod && (has2 & HWCAP2_I8MM) && (has2 & HWCAP2_BF16);
+    case TARGET_ARM_I8MM: case TARGET_ARM_BF16: return dotprod && (has2 & HWCAP2_I8MM) && (has2 & HWCAP2_BF16);
     default: return false;
     }
 #else
@@ -113,7 +113,7 @@ TargetId target_resolve(TargetId id)
 
 int target_dot_group(TargetId id) { return target_info(id)->family == FAMILY_AARCH64 ? 8 : 4; }
 
-bool target_rounds_rows(TargetId id) { return id == TARGET_X86_64_BF16; }
+bool target_rounds_rows(TargetId id) { return id == TARGET_X86_64_BF16 || id == TARGET_ARM_BF16; }
 
 int target_sm(TargetId id)
 {

@@ -266,6 +266,40 @@ KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 2] */, const float 
         memcpy(to + i, &half, left < LANES ? (size_t)left * 2 : sizeof half);
     }
 }
+#elif defined __aarch64__ && defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
+#define BF16_PRODUCTS 1
+
+/* Here the two products are added to each other first, and sums are rounded to odd. */
+KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values)
+{
+    return vbfdotq_f32(sum, vreinterpretq_bf16_s32(weights), vreinterpretq_bf16_s32(values));
+}
+
+/* The same with element i of `values`, which has n; both are constant. */
+KERNEL_INLINE vf vdot2_lane(vf sum, vi weights, const float *values /* [n], each two bf16 */, const int i, const int n)
+{
+    if (i / 4 * 4 + 4 > n)
+        return vdot2(sum, weights, vbroadcast4((const int8_t *)(values + i)));
+    const vf four = vload(values + i / 4 * 4);
+#define LANE(n) __asm__("bfdot %0.4s, %1.8h, %2.2h[" #n "]" : "+w"(sum) : "w"(weights), "w"(four))
+    switch (i % 4) {                                  /* by hand: clang 19 would copy each lane into a register first */
+    case 0: LANE(0); break;
+    case 1: LANE(1); break;
+    case 2: LANE(2); break;
+    default: LANE(3);
+    }
+#undef LANE
+    return sum;
+}
+
+KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 2] */, const float *from /* [n] */, int n)
+{
+    for (int i = 0; i < n; i += LANES) {
+        const bfloat16x4_t half = vcvt_bf16_f32(vload_row(from, i, n));
+        const int left = n + n % 2 - i;
+        memcpy(to + i, &half, left < LANES ? (size_t)left * 2 : sizeof half);
+    }
+}
 #else
 #define BF16_PRODUCTS 0
 KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values) { (void)weights, (void)values; return sum; }

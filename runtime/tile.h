@@ -45,6 +45,11 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, float *sums, const
                 hi[r] = vfma_lane(hi[r], b_hi, a, r, rows);
                 continue;
             }
+#if BF16_PRODUCTS
+            lo[r] = vdot2_lane(lo[r], (vi)b_lo, a, r, rows);
+            hi[r] = vdot2_lane(hi[r], (vi)b_hi, a, r, rows);
+            continue;
+#endif
 #endif
             const vf x = pairs ? (vf)vbroadcast4((const int8_t *)(a + r)) : vbroadcast(a + r);
             lo[r] = pairs ? vdot2(lo[r], (vi)b_lo, (vi)x) : vfma(x, b_lo, lo[r]);

@@ -40,6 +40,7 @@ for target in arm-neon arm-dotprod arm-i8mm; do
     done
     "$mossc" compile tiny.json --weights random:1 --quant q8 --target $target -o $target || exit 1
 done
+"$mossc" compile tiny.json --weights random:1 --quant bf16 --target arm-bf16 -o arm-bf16 || exit 1
 generated="generated: 3 tokens"
 expect 0 "$generated" arm-neon cortex-a72
 expect 3 "this CPU or its system lacks fp16" arm-dotprod cortex-a72
@@ -47,6 +48,8 @@ expect 3 "this CPU or its system lacks fp16" arm-i8mm cortex-a72
 expect 0 "$generated" arm-neon cortex-a76
 expect 0 "$generated" arm-dotprod cortex-a76
 expect 3 "this CPU or its system lacks i8mm" arm-i8mm cortex-a76
+expect 3 "this CPU or its system lacks i8mm" arm-bf16 cortex-a76
+expect 0 "$generated" arm-bf16 max
 for target in arm-neon arm-dotprod arm-i8mm; do
     expect 0 "$generated" $target max
     cmp $target.max arm-neon.cortex-a72 || failed=1
