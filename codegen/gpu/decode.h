@@ -17,7 +17,7 @@ enum {
     DECODE_ROWS = 16, DECODE_EXPERTS = 32,
     DECODE_CHUNK = 64,                  /* bytes of a weight row that a warp takes at once */
     DECODE_SLOT = 8 * DECODE_CHUNK,     /* of all rows of a tile */
-    DECODE_MAX_GROUP = 8,               /* chunks a step: an even number */
+    DECODE_MAX_GROUP = 8,              /* chunks a step: an even number */
 };
 
 /* A hint: the line is needed soon. Its translation then is at hand, which costs as much as the line itself. */
@@ -69,7 +69,7 @@ DEVICE float decode_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(
 DEVICE void decode_sum_parts(float *sums /* shared [n_sums] */, const float *parts /* [n_sums][n_parts] */, int n_sums,
     const int n_parts)
 {
-    ROLLED for (int i = warp(); i < n_sums; i += n_threads() / 32) {
+    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
         const float *from = parts + (int64_t)i * n_parts;
         float sum = 0;
         UNROLL for (int j = 0; j < n_parts / 32; j++)
@@ -115,7 +115,7 @@ DEVICE uint32_t decode_select(DecodeRoute *route, int n_rows, const int n_sums, 
 {
     const int n_warps = n_threads() / 32;
     uint32_t active = 0;
-    ROLLED for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
+    for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
         const float *logits = route->sums + row * n_sums;
         int key = (int)float_bits(logits[min_i(lane(), n_experts - 1)]), rank = 0;
         key ^= key >> 31 & 0x7fffffff;           /* integers in the order of the floats */
@@ -142,7 +142,7 @@ DEVICE void decode_gates(DecodeRoute *route, int n_rows, const int n_sums, const
     const int normed, const int n_in, float eps)
 {
     warp_sync();                                 /* chosen is there, also without decode_select's barrier */
-    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         const int exists = lane() < n_experts, is = exists && route->chosen[row] >> lane() & 1;
         float logit = exists ? route->sums[row * n_sums + lane()] : -3.0e38f;
         if (normed)
@@ -234,7 +234,7 @@ DEVICE void decode_copy_step(const DecodeWeights *w, DecodeCursor *at, const Dec
 /* Before it is known which experts are read: where their rows begin. */
 DEVICE void decode_expect_experts(const DecodeWeights *w, const int n_experts)
 {
-    ROLLED for (int e = warp(); e < n_experts; e += n_threads() / 32)
+    for (int e = warp(); e < n_experts; e += n_threads() / 32)
         if (lane() % 8 == 0 && w->n_valid[0] > 0)
             decode_expect(w->row + e * w->expert_stride);
 }
@@ -491,8 +491,8 @@ DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int strid
         if (row < n_rows && 4 * thread_x() < k_len)
             decode_store_norm4(to + row * stride, 4 * thread_x(), columns->x[row], columns->weight,
                 decode_rms(route, row, n_sums, n_in, eps), act);
-    ROLLED for (int row = 0; row < n_rows; row++)
-        ROLLED for (int k = 4 * (thread_x() + (row < DECODE_AHEAD ? n_threads() : 0)); k < k_len;
+    for (int row = 0; row < n_rows; row++)
+        for (int k = 4 * (thread_x() + (row < DECODE_AHEAD ? n_threads() : 0)); k < k_len;
             k += 4 * n_threads()) {
             float from[4], scale[4];
             decode_load4(from, x + (int64_t)row * n_in, k, n_in);

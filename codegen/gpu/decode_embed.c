@@ -12,12 +12,12 @@ KERNEL(decode_embed)(float *x /* [n_rows][d_model] */, float *next /* [n_rows][n
     const int n_next = next_experts > 1 ? next_experts : 0, column0 = block_x() * 8, column = column0 + lane() % 8;
     const int64_t row_len = (d_model + 63) / 64 * 64;
     float *items = shared();
-    ROLLED for (int i = thread_x(); i < 8 * n_next; i += n_threads())
+    for (int i = thread_x(); i < 8 * n_next; i += n_threads())
         items[i] = decode_leave_item(i, next_router, next_norm, n_next, d_model, column0);
     barrier();
     dependency_wait();
     dependency_launch();
-    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         const int64_t token = tokens[row];
         float value = 0;
         if (column < d_model && weight_dtype == 3)

@@ -14,7 +14,7 @@ KERNEL(decode_feed)(int32_t *tokens /* [n_rows] */, int32_t *kept /* [history][1
         return;
     float largest = 0;
     int where = -1;
-    ROLLED for (int i = lane(); i < n_parts; i += 32) {
+    for (int i = lane(); i < n_parts; i += 32) {
         const float value = best[(int64_t)row * n_parts + i];
         const int column = best_at[(int64_t)row * n_parts + i];
         if (column >= 0 && (where < 0 || value > largest)) {

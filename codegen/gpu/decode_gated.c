@@ -43,13 +43,13 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     if (n_experts > 1) {
         uint32_t active = decode_select(route, n_rows, n_sums, n_experts, top_k);
         w.experts = 0;
-        ROLLED for (int i = 0; active; i++, active &= active - 1)
+        for (int i = 0; active; i++, active &= active - 1)
             if (i % n_blocks_y() == block_y())
                 w.experts |= active & -active;
         at = decode_begin(&w);
     }
     if (weight_dtype == 3)
-        ROLLED for (int i = thread_x(); i < n_experts * n_scales; i += n_threads()) {
+        for (int i = thread_x(); i < n_experts * n_scales; i += n_threads()) {
             const int e = i / n_scales, row = row0 + i % n_scales;
             if (w.experts >> e & 1)
                 scale_at[i] = row < 2 * n_out ? scales[(int64_t)e * 2 * n_out + row] : 0.0f;
@@ -59,13 +59,13 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, n_sums, n_in, eps, n_rows, act);
     const int t_width = weight_dtype == 3 ? 16 : 8;
     const DecodeInput in = { xs, x_stride, slice.first * 4 * t_width + t * t_width };
-    ROLLED for (uint32_t left = w.experts; left; left &= left - 1) {
+    for (uint32_t left = w.experts; left; left &= left - 1) {
         const uint32_t bit = left & -left;
         barrier();
         decode_multiply(sums, &w, &at, bit, &in, route, weight_dtype == 3 ? scale_at : NULL, n_scales, n_rows, top_k,
             NULL, shape);
         barrier();
-        ROLLED for (int i = thread_x(); i < n_rows * 4 * tiles; i += n_threads()) {
+        for (int i = thread_x(); i < n_rows * 4 * tiles; i += n_threads()) {
             const int row = i / (4 * tiles), j = i % (4 * tiles), column = row0 / 2 + j;
             const uint32_t chosen = n_experts > 1 ? route->chosen[row] : 1;
             if (column >= n_out || !(chosen & bit))

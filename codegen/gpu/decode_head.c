@@ -33,7 +33,7 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     DecodeColumns columns;
     decode_fetch_norm(&columns, norm, n_in);
     if (weight_dtype == 3)
-        ROLLED for (int i = thread_x(); i < 8 * tiles; i += n_threads())
+        for (int i = thread_x(); i < 8 * tiles; i += n_threads())
             scale_at[i] = row0 + i < n_out ? scales[row0 + i] : 0.0f;
 
     decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows, n_parts);
@@ -45,10 +45,10 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
         shape);
     barrier();
     const int share = n_rows == 1 ? n_warps : 1;          /* warps of a row */
-    ROLLED for (int row = share > 1 ? 0 : warp(); row < n_rows; row += n_warps) {
+    for (int row = share > 1 ? 0 : warp(); row < n_rows; row += n_warps) {
         float largest = 0;
         int where = -1;
-        ROLLED for (int i = share > 1 ? thread_x() : lane(); i < 8 * tiles; i += 32 * share) {
+        for (int i = share > 1 ? thread_x() : lane(); i < 8 * tiles; i += 32 * share) {
             const float value = decode_read_part(sums, i / 8, n_slices, row, i % 8);
             if (row0 + i >= n_out)
                 continue;

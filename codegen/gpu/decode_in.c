@@ -35,7 +35,7 @@ DEVICE void decode_in_finish(act_t *xh, float *xc, float *z, float *logits, cons
     const int n_own = 8 * tiles, c0 = block_x() * n_own, n_taps = n_own * (d_conv + 1);
     const float *router = items + n_taps;
     const float *old = router + (n_experts > 1 ? n_own * n_experts : 0) + row * n_own * (d_conv - 1);
-    ROLLED for (int i = lane(); i < n_own; i += 32) {
+    for (int i = lane(); i < n_own; i += 32) {
         const int channel = c0 + i;
         const float x = decode_read_part(parts, i / 8, n_slices, row, i % 8);
         const float gate = decode_read_part(parts, tiles + i / 8, n_slices, row, i % 8);
@@ -58,7 +58,7 @@ DEVICE void decode_in_finish(act_t *xh, float *xc, float *z, float *logits, cons
     }
     warp_sync();
     if (n_experts > 1)
-        ROLLED for (int n0 = 0; n0 < n_experts; n0 += 8) {        /* four lanes a logit */
+        for (int n0 = 0; n0 < n_experts; n0 += 8) {        /* four lanes a logit */
             const int n = n0 + lane() / 4, q = lane() % 4;
             float sum = 0;
             if (n < n_experts)
@@ -117,7 +117,7 @@ KERNEL(decode_in)(act_t *xh /* [n_rows][n_channels up to 8] */, float *xc /* [n_
         at = decode_begin(&w);
     }
     if (weight_dtype == 3)
-        ROLLED for (int i = thread_x(); i < n_experts * 2 * n_own; i += n_threads()) {
+        for (int i = thread_x(); i < n_experts * 2 * n_own; i += n_threads()) {
             const int e = i / (2 * n_own), half = i / n_own % 2, channel = c0 + i % n_own;
             if (w.experts >> e & 1)
                 scale_at[i] = channel < n_channels ? scales[((int64_t)e * 2 + half) * part_rows + channel] : 0.0f;
@@ -129,7 +129,7 @@ KERNEL(decode_in)(act_t *xh /* [n_rows][n_channels up to 8] */, float *xc /* [n_
     UNROLL for (int i = 0; i < 2; i++)
         if (thread_x() + i * n_threads() < n_items)
             items[thread_x() + i * n_threads()] = ahead[i];
-    ROLLED for (int i = thread_x() + 2 * n_threads(); i < n_items; i += n_threads())
+    for (int i = thread_x() + 2 * n_threads(); i < n_items; i += n_threads())
         items[i] = decode_in_item(i, n_rows, conv, bias, router, state, slots, state_stride);
     decode_store_norm(xs, x_stride, k_len, &columns, x, norm, route, n_sums, n_in, eps, n_rows, act);
     barrier();
@@ -139,7 +139,7 @@ KERNEL(decode_in)(act_t *xh /* [n_rows][n_channels up to 8] */, float *xc /* [n_
     decode_multiply(sums, &w, &at, w.experts, &in, route, weight_dtype == 3 ? scale_at : NULL, 2 * n_own, n_rows,
         top_k, NULL, shape);
     barrier();
-    ROLLED for (int row = warp(); row < n_rows; row += n_warps)
+    for (int row = warp(); row < n_rows; row += n_warps)
         decode_in_finish(xh, xc, z, logits, sums, items, own + row * n_own,
             state + (row == warp() ? state_first : slots[row] * state_stride), row);
 }

@@ -18,7 +18,7 @@ DEVICE void decode_out_columns(float *to, const float *sums, const float *peaks,
     int n_used)
 {
     float peak = -3.0e38f, share = 0, sum[2] = { 0, 0 };
-    ROLLED for (int s0 = 0; s0 < n_used; s0 += 8) {
+    for (int s0 = 0; s0 < n_used; s0 += 8) {
         DecodePair own[8], values[8];
         float best = peak;
         UNROLL for (int s = 0; s < 8; s++) {
@@ -51,7 +51,7 @@ DEVICE void decode_out_merge(act_t *to, int stride, const float *sums /* [row][h
     const float *peaks /* [row][head][splits][2]: maximum, sum of powers */, int n_rows)
 {
     const int k_len = (n_in + 63) / 64 * 64, n_used = decode_splits(splits, n_rows), n_heads = n_in / head_dim;
-    ROLLED for (int i = thread_x(); i < n_rows * (k_len / 2); i += n_threads()) {
+    for (int i = thread_x(); i < n_rows * (k_len / 2); i += n_threads()) {
         const int row = i / (k_len / 2), p = i % (k_len / 2);
         float pair[2] = { 0, 0 };
         if (head_dim % 2 == 0 && 2 * p < n_in)
@@ -117,7 +117,7 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
         at = decode_begin(&w);
     }
     if (weight_dtype == 3)
-        ROLLED for (int i = thread_x(); i < n_scales; i += n_threads())
+        for (int i = thread_x(); i < n_scales; i += n_threads())
             if (w.experts >> i / 8 & 1)
                 scale_at[i] = column0 + i % 8 < n_out ? scales[(int64_t)(i / 8) * n_out + column0 + i % 8] : 0.0f;
     if (n_experts > 1) {
@@ -126,7 +126,7 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     }
     if (thread_x() < n_items)
         items[thread_x()] = ahead;
-    ROLLED for (int i = thread_x() + n_threads(); i < n_items; i += n_threads())
+    for (int i = thread_x() + n_threads(); i < n_items; i += n_threads())
         items[i] = decode_leave_item(i, next_router, next_norm, n_next, n_out, column0);
     if (n_experts > 1 && known) {
         dependency_wait();
@@ -141,11 +141,11 @@ KERNEL(decode_out)(float *x /* [n_rows][n_out] */, float *next /* [n_rows][next_
     decode_multiply(sums, &w, &at, w.experts, &input, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, top_k,
         &ahead_in, shape);
     barrier();
-    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float sum = 0;
         if (row != warp() && column < n_out)             /* all lanes, before the first of them may write */
             old = x[(int64_t)row * n_out + column];
-        ROLLED for (int i = lane() / 8; i < n_slices; i += 4)
+        for (int i = lane() / 8; i < n_slices; i += 4)
             sum += sums[(i * DECODE_ROWS + row) * 8 + lane() % 8];
         sum += shuffle_xor_f(sum, 8);
         sum += shuffle_xor_f(sum, 16);

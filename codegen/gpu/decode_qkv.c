@@ -58,7 +58,7 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     decode_multiply(sums, &w, &at, 1, &in, route, weight_dtype == 3 ? scale_at : NULL, 8, n_rows, 1, NULL, shape);
     barrier();
 
-    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float value = decode_read_part(sums, 0, n_slices, row, i_lane);
         if (rope) {
             const float *angles = table + (int64_t)row * head_dim + row_i % half;

@@ -31,13 +31,13 @@ DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at
     int n_rows)
 {
     const int n_each = dt_rank + 2 * d_state, n_all = n_experts * n_each;
-    ROLLED for (int i = thread_x(); i < n_rows * n_all; i += n_threads()) {
+    for (int i = thread_x(); i < n_rows * n_all; i += n_threads()) {
         const int row = n_rows == 1 ? 0 : i / n_all, e = (i - row * n_all) / n_each, j = (i - row * n_all) % n_each;
         const float gate = n_experts > 1 ? gates[row * n_experts + e] : 1.0f, value = xp[i];
         if (j < dt_rank)
             u[row * u_stride + e * dt_rank + j] = gate != 0 ? float_act(n_experts > 1 ? gate * value : value, act) : 0;
     }
-    ROLLED for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
+    for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
         const int row = n_rows == 1 ? 0 : i / (2 * d_state), j = i - row * 2 * d_state;
         float total = 0;
         UNROLL for (int e = 0; e < n_experts; e++) {
@@ -48,7 +48,7 @@ DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at
         bc[i] = total;
     }
     if (n_experts > 1)
-        ROLLED for (int i = thread_x(); i < n_rows * n_experts; i += n_threads())
+        for (int i = thread_x(); i < n_rows * n_experts; i += n_threads())
             gate_at[i] = gates[i];
 }
 
@@ -94,14 +94,14 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
             }
         d_ahead = d[channel0];
     }
-    ROLLED for (int i = thread_x(); i < n_own * n_routed; i += n_threads())
+    for (int i = thread_x(); i < n_own * n_routed; i += n_threads())
         items[i % n_own * n_routed + i / n_own] = c0 + i % n_own < n_channels
             ? router[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
-    ROLLED for (int i = n_threads() - 1 - thread_x(); i < n_experts * n_own; i += n_threads())
+    for (int i = n_threads() - 1 - thread_x(); i < n_experts * n_own; i += n_threads())
         biases[i % n_own * n_experts + i / n_own] = c0 + i % n_own < n_channels
             ? bias[(int64_t)(i / n_own) * n_channels + c0 + i % n_own] : 0.0f;
     if (n_in % 64)
-        ROLLED for (int i = thread_x(); i < n_rows * u_stride / 2; i += n_threads())
+        for (int i = thread_x(); i < n_rows * u_stride / 2; i += n_threads())
             ((uint32_t *)u)[i] = 0;
     barrier();
 
@@ -133,7 +133,7 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
     decode_store_part(sums, tile, slice, n_slices, total, n_rows);
     barrier();
 
-    ROLLED for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each */
+    for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each */
         const int row = pair / n_own, i = pair % n_own, channel = c0 + i, is = row < n_rows && channel < n_channels;
         if (pair - half % 2 >= n_rows * n_own)
             break;
@@ -179,7 +179,7 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
     if (n_routed == 0)
         return;
     barrier();
-    ROLLED for (int i0 = warp() * 8; i0 < n_rows * n_routed; i0 += n_threads() / 4) {      /* four lanes a sum */
+    for (int i0 = warp() * 8; i0 < n_rows * n_routed; i0 += n_threads() / 4) {      /* four lanes a sum */
         const int i = i0 + lane() / 4, q = lane() % 4, is = i < n_rows * n_routed;
         const int row = n_rows == 1 ? 0 : i / n_routed, n = i - row * n_routed;
         float sum = 0;

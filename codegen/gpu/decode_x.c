@@ -15,7 +15,7 @@ DEVICE void decode_x_route(float *gates, const float *parts /* [n_rows][n_expert
     decode_select(route, n_rows, n_experts, n_experts, top_k);
     decode_gates(route, n_rows, n_experts, n_experts, renormalize, 0, 1, 0);
     barrier();
-    ROLLED for (int i = thread_x(); i < n_rows * n_experts; i += n_threads())
+    for (int i = thread_x(); i < n_rows * n_experts; i += n_threads())
         gates[i] = route->gates[i % n_experts * DECODE_ROWS + i / n_experts];
 }
 
@@ -52,9 +52,9 @@ KERNEL(decode_x)(float *out /* [n_rows][n_experts][n_out] */, float *gates /* [n
     decode_fetch_input(&ahead, &in, w.n_chunks, n_rows, shape);
     decode_multiply(sums, &w, &at, 1, &in, route, NULL, 0, n_rows, 1, &ahead, shape);
     barrier();
-    ROLLED for (int row = warp(); row < n_rows; row += n_threads() / 32) {
+    for (int row = warp(); row < n_rows; row += n_threads() / 32) {
         float sum = 0;
-        ROLLED for (int i = lane() / 8; i < n_slices; i += 4)
+        for (int i = lane() / 8; i < n_slices; i += 4)
             sum += sums[(i * DECODE_ROWS + row) * 8 + lane() % 8];
         sum += shuffle_xor_f(sum, 8);
         sum += shuffle_xor_f(sum, 16);

@@ -10,7 +10,6 @@
  * constant once parameters are bound. `restrict` is for weights alone: what another launch or block
  * writes could otherwise be read before a wait (ld.global.nc). Loops over parameters unroll only in the form
  *     UNROLL for (int i = 0; i < N / 32; i++) … [i * 32 + lane()]     and then the tail.
- * ROLLED loops stay loops: code that runs once is fetched while it runs, and is the faster the less there is of it.
  */
 #ifndef MOSSC_CODEGEN_GPU_DIALECT_H
 #define MOSSC_CODEGEN_GPU_DIALECT_H
@@ -37,7 +36,6 @@ enum { false, true };
 #define KERNEL(name) __attribute__((nvptx_kernel)) void name
 #define DEVICE static inline __attribute__((always_inline, unused))
 #define UNROLL _Pragma("unroll")
-#define ROLLED _Pragma("nounroll")
 
 /* The architecture, 80 or 90: bound in every instance like a parameter. */
 PARAM(sm, sm)

@@ -16,7 +16,6 @@
 #define KERNEL(name) static void name
 #define DEVICE static inline __attribute__((always_inline, unused))
 #define UNROLL
-#define ROLLED
 
 /* ---- who am I ---- */
 
