@@ -218,7 +218,7 @@ static MambaShape mamba_shape(const Decoder *d)
         .scan_tiles = m->d_inner <= 1056 ? 1 : 2 };
     s.slices = WARPS / (2 * s.tiles);
     s.group = group_of(d->g->plan->graph->d_model, in, s.slices, 4);
-    s.ring = d->g->sm >= 90 ? 3 : 2;
+    s.ring = d->g->sm >= 90 && in != 3 ? 3 : 2;
     s.x_slices = smaller(larger(up(pairs_of(m->d_inner, x), MAX_GROUP / 2), 1), WARPS);
     s.x_slices = larger(s.x_slices, smaller(pairs_of(m->d_inner, x), WARPS / 2));
     s.x_group = group_of(m->d_inner, x, s.x_slices, MAX_GROUP);

@@ -52,12 +52,13 @@ DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at
             gate_at[i] = gates[i];
 }
 
-KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /* [n_rows][n_experts][blocks] */,
+DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
+    float *logits /* [n_rows][n_experts][blocks] */,
     const float *xp /* [n_rows][n_experts][dt_rank + 2 d_state] */, const float *gates /* [n_rows][n_experts] */,
     const float *xc, const float *z, const void *weights /* [n_channels][k] */, const float *scales,
     const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */, const float *d,
     const float *router /* [n_experts][n_channels] */, uint8_t *state, const int32_t *slots, int64_t state_stride,
-    int32_t n_rows)
+    const int32_t n_rows)
 {
     const int n_in = n_experts * dt_rank, row_len = decode_row_len(n_in, weight_dtype);
     const int n_chunks = decode_n_chunks(n_in, weight_dtype), width = weight_dtype == 3 ? 64 : 32;
@@ -191,4 +192,20 @@ KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /
         if (is && q == 0)
             logits[(int64_t)i * n_blocks_x() + block_x()] = sum;
     }
+}
+
+/* One row has code of its own: with all its loops and tests the other takes half a microsecond more. */
+KERNEL(decode_scan)(act_t *y /* [n_rows][n_channels up to 8] */, float *logits /* [n_rows][n_experts][blocks] */,
+    const float *xp /* [n_rows][n_experts][dt_rank + 2 d_state] */, const float *gates /* [n_rows][n_experts] */,
+    const float *xc, const float *z, const void *weights /* [n_channels][k] */, const float *scales,
+    const float *bias /* [n_experts][n_channels] */, const float *a /* [n_channels][d_state] */, const float *d,
+    const float *router /* [n_experts][n_channels] */, uint8_t *state, const int32_t *slots, int64_t state_stride,
+    int32_t n_rows)
+{
+    if (n_rows == 1)
+        decode_scan_rows(y, logits, xp, gates, xc, z, weights, scales, bias, a, d, router, state, slots, state_stride,
+            1);
+    else
+        decode_scan_rows(y, logits, xp, gates, xc, z, weights, scales, bias, a, d, router, state, slots, state_stride,
+            n_rows);
 }
