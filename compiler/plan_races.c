@@ -89,6 +89,7 @@ static void play_step(const Player *p)
     const Op *op = p->step->op;
     Region own = own_part(p);
     bool by_part = op->kind == OP_SWIGLU || op->kind == OP_ROPE || op->kind == OP_RMS_NORM || op->kind == OP_ROUTE
+                || op->kind == OP_QUANTIZE
                 || op->kind == OP_RMS_NORM_ROUTE || op->kind == OP_EMBED || op->kind == OP_ROPE_TABLE;
     switch (op->kind) {
     case OP_CONV1D:

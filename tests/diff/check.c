@@ -12,6 +12,7 @@
 #include "condition.h"
 #include "process.h"
 #include "settle.h"
+#include "../../ir/quant.h"
 #include "../../ir/target.h"
 #include "weights_draw.h"
 
@@ -30,6 +31,12 @@
  * HOPELESS would let mistakes through. */
 #define CONDITION_FACTOR 32
 #define HOPELESS 0.05
+
+/* Of rows rounded to 8 bits one value in thousands lies so close to a boundary that float32 rounds it the other way.
+ * Units of this size make a few of a token's do so in the reference, more than in float32. */
+#define ROW_UNIT 0x1p-20
+#define ROW_CONDITION_FACTOR 2
+#define ROW_HOPELESS 0.25
 
 /* A GPU rounds every activation to 16 bits, a unit being half of their last place. A logit may be off by 16 units of
  * the largest, or by 8 times what rounding the embedding to such units does (measured: 1 to 3 times); a choice of
@@ -52,7 +59,8 @@ typedef struct {
     TargetId target;
     bool gpu;
     DType quant;         /* REF_OWN: the checkpoint's */
-    bool rounds_rows;    /* the target rounds what meets bf16 matrices: so does the reference */
+    bool bf16_rows;      /* the target rounds what meets bf16 matrices: so does the reference */
+    bool rounds_rows;    /* the same, or to 8 bits what meets quantised ones */
     double tolerance, agree;     /* against the reference, between runs */
     double lead;         /* of every routing */
     int32_t *tokens;     /* [n_tokens], settled */
@@ -142,12 +150,14 @@ static bool prepare_quant(const Check *check, Subject *subject)
             return false;
         subject->quant = stored;
     }
-    subject->rounds_rows = stored == DTYPE_BF16 && target_rounds_rows(subject->target);
+    subject->bf16_rows = stored == DTYPE_BF16 && target_rounds_rows(subject->target);
+    subject->rounds_rows = !subject->gpu && (subject->bf16_rows || dtype_is_quantised(stored));
     /* A value at a rounding boundary may go the other way, as with int8 rows. */
     subject->tolerance = subject->gpu ? GPU_UNITS * activation_unit(subject)
-                       : dtype_info(subject->rounds_rows ? DTYPE_Q8 : stored)->tolerance;
+                       : dtype_info(subject->bf16_rows ? DTYPE_Q8 : stored)->tolerance;
     subject->agree = subject->gpu ? subject->tolerance : AGREE_TOLERANCE;
-    subject->lead = subject->gpu ? GPU_LEAD_UNITS * activation_unit(subject) : SETTLED_LEAD;
+    subject->lead = subject->gpu ? GPU_LEAD_UNITS * activation_unit(subject)
+                  : subject->rounds_rows ? ROUNDED_LEAD : SETTLED_LEAD;
     return true;
 }
 
@@ -155,7 +165,7 @@ static const Ref *open_reference(Arena *arena, const Subject *subject)
 {
     const Graph *graph = subject->graph;
     return subject->gpu ? ref_open_gpu(arena, graph, subject->weights, subject->quant)
-         : subject->rounds_rows ? ref_open_rounding(arena, graph, subject->weights, subject->quant, DTYPE_BF16)
+         : subject->bf16_rows ? ref_open_rounding(arena, graph, subject->weights, subject->quant, DTYPE_BF16)
          : ref_open(arena, graph, subject->weights, subject->quant);
 }
 
@@ -170,11 +180,13 @@ static bool prepare_tokens(const Check *check, Arena *arena, Subject *subject)
     const Ref *ref = open_reference(arena, subject);
     subject->expected = settle_tokens(arena, subject->graph, ref, subject->tokens, subject->n_tokens,
                                       subject->lead, test->seed, &subject->n_replaced);
-    double factor = subject->gpu ? GPU_CONDITION_FACTOR * activation_unit(subject) * 0x1p24 : CONDITION_FACTOR;
+    const double unit = subject->rounds_rows ? ROW_UNIT : 0x1p-24;
+    const double factor = subject->gpu ? GPU_CONDITION_FACTOR * activation_unit(subject) / unit
+                        : subject->rounds_rows ? ROW_CONDITION_FACTOR : CONDITION_FACTOR;
     for (int mode = 0; subject->expected && mode < subject->graph->n_modes; mode++)
         subject->rounding[mode] = factor
             * condition_measure(arena, ref, mode, subject->tokens, subject->n_tokens,
-                                subject->expected[mode]);
+                                subject->expected[mode], unit);
     return true;
 }
 
@@ -205,7 +217,7 @@ static Verdict prepare(const Check *check, Arena *arena, Subject *subject, const
     }
     if (!subject->expected)
         *words = "no tokens found that every router is sure of";
-    else if (!(worst_rounding(subject) <= (subject->gpu ? GPU_HOPELESS : HOPELESS)))
+    else if (!(worst_rounding(subject) <= (subject->gpu ? GPU_HOPELESS : subject->rounds_rows ? ROW_HOPELESS : HOPELESS)))
         *words = "so ill-conditioned that rounding is all there is";
     else
         return VERDICT_PASSED;

@@ -13,14 +13,14 @@
 enum { TRIES = 3 };
 
 static double change_of_try(Arena *arena, const Ref *ref, int mode, const int32_t *tokens,
-                            int n_tokens, const double *logits, Stream *stream)
+                            int n_tokens, const double *logits, double unit, Stream *stream)
 {
     int64_t n_embed = ref->vocab_size * ref->d_model, n = n_tokens * ref->vocab_size;
     double *embed = arena_array(arena, double, (size_t)n_embed);   /* [V, d] */
     double *moved = arena_array(arena, double, (size_t)n);         /* [n_tokens, V] */
     Ref inexact = *ref;
     for (int64_t i = 0; i < n_embed; i++)
-        embed[i] = ref->embed[i] * (1 + 0x1p-24 * stream_uniform(stream));
+        embed[i] = ref->embed[i] * (1 + unit * stream_uniform(stream));
     inexact.embed = embed;
     ref_logits(&inexact, mode, tokens, n_tokens, moved);
     double worst = 0, largest = 0;
@@ -32,13 +32,13 @@ static double change_of_try(Arena *arena, const Ref *ref, int mode, const int32_
 }
 
 double condition_measure(Arena *arena, const Ref *ref, int mode, const int32_t *tokens,
-                         int n_tokens, const double *logits)
+                         int n_tokens, const double *logits, double unit)
 {
     Stream stream = { 1 };
     ArenaMark mark = arena_mark(arena);
     double worst = 0;
     for (int i = 0; i < TRIES; i++)
-        worst = fmax(worst, change_of_try(arena, ref, mode, tokens, n_tokens, logits, &stream));
+        worst = fmax(worst, change_of_try(arena, ref, mode, tokens, n_tokens, logits, unit, &stream));
     arena_release(arena, mark);
     return worst;
 }

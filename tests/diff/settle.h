@@ -11,6 +11,9 @@
 #include "../ref/ref.h"
 
 #define SETTLED_LEAD 1e-4      /* enough for float32 */
+/* Rows that meet some matrices are rounded to 8 bits: a value halfway may go either way, and with it a router
+ * whose lead is small beside a step of 1/127. */
+#define ROUNDED_LEAD 5e-3
 
 /* The expected logits of every mode [n_modes][n_tokens, V], for the tokens as settled; NULL when
  * no tokens were found. *n_replaced counts the replacements. */

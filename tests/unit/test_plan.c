@@ -21,13 +21,16 @@ static void check(const Plan *plan, const char *what)
 
 static void test_every_graph(void)
 {
+    static const DType stored[] = { DTYPE_BF16, DTYPE_Q8 };
+    enum { N_STORED = sizeof stored / sizeof *stored };
     glob_t list = models_list(45);
     for (size_t i = 0; i < list.gl_pathc; i++) {
         Arena *arena = arena_new();
         const Graph *graph = models_read(arena, list.gl_pathv[i]);
         for (int t = 0; t < N_TARGETS; t++)
             if (t != TARGET_HOST)
-                check(models_plan(arena, graph, DTYPE_BF16, (TargetId)t), list.gl_pathv[i]);
+                for (int q = 0; q < N_STORED; q++)
+                    check(models_plan(arena, graph, stored[q], (TargetId)t), list.gl_pathv[i]);
         arena_free(arena);
     }
     globfree(&list);
