@@ -195,10 +195,12 @@ cost() {
 logits_one() {
     vocab=$(field_of "$1" vocab_size)
     n_experts=$(n_experts_of "$model")
+    # Not by rand(): some awks draw other numbers in every run whatever the seed.
     tokens=$(awk -v n="$n_logits" -v vocab="$vocab" 'BEGIN {
-        srand(7)
-        for (i = 0; i < n; i++)
-            printf "%s%d", i ? "," : "", rand() * vocab
+        for (x = 7; i < n; i++) {
+            x = x * 16807 % 2147483647
+            printf "%s%d", i ? "," : "", x % vocab
+        }
     }')
     cpu=$work/$(name_of "$model")-$quant-host
     for k in $(modes_of "$1"); do
@@ -229,7 +231,7 @@ logits_run() {
     gpu_step "$label, logits, $how" "$gpu" run --no-verify --tokens "$tokens" --logits "$work/found.f32" \
         --experts-per-token "$k" "$@" || return 1
     # With q8, CPUs round what goes into a product to 8 bits, GPUs to 16. Where experts are chosen only a NaN fails.
-    case $quant$against in q8CPU) allowed=0.1 ;; *) allowed=0.02 ;; esac
+    case $quant$against in q8CPU) allowed=0.2 ;; *) allowed=0.02 ;; esac
     [ "$k" -ge "$n_experts" ] || allowed=1e9
     step "$label, logits, $how against $against" \
         "$compare" "$work/found.f32" "$expected" "$vocab" "$allowed" >"$work/compared"

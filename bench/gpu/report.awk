@@ -142,7 +142,7 @@ function print_logits(    i, part, value) {
     print "Of a random prompt. A token's error: max |difference| / max |logit|. A router whose choice was close may"
     print "choose otherwise, and every token after sees it. So rows of models that choose say little, and those with all"
     print "experts tell of the arithmetic: there a median of more than 0.02 is a failure. With q8, CPUs round what goes into a"
-    print "product to 8 bits, GPUs to 16; there it is 0.1 against the CPU.\n"
+    print "product to 8 bits, GPUs to 16; there it is 0.2 against the CPU.\n"
     print "| model | experts | computed | against | error, median | error, most | same largest logit |"
     print "|---|---:|---|---|---:|---:|---:|"
     for (i = 1; i <= n_logits; i++) {
