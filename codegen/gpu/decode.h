@@ -100,8 +100,11 @@ DEVICE void decode_pick(float *value, int *place)
 typedef struct {
     float sums[DECODE_ROWS * (DECODE_EXPERTS + 1)];
     float gates[DECODE_EXPERTS * DECODE_ROWS];   /* [expert][sequence], 0 where not chosen */
-    uint32_t chosen[DECODE_ROWS];                /* a bit for each expert */
+    uint32_t chosen[DECODE_ROWS];                /* a bit for each expert; see decode_chosen_at */
 } DecodeRoute;
+
+/* Where the choice of a row is. Of a single row every warp has chosen for itself and keeps its own copy: no barrier. */
+DEVICE int decode_chosen_at(int row, int n_rows) { return n_rows == 1 ? warp() : row; }
 
 /* 1 / (root mean square) of a row, the last of whose sums is that of its squares. */
 DEVICE float decode_rms(const DecodeRoute *route, int row, int n_sums, const int n_in, float eps)
@@ -126,7 +129,7 @@ DEVICE uint32_t decode_select(DecodeRoute *route, int n_rows, const int n_sums, 
         }
         active = ballot(lane() < n_experts && rank < top_k);
         if (lane() == 0)
-            route->chosen[row] = active;
+            route->chosen[decode_chosen_at(row, n_rows)] = active;
     }
     if (n_rows == 1)                             /* every warp has chosen for itself */
         return active;
@@ -143,7 +146,8 @@ DEVICE void decode_gates(DecodeRoute *route, int n_rows, const int n_sums, const
 {
     warp_sync();                                 /* chosen is there, also without decode_select's barrier */
     for (int row = warp(); row < n_rows; row += n_threads() / 32) {
-        const int exists = lane() < n_experts, is = exists && route->chosen[row] >> lane() & 1;
+        const int exists = lane() < n_experts;
+        const int is = exists && route->chosen[decode_chosen_at(row, n_rows)] >> lane() & 1;
         float logit = exists ? route->sums[row * n_sums + lane()] : -3.0e38f;
         if (normed)
             logit *= decode_rms(route, row, n_sums, n_in, eps);
@@ -344,7 +348,7 @@ DEVICE int decode_input_row(const DecodeRoute *route, int row, int n_rows, int e
 {
     if (row >= n_rows || !by_pair)
         return row < n_rows ? row : -1;
-    const uint32_t chosen = route->chosen[row], bit = 1u << expert;
+    const uint32_t chosen = route->chosen[decode_chosen_at(row, n_rows)], bit = 1u << expert;
     return chosen & bit ? row * top_k + count_ones(chosen & (bit - 1)) : -1;
 }
 

@@ -67,7 +67,7 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
         barrier();
         for (int i = thread_x(); i < n_rows * 4 * tiles; i += n_threads()) {
             const int row = i / (4 * tiles), j = i % (4 * tiles), column = row0 / 2 + j;
-            const uint32_t chosen = n_experts > 1 ? route->chosen[row] : 1;
+            const uint32_t chosen = n_experts > 1 ? route->chosen[decode_chosen_at(row, n_rows)] : 1;
             if (column >= n_out || !(chosen & bit))
                 continue;
             const float gate = decode_read_part(sums, j / 4, n_slices, row, j % 4 * 2);
