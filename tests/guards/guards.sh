@@ -15,9 +15,8 @@ command -v gcc >/dev/null || skip "no gcc: the counts were made with it"
 "$mossc" targets | grep -q '^x86-64-v3 *yes' || skip "this CPU does not run x86-64-v3"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-slack=10 prompt=64 generated=24   # in bench, after as many again and after one
-version=$(gcc -dumpversion)
-case $version in 12 | 12.*) ;; *) slack=30; echo "gcc $version, the counts are gcc 12's: $slack % are allowed" ;; esac
+. "$here/compare.sh"
+allow_for "$(gcc -dumpversion)"
 
 # count MODEL STORAGE PHASE: writes callgrind's profile, in which a kernel is one function
 count() {
@@ -41,22 +40,4 @@ instructions() {
         END { printf "%.0f\n", sum }' "$work/$1-$2-$3"
 }
 
-failed=0
-while read -r model storage phase kernels unit units before; do
-    case $model in '' | '#'*) continue ;; esac
-    count "$model" "$storage" "$phase" || exit 1
-    tokens=$((2 * prompt))
-    [ "$phase" = decode ] && tokens=$((1 + generated))
-    now=$(awk -v n="$(instructions "$model" "$storage" "$phase" "$kernels")" -v units="$units" -v tokens="$tokens" \
-        'BEGIN { printf "%.4g\n", n / units / tokens }')
-    if [ "$measure" = --measure ]; then
-        echo "$model $storage $phase $kernels $unit $units $now"
-    elif awk -v now="$now" -v before="$before" -v slack="$slack" \
-        'BEGIN { exit !(now > 0 && now <= before * (1 + slack / 100)) }'; then
-        echo "ok    $model $storage $phase: $kernels takes $now instructions a $unit, $before before"
-    else
-        echo "FAIL  $model $storage $phase: $kernels takes $now instructions a $unit, $before before, $slack % over"
-        failed=1
-    fi
-done <"$here/guards.txt"
-exit $failed
+compare_counts "$here/guards.txt"

@@ -17,9 +17,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 ${CC:-cc} -std=c17 -O2 -shared -fPIC -o "$work/count.so" "$here/count_functions.c" || exit 3
 emulate() { qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu "$@"; }
-slack=10 prompt=64 generated=24   # in bench, after as many again and after one
-version=$(aarch64-linux-gnu-gcc -dumpversion)
-case $version in 12 | 12.*) ;; *) slack=30; echo "gcc $version, the counts are gcc 12's: $slack % are allowed" ;; esac
+. "$here/compare.sh"
+allow_for "$(aarch64-linux-gnu-gcc -dumpversion)"
 
 # count TARGET STORAGE PHASE: writes a profile, instructions by function, calls not included
 count() {
@@ -40,22 +39,4 @@ instructions() {
         END { printf "%.0f\n", sum }' "$work/$1-$2-$3"
 }
 
-failed=0
-while read -r target storage phase kernels unit units before; do
-    case $target in '' | '#'*) continue ;; esac
-    count "$target" "$storage" "$phase" || exit 1
-    tokens=$((2 * prompt))
-    [ "$phase" = decode ] && tokens=$((1 + generated))
-    now=$(awk -v n="$(instructions "$target" "$storage" "$phase" "$kernels")" -v units="$units" -v tokens="$tokens" \
-        'BEGIN { printf "%.4g\n", n / units / tokens }')
-    if [ "$measure" = --measure ]; then
-        echo "$target $storage $phase $kernels $unit $units $now"
-    elif awk -v now="$now" -v before="$before" -v slack="$slack" \
-        'BEGIN { exit !(now > 0 && now <= before * (1 + slack / 100)) }'; then
-        echo "ok    $target $storage $phase: $kernels takes $now instructions a $unit, $before before"
-    else
-        echo "FAIL  $target $storage $phase: $kernels takes $now instructions a $unit, $before before, $slack % over"
-        failed=1
-    fi
-done <"$here/guards_arm.txt"
-exit $failed
+compare_counts "$here/guards_arm.txt"
