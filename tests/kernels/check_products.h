@@ -1,0 +1,395 @@
+/* Checks of products: gemm, gemv and their quantised forms, the rows they read and the tiles they are made of.
+ *
+ * Part of check.c, which has the buffers, the random numbers and the comparisons, and includes this once.
+ * Invariant: loops in double on what is stored are what the kernels are compared with.
+ */
+
+/* ---- weights ---- */
+
+static double value_of(int dtype, uint32_t bits)
+{
+    if (dtype == 2) {
+        const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+        const double magnitude = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
+        return bits >> 15 ? -magnitude : magnitude;
+    }
+    float value;
+    bits = dtype == 1 || dtype == 5 ? bits << 16 : bits;
+    memcpy(&value, &bits, 4);
+    return value;
+}
+
+/* A random matrix [n_experts][n_out][n_in] and its packed form [n_experts][n_panels][n_in][PANEL], by pairs (5)
+ * [(n_in + 1) / 2][PANEL][2]. */
+static void *random_weights(double *plain, int n_experts, int n_out, int n_in, int dtype)
+{
+    const int n_panels = (n_out + PANEL - 1) / PANEL;
+    const size_t n_k = dtype == 5 ? 2 : 1, steps = ((size_t)n_in + n_k - 1) / n_k;
+    const size_t count = (size_t)n_experts * (size_t)n_panels * steps * n_k * PANEL;
+    void *packed = buffer(dtype ? (count + 1) / 2 : count);
+    memset(packed, 0, count * (dtype ? 2 : 4));
+    for (int e = 0; e < n_experts; e++)
+        for (int o = 0; o < n_out; o++)
+            for (int i = 0; i < n_in; i++) {
+                const float value = random_float();
+                uint32_t bits;
+                memcpy(&bits, &value, 4);
+                if (dtype == 1 || dtype == 5)
+                    bits >>= 16;
+                if (dtype == 2)
+                    bits = (uint32_t)(random_bits() >> 20 & 0xBFFF) % 0xBC00 | (i % 7 == 0 ? 0x8000 : 0);
+                if (dtype == 2 && (bits & 0x7C00) > 0x3C00)
+                    bits &= 0x83FF;          /* small, denormals among them */
+                const size_t step = ((size_t)e * (size_t)n_panels + (size_t)(o / PANEL)) * steps + (size_t)i / n_k;
+                const size_t at = (step * PANEL + (size_t)(o % PANEL)) * n_k + (size_t)i % n_k;
+                plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i] = value_of(dtype, bits);
+                if (dtype)
+                    ((uint16_t *)packed)[at] = (uint16_t)bits;
+                else
+                    ((uint32_t *)packed)[at] = bits;
+            }
+    return packed;
+}
+
+/* ---- products ---- */
+
+typedef void GemmFn(float *, const float *, const void *, const float *, const int32_t *, const int32_t *,
+                    const float *, int, int, float *, int, int);
+typedef void GemvFn(float *, const float *, const void *, const float *, const int32_t *, const float *, int, int, int);
+
+static void group_naive(int32_t *slots, int32_t *offsets, const int32_t *experts, int n_pairs, int n_experts)
+{
+    int n = 0;
+    for (int e = 0; e < n_experts; e++) {
+        offsets[e] = n;
+        for (int p = 0; p < n_pairs; p++)
+            if (experts[p] == e)
+                slots[n++] = p;
+    }
+    offsets[n_experts] = n;
+}
+
+/* top_k of n_experts for each token, ascending; the last expert never where there is a choice. */
+static void random_experts(int32_t *experts, int n_tokens, int top_k, int n_experts)
+{
+    for (int t = 0; t < n_tokens; t++)
+        for (int s = 0, e = 0; s < top_k; e++) {
+            const int usable = n_experts > top_k ? n_experts - 1 : n_experts;
+            if (random_below(usable - e) < top_k - s)
+                experts[t * top_k + s++] = e;
+        }
+}
+
+static float bf16_value(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    bits &= 0xFFFF0000;
+    memcpy(&x, &bits, 4);
+    return x;
+}
+
+static double silu(double x) { return x / (1 + exp(-x)); }
+
+static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
+                       int has_bias, int accumulate, int exact, int top_k, int n_tokens)
+{
+    begin_case("gemm", row);
+    GemmFn *gemm = (GemmFn *)find("gemm");
+    GemvFn *gemv = (GemvFn *)find("gemv");
+    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k, dense = n_experts == 1;
+    const int in_stride = whole(n_in, PANEL), out_stride = exact ? n_out : n_panels * PANEL;
+    const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
+    double *plain = malloc(8 * (size_t)(n_experts * n_out * n_in)), *want = calloc((size_t)(out_rows * n_out), 8);
+    const void *weights = random_weights(plain, n_experts, n_out, n_in, dtype);
+    float *in = random_rows(in_rows, n_in, in_stride);
+    for (int i = 0; i < in_rows * in_stride && dtype == 5; i++)
+        in[i] = bf16_value(in[i]);          /* what is rounded then is exact */
+    const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
+    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
+    const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
+    float *pack = buffer((size_t)(kernel_block_rows + PANEL) * (size_t)n_in);
+    int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
+    int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
+    random_experts(experts, n_tokens, top_k, n_experts);
+
+    for (int p = 0; p < n_pairs; p++) {
+        const int t = p / top_k, e = experts[p];
+        for (int o = 0; o < n_out; o++) {
+            double sum = has_bias ? bias[e * n_panels * PANEL + o] : 0;
+            for (int i = 0; i < n_in; i++)
+                sum += (double)in[(in_pairs ? p : t) * in_stride + i] * plain[((size_t)e * (size_t)n_out + (size_t)o) * (size_t)n_in + (size_t)i];
+            double *to = &want[(out_pairs ? p : t) * n_out + o];
+            const double there = initial[(out_pairs ? p : t) * out_stride + o];
+            if (accumulate == 2)
+                *to = silu(there) * sum;
+            else
+                *to = (accumulate && (out_pairs || p % top_k == 0) ? there : *to) + sum * (out_pairs || dense ? 1 : gates[p]);
+        }
+    }
+
+    const size_t out_len = (size_t)(out_rows * out_stride);
+    float *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
+    group_naive(slots, offsets, experts, n_pairs, n_experts);
+    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
+    compare("gemm", all, want, out_rows, n_out, out_stride);
+
+    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks */
+    for (int t = 0, c = 0, n; t < n_tokens; t += n) {
+        n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
+        group_naive(slots, offsets, experts + t * top_k, n * top_k, n_experts);
+        for (int half = 0; half < 2; half++)
+            gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
+                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, n, top_k, pack,
+                 half ? n_panels / 2 : 0, half ? n_panels : n_panels / 2);
+    }
+    compare_bits("gemm in chunks differs", all, again, out_rows, n_out, out_stride);
+    for (int t = 0; t < n_tokens; t++)
+        gemv(single + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
+             dense ? NULL : experts + t * top_k, dense ? NULL : gates + t * top_k, top_k, 0, n_panels);
+    compare_bits("gemv differs from gemm", all, single, out_rows, n_out, out_stride);
+    free(plain), free(want), free(experts), free(slots), free(offsets);
+    end_case();
+}
+
+/* ---- quantised products ---- */
+
+/* One activation row as quantize's argument `out` has it: q, zeros, scale, sum. */
+static void quantize_naive(int8_t *out, const float *x, int n)
+{
+    float most = 0;
+    int32_t sum = 0;
+    int bad = 0;
+    for (int i = 0; i < n; i++) {
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+        bad |= !isfinite(x[i]);
+    }
+    const float scale = most / 127;
+    memset(out, 0, (size_t)whole(n, 64));
+    for (int i = 0; i < n && !bad && scale > 0; i++) {
+        const double ratio = rint(x[i] / scale);
+        out[i] = (int8_t)(ratio > 127 ? 127 : ratio < -127 ? -127 : ratio);
+        sum += out[i];
+    }
+    memcpy(out + whole(n, 64), &scale, 4);
+    memcpy(out + whole(n, 64) + 4, &sum, 4);
+}
+
+/* A random matrix of q [n_experts][n_out][n_in] with scales [n_experts][n_out], and its panels. */
+static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out, int n_in, int dtype)
+{
+    const int n_panels = (n_out + PANEL - 1) / PANEL, unit = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP, n_rows = (n_in + unit - 1) / unit;
+    const size_t panel_len = (size_t)PANEL * 4 + (size_t)n_rows * PANEL * DOT_GROUP;
+    uint8_t *packed = (uint8_t *)buffer((size_t)(n_experts * n_panels) * panel_len / 4);
+    for (int e = 0; e < n_experts; e++)
+        for (int o = 0; o < n_panels * PANEL; o++) {
+            uint8_t *of = packed + (size_t)(e * n_panels + o / PANEL) * panel_len;
+            const float scale = o < n_out ? 0.001f + 0.01f * fabsf(random_float()) : 0;
+            memcpy(of + o % PANEL * 4, &scale, 4);
+            if (o < n_out)
+                scales[e * n_out + o] = scale;
+            for (int i = 0; i < n_rows * unit; i++) {
+                int value = dtype == WEIGHT_Q4 ? random_below(16) - 8 : random_below(255) - 127;
+                if (o % 5 == 1)
+                    value = dtype == WEIGHT_Q4 ? -8 : i % 2 ? 127 : -127;        /* the extremes */
+                value = i < n_in && o < n_out ? value : 0;
+                uint8_t *byte = of + PANEL * 4 + ((size_t)(i / unit) * PANEL + (size_t)(o % PANEL)) * DOT_GROUP + i % DOT_GROUP;
+                if (dtype == WEIGHT_Q8)
+                    *byte = (uint8_t)(value + DOT_OFFSET);
+                else if (i % unit < DOT_GROUP)
+                    *byte = (uint8_t)(value + 8);                                 /* the low nibbles come first in k */
+                else
+                    *byte = (uint8_t)(*byte | (value + 8) << 4);
+                if (i < n_in && o < n_out)
+                    q[((size_t)(e * n_out + o)) * (size_t)n_in + (size_t)i] = (int8_t)value;
+            }
+        }
+    return packed;
+}
+
+typedef void QuantizeFn(int8_t *, const float *, int, int);
+typedef void GemmQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
+                     const float *, int, int, int8_t *, int, int);
+typedef void GemvQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int, int);
+
+static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
+                         int has_bias, int accumulate, int exact, int top_k, int n_tokens)
+{
+    begin_case("gemm_q", row);
+    GemmQFn *gemm = (GemmQFn *)find("gemm_q");
+    GemvQFn *gemv = (GemvQFn *)find("gemv_q");
+    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k, dense = n_experts == 1;
+    const int in_stride = whole(n_in, 64) + 64, out_stride = exact ? n_out : n_panels * PANEL;
+    const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
+    int8_t *q = malloc((size_t)(n_experts * n_out * n_in));
+    float *scales = malloc(4 * (size_t)(n_experts * n_out)), *x = malloc(4 * (size_t)n_in);
+    const void *weights = random_quantised(q, scales, n_experts, n_out, n_in, dtype);
+    int8_t *in = (int8_t *)buffer((size_t)(in_rows * in_stride) / 4);
+    for (int r = 0; r < in_rows; r++) {
+        for (int i = 0; i < n_in; i++)
+            x[i] = r % 7 == 3 ? 0 : r % 7 == 5 ? (i % 2 ? 3 : -3) : random_float();     /* zeros, extremes */
+        quantize_naive(in + r * in_stride, x, n_in);
+    }
+    const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
+    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
+    const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
+    int8_t *pack = (int8_t *)buffer((size_t)((kernel_block_rows + (dtype == WEIGHT_Q4 ? PANEL : 0)) * whole(n_in, 8)) / 4);
+    int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
+    int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
+    random_experts(experts, n_tokens, top_k, n_experts);
+
+    const size_t out_len = (size_t)(out_rows * out_stride);
+    float *want = copy(initial, out_len), *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
+    double *gated = malloc(8 * (size_t)(out_rows * n_out));
+    for (int p = 0; p < n_pairs; p++) {
+        const int8_t *from = in + (in_pairs ? p : p / top_k) * in_stride;
+        float scale;
+        memcpy(&scale, from + whole(n_in, 64), 4);
+        for (int o = 0; o < n_out; o++) {
+            const int column = experts[p] * n_out + o;
+            int64_t sum = 0;
+            for (int i = 0; i < n_in; i++)
+                sum += q[(size_t)column * (size_t)n_in + (size_t)i] * from[i];
+            const float start = has_bias ? bias[experts[p] * n_panels * PANEL + o] : 0;
+            const float value = fmaf((float)sum, scales[column] * scale, start);
+            float *to = &want[(out_pairs ? p : p / top_k) * out_stride + o];
+            gated[(out_pairs ? p : p / top_k) * n_out + o] = silu(*to) * (double)value;
+            *to = fmaf(out_pairs || dense ? 1 : gates[p], value, accumulate || (!out_pairs && p % top_k) ? *to : 0);
+        }
+    }
+    group_naive(slots, offsets, experts, n_pairs, n_experts);
+    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
+    if (accumulate == 2)
+        compare("gemm_q", all, gated, out_rows, n_out, out_stride);
+    else
+        compare_bits("gemm_q", all, want, out_rows, n_out, out_stride);
+
+    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks */
+    for (int t = 0, c = 0, n; t < n_tokens; t += n) {
+        n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
+        group_naive(slots, offsets, experts + t * top_k, n * top_k, n_experts);
+        for (int half = 0; half < 2; half++)
+            gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
+                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, n, top_k, pack,
+                 half ? n_panels / 2 : 0, half ? n_panels : n_panels / 2);
+    }
+    compare_bits("gemm_q in chunks differs", all, again, out_rows, n_out, out_stride);
+    for (int t = 0; t < n_tokens; t++)
+        gemv(single + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
+             dense ? NULL : experts + t * top_k, dense ? NULL : gates + t * top_k, top_k, 0, n_panels);
+    compare_bits("gemv_q differs from gemm_q", all, single, out_rows, n_out, out_stride);
+    free(q), free(scales), free(x), free(gated), free(experts), free(slots), free(offsets);
+    end_case();
+}
+
+static void check_quantize(int row, int n_in)
+{
+    begin_case("quantize", row);
+    QuantizeFn *quantize = (QuantizeFn *)find("quantize");
+    enum { ROWS = 12 };
+    const int in_stride = whole(n_in, PANEL), out_stride = whole(n_in, 64) + 64;
+    float *x = random_rows(ROWS, n_in, in_stride);
+    int8_t *out = (int8_t *)buffer((size_t)(ROWS * out_stride) / 4), *want = malloc((size_t)out_stride);
+    static const float units[ROWS] = { 1, 0, 1e30f, 1e-30f, 0x1p-126f, 0x1p-149f, 0x1p-142f, 0.5f };
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < n_in; i++) {
+            float *at = &x[r * in_stride + i];
+            *at = r == 5 || r == 6 ? units[r] * (float)random_below(200) : *at * units[r];     /* denormals */
+            if (r == 7)
+                *at = i ? (float)random_below(254) - 126.5f : 127;                              /* ties */
+            if (r > 7)
+                *at = i == (r * 5) % n_in ? (r == 8 ? NAN : r == 9 ? INFINITY : r == 10 ? -NAN : -INFINITY) : 1;
+        }
+    quantize(out, x, 0, 5);
+    quantize(out, x, 5, ROWS);
+    for (int r = 0; r < ROWS; r++) {
+        const int8_t *got = out + r * out_stride;
+        float scale;
+        memcpy(&scale, got + whole(n_in, 64), 4);
+        quantize_naive(want, x + r * in_stride, n_in);
+        if (memcmp(got, want, (size_t)whole(n_in, 64)) != 0 || memcmp(got + whole(n_in, 64) + 4, want + whole(n_in, 64) + 4, 4) != 0)
+            fail("quantize: bytes or sum");
+        if (r > 7 ? isfinite(scale) : memcmp(&scale, want + whole(n_in, 64), 4) != 0)
+            fail("quantize: scale");
+    }
+    free(want);
+    end_case();
+}
+
+/* vdot4 and vdot8 on random bytes and all pairs of extremes; the weights as stored: q8, then nibbles. */
+static void check_dot(void)
+{
+    case_name = "vdot4";
+    case_row = 0;
+    seed = 1;
+    for (int rep = 0; rep < 4000; rep++) {
+        int8_t x[4], minus[4], weights[4 * LANES];
+        int32_t start[LANES], got[LANES], want[LANES];
+        const int nibbles = rep & 1;
+        for (int i = 0; i < 4; i++)
+            x[i] = (int8_t)(rep < 64 ? (rep >> (i + 2) & 1 ? 127 : -127) : random_below(255) - 127);
+        for (int i = 0; i < LANES; i++)
+            start[i] = want[i] = (int32_t)random_bits() >> 4;
+        for (int i = 0; i < 4 * LANES; i++) {
+            const int extreme = nibbles ? (i >> i % 4 & 4 ? 15 : 0) : i >> (2 + i % 4) & 1 ? 127 : -127;
+            const int q = rep < 64 ? extreme : nibbles ? random_below(16) : random_below(255) - 127;
+            const int stored = nibbles ? q : q + DOT_OFFSET;
+            weights[i] = (int8_t)stored;
+            want[i / 4] += stored * x[i % 4];
+        }
+        vistore(got, vdot4(viload(start), viload(weights), vbroadcast4(x)));
+        int wrong = memcmp(got, want, sizeof got) != 0;
+        if (nibbles) {                     /* as the low ones; the high ones are what is left to 15 */
+            for (int i = 0; i < 4 * LANES; i++) {
+                want[i / 4] += (15 - weights[i]) * -x[i % 4];
+                weights[i] = (int8_t)(weights[i] | (15 - weights[i]) << 4);
+            }
+            for (int i = 0; i < 4; i++)
+                minus[i] = (int8_t)-x[i];
+            vistore(got, vdot8(viload(start), viload(weights), vbroadcast4(x), vbroadcast4(minus)));
+            wrong |= memcmp(got, want, sizeof got) != 0;
+        }
+        if (wrong) {
+            fail("wrong sum");
+            return;
+        }
+    }
+}
+
+/* Tiles of every height, also of those that no target takes by itself. */
+static void check_tiles(void)
+{
+    enum { MOST_GROUPS = 10 };
+    static int8_t x[TILE_MOST_ROWS][MOST_GROUPS * DOT_GROUP], b[MOST_GROUPS * PANEL * DOT_GROUP];
+    static int8_t a[TILE_MOST_ROWS * MOST_GROUPS * DOT_GROUP];
+    int32_t start[TILE_MOST_ROWS], got[TILE_MOST_ROWS * PANEL];
+    case_name = "dot_tile";
+    seed = 2;
+    for (case_row = 1; case_row <= TILE_MOST_ROWS; case_row++)
+        for (int rep = 0; rep < 2 * MOST_GROUPS; rep++) {
+            const int rows = case_row, nibbles = rep % 2, n = 1 + rep / 2, n_groups = nibbles ? (n + 1) / 2 * 2 : n;
+            const int8_t *from[TILE_MOST_ROWS];
+            for (int r = 0; r < rows; r++) {
+                from[r] = x[r];
+                start[r] = (int32_t)random_bits() >> 4;
+                for (int k = 0; k < n_groups * DOT_GROUP; k++)
+                    x[r][k] = (int8_t)(r % 3 == 1 ? 127 : random_below(255) - 127);
+            }
+            for (int i = 0; i < n_groups * PANEL * DOT_GROUP; i++)
+                b[i] = (int8_t)(nibbles ? random_below(16) : (i / DOT_GROUP % 3 ? random_below(255) - 127 : -127) + DOT_OFFSET);
+            dot_tile_pack(a, from, rows, n_groups);
+            dot_tile(rows, nibbles, got, a, b, start, n_groups, b, 0, 0);
+            for (int r = 0; r < rows; r++)
+                for (int j = 0; j < PANEL; j++) {
+                    int32_t want = start[r];
+                    for (int k = 0; k < n_groups * DOT_GROUP; k++) {
+                        const int8_t w = b[(k / DOT_GROUP * PANEL + j) * DOT_GROUP + k % DOT_GROUP];
+                        want += x[r][k] * (nibbles || !DOT_OFFSET ? w : (uint8_t)w);
+                    }
+                    if (got[r * PANEL + j] != want) {
+                        fail("wrong sum");
+                        return;
+                    }
+                }
+        }
+}
