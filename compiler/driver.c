@@ -121,7 +121,7 @@ static bool lower(Compilation *c)
 
 static void plan_once(Compilation *c)
 {
-    c->plan = is_gpu(c) ? gpu_plan_module(c->arena, c->graph, c->module, c->target)
+    c->plan = is_gpu(c) ? gpu_plan_module_chosen(c->arena, c->graph, c->module, c->target, c->choices)
             : (target_has_codes(c->target) ? codes_plan : plan_module_chosen)(c->arena, c->graph, c->module, c->target,
                                                                               c->choices);
 }

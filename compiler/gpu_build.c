@@ -84,6 +84,8 @@ void gpu_param(GpuBuilder *b, const char *name, double value)
     b->kernel.params[b->kernel.n_params++] = (KernelParam){ name, value };
 }
 
+void gpu_keyed(GpuBuilder *b, const char *key) { b->launch.key = key; }
+
 void gpu_min_blocks(GpuBuilder *b, int n) { b->kernel.min_blocks = n; }
 
 static void add_arg(GpuBuilder *b, LaunchArg arg)

@@ -26,6 +26,8 @@ LaunchBuffer *gpu_zeroed(GpuBuilder *b, const char *name, int64_t len);
 void gpu_share(GpuBuilder *b, LaunchBuffer *buffer);
 
 void gpu_begin(GpuBuilder *b, const char *template, int layer);
+/* Of the launch that was begun: what Choices know its kernel by. */
+void gpu_keyed(GpuBuilder *b, const char *key);
 void gpu_param(GpuBuilder *b, const char *name, double value);
 void gpu_min_blocks(GpuBuilder *b, int n);       /* so many blocks shall fit a multiprocessor */
 void gpu_null(GpuBuilder *b);

@@ -122,6 +122,21 @@ static void product_params(GpuModel *g, int n_slices, int group, int ring)
 
 static int ring_len(int n_warps, int group, int ring) { return n_warps * group * ring * SLOT_LEN; }
 
+/* Chunks a step and steps under way, as they were chosen where that fits beside `others` bytes, else as they are. */
+static void choose_ring(const GpuModel *g, const char *key, int64_t n_in, int dtype, int n_slices, int n_warps,
+                        int64_t others, int *group, int *ring)
+{
+    enum { MAX_RING = 6 };
+    int chunks = gpu_choice(g, key, "group", *group), steps = gpu_choice(g, key, "ring", *ring);
+    if (chunks % 2 || chunks > MAX_GROUP || steps > MAX_RING)
+        return;
+    chunks = group_of(n_in, dtype, n_slices, chunks);
+    if (others + ring_len(n_warps, chunks, steps) > gpu_shared_most(g))
+        return;
+    *group = chunks;
+    *ring = steps;
+}
+
 static void end(const Decoder *d, LaunchExtent x, LaunchExtent y, int n_threads, int64_t shared_len, int flags)
 {
     gpu_end(d->g->b, x, y, n_threads, (int)shared_len, gpu_flags(d->g) | flags);
@@ -162,7 +177,20 @@ typedef struct {
     bool by_pair;                      /* rows are; the router is the layer's first */
 } Out;
 
-static int attention_splits(const AttentionLayer *a) { return a->window && a->window <= 4096 ? 8 : 32; }
+static const char *attention_key(const Decoder *d)
+{
+    const AttentionLayer *a = &d->shape->attention;
+    return arena_printf(d->g->arena, "decode_attention n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld act=%d",
+                        (long long)a->n_heads, (long long)a->n_kv_heads, (long long)a->head_dim, (long long)a->window,
+                        d->g->act);
+}
+
+static int attention_splits(const Decoder *d)
+{
+    int usual = d->shape->attention.window && d->shape->attention.window <= 4096 ? 8 : 32;
+    int splits = gpu_choice(d->g, attention_key(d), "splits", usual);
+    return splits >= 4 && splits <= 32 && splits % 4 == 0 ? splits : usual;
+}
 
 /* The projection that ends a layer. Its input: rows, of tokens or by pair, or what attention left. */
 static void emit_out(Decoder *d, const Out *o)
@@ -175,7 +203,14 @@ static void emit_out(Decoder *d, const Out *o)
     int dtype = dtype_code(g, slot), group = group_of(o->n_in, dtype, WARPS, by_pair ? 8 : 4);
     int ring = smaller(up(2 * up(pairs_of(o->n_in, dtype), WARPS), group) * (routed ? 2 : 1), 2);
     const AttentionLayer *a = &d->shape->attention;
+    const char *key = arena_printf(g->arena, "%s by_pair=%d attended=%d next_experts=%lld top_k=%lld",
+                                   gpu_key(g, "decode_out", o->n_in, n_out, e, slot->dtype), by_pair,
+                                   o->attended != NULL, (long long)d->after.n_experts, (long long)d->top_k.most);
+    int64_t others = ROUTE_LEN + WARPS * PART_LEN + 8 * n_next * 4 + (dtype == 3 ? e * 32 : 0)
+        + (o->attended ? ROWS * row_len(o->n_in) : 0);
+    choose_ring(g, key, o->n_in, dtype, WARPS, WARPS, others, &group, &ring);
     gpu_begin(g->b, "decode_out", d->index);
+    gpu_keyed(g->b, key);
     gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)o->n_in);
     gpu_param(g->b, "n_out", (double)n_out);
@@ -187,7 +222,7 @@ static void emit_out(Decoder *d, const Out *o)
     gpu_param(g->b, "normed", by_pair);
     gpu_param(g->b, "known", by_pair);
     gpu_param(g->b, "by_pair", by_pair);
-    gpu_param(g->b, "splits", o->attended ? attention_splits(a) : 0);
+    gpu_param(g->b, "splits", o->attended ? attention_splits(d) : 0);
     gpu_param(g->b, "head_dim", o->attended ? (double)a->head_dim : 1);
     gpu_param(g->b, "next_experts", (double)d->after.n_experts);
     product_params(g, WARPS, group, ring);
@@ -200,15 +235,23 @@ static void emit_out(Decoder *d, const Out *o)
     matrix(d, o->tensor);
     next_args(d);
     rows_and_top_k(d);
-    end(d, gpu_fixed(up(n_out, 8)), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ring_len(WARPS, group,
-        ring) + WARPS * PART_LEN
-        + 8 * n_next * 4 + (dtype == 3 ? e * 32 : 0) + (o->attended ? ROWS * row_len(o->n_in) : 0), 0);
+    end(d, gpu_fixed(up(n_out, 8)), gpu_fixed(1), 32 * WARPS, others + ring_len(WARPS, group, ring), 0);
 }
 
 /* ---- mamba ---- */
 
 /* Sizes that follow from the channels: enough blocks for the multiprocessors, as many warps as share a block well. */
-typedef struct { int tiles, slices, group, ring, x_slices, x_group, in_blocks, scan_tiles, scan_blocks; } MambaShape;
+typedef struct {
+    const char *in_key, *x_key, *scan_key;
+    int tiles, slices, group, ring, x_slices, x_group, in_blocks, scan_tiles, scan_blocks;
+} MambaShape;
+
+/* 1, 2, 4, ... of `most`, else as usual. */
+static int choose_tiles(const GpuModel *g, const char *key, int usual, int most)
+{
+    int tiles = gpu_choice(g, key, "tiles", usual);
+    return tiles <= most && most % tiles == 0 ? tiles : usual;
+}
 
 static MambaShape mamba_shape(const Decoder *d)
 {
@@ -216,11 +259,21 @@ static MambaShape mamba_shape(const Decoder *d)
     int in = dtype_code(d->g, slot_of(d, "in_proj.weight")), x = dtype_code(d->g, slot_of(d, "x_proj.weight"));
     MambaShape s = { .tiles = m->d_inner <= 1056 ? 1 : m->d_inner <= 2112 ? 2 : 4,
         .scan_tiles = m->d_inner <= 1056 ? 1 : 2 };
+    const char *mode = arena_printf(d->g->arena, "top_k=%lld", (long long)d->top_k.most);
+    s.in_key = arena_printf(d->g->arena, "%s %s", gpu_key(d->g, "decode_in", d->g->plan->graph->d_model, m->d_inner,
+        d->shape->n_experts, slot_of(d, "in_proj.weight")->dtype), mode);
+    s.x_key = arena_printf(d->g->arena, "%s %s", gpu_key(d->g, "decode_x", m->d_inner, m->dt_rank + 2 * m->d_state,
+        d->shape->n_experts, slot_of(d, "x_proj.weight")->dtype), mode);
+    s.scan_key = arena_printf(d->g->arena, "%s %s d_state=%lld", gpu_key(d->g, "decode_scan", m->dt_rank, m->d_inner,
+        d->shape->n_experts, slot_of(d, "dt_proj.weight")->dtype), mode, (long long)m->d_state);
+    s.tiles = choose_tiles(d->g, s.in_key, s.tiles, WARPS / 2);
+    s.scan_tiles = choose_tiles(d->g, s.scan_key, s.scan_tiles, 4);
     s.slices = WARPS / (2 * s.tiles);
     s.group = group_of(d->g->plan->graph->d_model, in, s.slices, 4);
     s.ring = d->g->sm >= 90 && in != 3 ? 3 : 2;
     s.x_slices = smaller(larger(up(pairs_of(m->d_inner, x), MAX_GROUP / 2), 1), WARPS);
     s.x_slices = larger(s.x_slices, smaller(pairs_of(m->d_inner, x), WARPS / 2));
+    s.x_slices = smaller(gpu_choice(d->g, s.x_key, "n_slices", s.x_slices), WARPS);
     s.x_group = group_of(m->d_inner, x, s.x_slices, MAX_GROUP);
     s.in_blocks = up(m->d_inner, 8 * s.tiles);
     s.scan_blocks = up(m->d_inner, 8 * s.scan_tiles);
@@ -232,8 +285,13 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     GpuModel *g = d->g;
     const MambaLayer *m = &d->shape->mamba;
     int64_t n_in = g->plan->graph->d_model, e = d->shape->n_experts, routed = e > 1 ? e : 0;
-    int dtype = dtype_code(g, slot_of(d, "in_proj.weight")), own = 8 * s->tiles;
+    int dtype = dtype_code(g, slot_of(d, "in_proj.weight")), own = 8 * s->tiles, group = s->group, ring = s->ring;
+    int64_t items = own * (m->d_conv + 1) + routed * own + ROWS * own * (m->d_conv - 1);
+    int64_t others = ROUTE_LEN + ROWS * row_len(n_in) + 2 * s->tiles * s->slices * PART_LEN + ROWS * own * 4
+        + (dtype == 3 ? e * 2 * own * 4 : 0) + items * 4;
+    choose_ring(g, s->in_key, n_in, dtype, s->slices, WARPS, others, &group, &ring);
     gpu_begin(g->b, "decode_in", d->index);
+    gpu_keyed(g->b, s->in_key);
     gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)n_in);
     gpu_param(g->b, "n_channels", (double)m->d_inner);
@@ -244,7 +302,7 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "n_parts", up(n_in, 8));
     gpu_param(g->b, "tiles", s->tiles);
-    product_params(g, s->slices, s->group, s->ring);
+    product_params(g, s->slices, group, ring);
     gpu_param(g->b, "eps", g->plan->graph->norm_eps);
     gpu_scratch(g->b, to->xh, 0, ACCESS_WRITE);
     gpu_scratch(g->b, to->xc, 0, ACCESS_WRITE);
@@ -261,10 +319,7 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     gpu_special(g->b, ARG_SLOTS);
     gpu_special(g->b, ARG_STATE_STRIDE);
     rows_and_top_k(d);
-    int64_t items = own * (m->d_conv + 1) + routed * own + ROWS * own * (m->d_conv - 1);
-    end(d, gpu_fixed(s->in_blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(n_in) + ring_len(WARPS,
-        s->group, s->ring)
-        + 2 * s->tiles * s->slices * PART_LEN + ROWS * own * 4 + (dtype == 3 ? e * 2 * own * 4 : 0) + items * 4, 0);
+    end(d, gpu_fixed(s->in_blocks), gpu_fixed(1), 32 * WARPS, others + ring_len(WARPS, group, ring), 0);
 }
 
 static void emit_x(Decoder *d, const MambaShape *s, const Channels *c)
@@ -275,6 +330,7 @@ static void emit_x(Decoder *d, const MambaShape *s, const Channels *c)
         s->x_slices), s->x_group);
     int n_out = (int)(m->dt_rank + 2 * m->d_state), ring = smaller((int)steps, 2);
     gpu_begin(g->b, "decode_x", d->index);
+    gpu_keyed(g->b, s->x_key);
     gpu_min_blocks(g->b, 2);
     gpu_param(g->b, "n_in", (double)m->d_inner);
     gpu_param(g->b, "n_out", n_out);
@@ -301,6 +357,7 @@ static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
     const MambaLayer *m = &d->shape->mamba;
     int64_t e = d->shape->n_experts, routed = e > 1 ? e : 0, own = 8 * s->scan_tiles;
     gpu_begin(g->b, "decode_scan", d->index);
+    gpu_keyed(g->b, s->scan_key);
     gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_channels", (double)m->d_inner);
     gpu_param(g->b, "d_state", (double)m->d_state);
@@ -364,7 +421,13 @@ static void emit_qkv(Decoder *d, const Attended *to)
     int64_t n_in = g->plan->graph->d_model;
     int dtype = dtype_code(g, slot_of(d, "q_proj.weight")), group = group_of(n_in, dtype, SLICES, 4);
     int ring = smaller(up(2 * up(pairs_of(n_in, dtype), SLICES), group), 3);
+    const char *key = arena_printf(g->arena, "%s head_dim=%lld rope=%d", gpu_key(g, "decode_qkv", n_in,
+        (a->n_heads + 2 * a->n_kv_heads) * a->head_dim, 1, slot_of(d, "q_proj.weight")->dtype),
+        (long long)a->head_dim, a->rope_theta != 0);
+    int64_t others = ROUTE_LEN + ROWS * row_len(n_in) + SLICES * PART_LEN + 32;
+    choose_ring(g, key, n_in, dtype, SLICES, SLICES, others, &group, &ring);
     gpu_begin(g->b, "decode_qkv", d->index);
+    gpu_keyed(g->b, key);
     gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)n_in);
     gpu_param(g->b, "n_heads", (double)a->n_heads);
@@ -400,16 +463,17 @@ static void emit_qkv(Decoder *d, const Attended *to)
     gpu_count(g->b, COUNT_TOKENS);
     int per_head = a->rope_theta != 0 ? up(a->head_dim / 2, 4) : up(a->head_dim, 8);
     end(d, gpu_fixed((int)(a->n_heads + 2 * a->n_kv_heads) * per_head), gpu_fixed(1), 32 * SLICES,
-        ROUTE_LEN + ROWS * row_len(n_in) + ring_len(SLICES, group, ring) + SLICES * PART_LEN + 32, 0);
+        others + ring_len(SLICES, group, ring), 0);
 }
 
 static void emit_attention(Decoder *d, const Attended *to)
 {
     GpuModel *g = d->g;
     const AttentionLayer *a = &d->shape->attention;
-    int splits = attention_splits(a), warps = attention_warps(a), padded = up(a->head_dim, 32) * 32;
+    int splits = attention_splits(d), warps = attention_warps(a), padded = up(a->head_dim, 32) * 32;
     int most = smaller((int)(a->n_heads / a->n_kv_heads), 16), staged = warps * 2 * 16 * (padded + 8) * 2;
     gpu_begin(g->b, "decode_attention", d->index);
+    gpu_keyed(g->b, attention_key(d));
     gpu_param(g->b, "n_heads", (double)a->n_heads);
     gpu_param(g->b, "n_kv_heads", (double)a->n_kv_heads);
     gpu_param(g->b, "head_dim", (double)a->head_dim);
@@ -435,12 +499,19 @@ static void emit_attention(Decoder *d, const Attended *to)
 
 static void emit_gated(Decoder *d, LaunchBuffer *h)
 {
-    enum { SLICES = 8, RING = 2, BLOCKS = 128 };
+    enum { SLICES = 8, BLOCKS = 128, MOST_TILES = 16 };
     GpuModel *g = d->g;
     int64_t n_in = g->plan->graph->d_model, n_out = d->shape->mlp.d_ff, e = d->shape->n_experts;
-    int dtype = dtype_code(g, slot_of(d, "gate_proj.weight")), tiles = smaller(larger(up(n_out, 4 * BLOCKS), 1), 16);
-    int group = group_of(n_in, dtype, SLICES, 4);
+    int dtype = dtype_code(g, slot_of(d, "gate_proj.weight")), tiles = smaller(larger(up(n_out, 4 * BLOCKS), 1), MOST_TILES);
+    int group = group_of(n_in, dtype, SLICES, 4), ring = 2;
+    const char *key = arena_printf(g->arena, "%s top_k=%lld", gpu_key(g, "decode_gated", n_in, n_out, e,
+        slot_of(d, "gate_proj.weight")->dtype), (long long)d->top_k.most);
+    tiles = smaller(gpu_choice(g, key, "tiles", tiles), MOST_TILES);
+    int64_t others = ROUTE_LEN + ROWS * row_len(n_in) + tiles * SLICES * PART_LEN
+        + (dtype == 3 ? e * 8 * tiles * 4 : 0);
+    choose_ring(g, key, n_in, dtype, SLICES, WARPS, others, &group, &ring);
     gpu_begin(g->b, "decode_gated", d->index);
+    gpu_keyed(g->b, key);
     gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)n_in);
     gpu_param(g->b, "n_out", (double)n_out);
@@ -449,7 +520,7 @@ static void emit_gated(Decoder *d, LaunchBuffer *h)
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "n_parts", up(n_in, 8));
     gpu_param(g->b, "tiles", tiles);
-    product_params(g, SLICES, group, RING);
+    product_params(g, SLICES, group, ring);
     gpu_param(g->b, "eps", g->plan->graph->norm_eps);
     gpu_scratch(g->b, h, 0, ACCESS_WRITE);
     gpu_scratch(g->b, d->x, 0, ACCESS_READ);
@@ -457,8 +528,7 @@ static void emit_gated(Decoder *d, LaunchBuffer *h)
     weight(d, "norm.weight");
     matrix(d, "gate_proj.weight");
     rows_and_top_k(d);
-    end(d, gpu_fixed(up(n_out, 4 * tiles)), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(n_in)
-        + ring_len(WARPS, group, RING) + tiles * SLICES * PART_LEN + (dtype == 3 ? e * 8 * tiles * 4 : 0), 0);
+    end(d, gpu_fixed(up(n_out, 4 * tiles)), gpu_fixed(1), 32 * WARPS, others + ring_len(WARPS, group, ring), 0);
 }
 
 /* ---- both ends ---- */
@@ -505,12 +575,17 @@ static void emit_head(Decoder *d)
     const WeightSlot *slot = try_slot(g->plan->main, graph->tie_embeddings ? "embed.weight" : "lm_head.weight");
     const WeightSlot *norm = try_slot(g->plan->main, "norm_f.weight");
     int dtype = dtype_code(g, slot), group = group_of(graph->d_model, dtype, 1, 4), ring = g->sm >= 90 ? 3 : 2;
+    const char *key = gpu_key(g, "decode_head", graph->d_model, graph->vocab_size, 1, slot->dtype);
     int tiles = smaller(larger(up(up(graph->vocab_size, 8), g->sm >= 90 ? 131 : 108), 1), 64);
+    tiles = smaller(gpu_choice(g, key, "tiles", tiles), 64);
+    int64_t others = ROUTE_LEN + ROWS * row_len(graph->d_model) + tiles * PART_LEN + (dtype == 3 ? tiles * 32 : 0);
+    choose_ring(g, key, graph->d_model, dtype, 1, WARPS, others, &group, &ring);
     int blocks = up(graph->vocab_size, 8 * tiles);
     g->n_best = blocks;
     g->best = gpu_zeroed(g->b, "best", 4 * ROWS * blocks);
     g->best_at = gpu_zeroed(g->b, "best_at", 4 * ROWS * blocks);
     gpu_begin(g->b, "decode_head", -1);
+    gpu_keyed(g->b, key);
     gpu_min_blocks(g->b, 1);
     gpu_param(g->b, "n_in", (double)graph->d_model);
     gpu_param(g->b, "n_out", (double)graph->vocab_size);
@@ -529,9 +604,7 @@ static void emit_head(Decoder *d)
     gpu_weights(g->b, slot->offset);
     scales(g, slot, 0);
     gpu_count(g->b, COUNT_LOGITS);
-    end(d, gpu_fixed(blocks), gpu_fixed(1), 32 * WARPS, ROUTE_LEN + ROWS * row_len(graph->d_model) + ring_len(WARPS,
-        group, ring)
-        + tiles * PART_LEN + (dtype == 3 ? tiles * 32 : 0), LAUNCH_IF_LOGITS);
+    end(d, gpu_fixed(blocks), gpu_fixed(1), 32 * WARPS, others + ring_len(WARPS, group, ring), LAUNCH_IF_LOGITS);
 }
 
 /* ---- the list ---- */
@@ -557,7 +630,7 @@ static void emit_attention_layer(Decoder *d)
 {
     GpuModel *g = d->g;
     const AttentionLayer *a = &d->shape->attention;
-    int64_t columns = a->n_heads * a->head_dim, parts = ROWS * a->n_heads * attention_splits(a);
+    int64_t columns = a->n_heads * a->head_dim, parts = ROWS * a->n_heads * attention_splits(d);
     Attended attended = { gpu_buffer(g->b, "q", 2 * ROWS * gpu_stride(columns)),
                           gpu_buffer(g->b, "sums", 4 * parts * a->head_dim), gpu_buffer(g->b, "peaks", 8 * parts) };
     emit_qkv(d, &attended);

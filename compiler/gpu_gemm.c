@@ -5,7 +5,7 @@
  * 128 x 128 with two blocks a multiprocessor is within 3 % of the best tile in every shape of 8x200M+. */
 typedef struct { int rows, columns, warp_columns, stages; } Tile;
 
-static Tile choose_tile(const GpuModel *g, const Product *p)
+static Tile usual_tile(const GpuModel *g, const Product *p)
 {
     bool q8 = p->slot->dtype == DTYPE_Q8;
     if (g->n_rows <= 64)
@@ -25,6 +25,33 @@ static int tile_shared_len(Tile t, const Product *p)
     int staging = 2048 * tile_threads(t) / 32;
     int tables = 4 * (2 * ((int)p->n_experts + 1) + 4 * t.rows);
     return t.stages * 64 * (2 * t.rows + weight_len * t.columns) + staging + tables;
+}
+
+/* What tuning chose, unless gemm.c or a multiprocessor with two blocks cannot have it. */
+static Tile choose_tile(const GpuModel *g, const Product *p, const char *key)
+{
+    Tile usual = usual_tile(g, p), t = usual;
+    t.rows = gpu_choice(g, key, "tile_rows", usual.rows);
+    t.columns = gpu_choice(g, key, "tile_columns", usual.columns);
+    t.warp_columns = gpu_choice(g, key, "warp_columns", usual.warp_columns);
+    t.stages = gpu_choice(g, key, "stages", usual.stages);
+    bool q8 = p->slot->dtype == DTYPE_Q8, narrow = q8 || p->end == END_SWIGLU;
+    bool good = t.rows % 64 == 0 && t.warp_columns % (narrow ? 32 : 16) == 0 && t.warp_columns <= 64
+        && t.columns % t.warp_columns == 0 && t.stages >= 3 && t.stages <= 8;
+    int n_threads = good ? tile_threads(t) : 0;
+    good = good && n_threads <= 512 && t.rows <= n_threads && 8 * t.rows % n_threads == 0
+        && (q8 ? 4 : 8) * t.columns % n_threads == 0 && 2 * (tile_shared_len(t, p) + 1024) <= gpu_shared_most(g);
+    return good ? t : usual;
+}
+
+/* Of gemm and gemm_h100: its sizes, and how it reads and writes. */
+static const char *product_key(const GpuModel *g, const char *template, const Product *p)
+{
+    return arena_printf(g->arena, "%s in_pairs=%d out_kind=%d gated=%d has_bias=%d epilogue=%d rows=%s top_k=%lld",
+                        gpu_key(g, template, p->n_in, p->n_out, p->n_experts, p->slot->dtype),
+                        p->n_experts > 1 && p->in.top_k.most > 0, p->out_kind, p->gated, p->bias_kind, p->end,
+                        p->n_tokens == COUNT_LOGITS ? "logits" : g->sequences ? "sequences" : "tokens",
+                        (long long)(p->routing ? p->routing->top_k.most : 1));
 }
 
 /* Blocks take tiles in turn: two for each multiprocessor of the device the target is named after. */
@@ -84,8 +111,10 @@ static void other_args(GpuModel *g, const Product *p)
 
 static void multiply(GpuModel *g, const Product *p)
 {
-    Tile tile = choose_tile(g, p);
+    const char *key = product_key(g, "gemm", p);
+    Tile tile = choose_tile(g, p, key);
     gpu_begin(g->b, "gemm", p->layer);
+    gpu_keyed(g->b, key);
     shape_params(g, p);
     gpu_param(g->b, "weight_dtype", p->slot->dtype == DTYPE_Q8 ? 3 : g->act);
     gpu_param(g->b, "tile_rows", tile.rows);
@@ -108,11 +137,21 @@ static bool suits_h100(const GpuModel *g, const Product *p)
     return g->sm >= 90 && p->slot->dtype != DTYPE_Q8 && g->n_rows > 64;
 }
 
+static int h100_columns(const GpuModel *g, const Product *p, const char *key)
+{
+    int usual = p->n_out <= 96 ? 96 : p->n_out <= 128 ? 128 : 256, columns = gpu_choice(g, key, "tile_columns", usual);
+    return columns == 96 || columns == 128 || columns == 256 ? columns : usual;
+}
+
 static void multiply_h100(GpuModel *g, const Product *p)
 {
-    int columns = p->n_out <= 96 ? 96 : p->n_out <= 128 ? 128 : 256, stage_len = 16384 + 128 * columns + 16;
-    int stages = H100_RING_MOST / stage_len > 7 ? 7 : H100_RING_MOST / stage_len;
+    const char *key = product_key(g, "gemm_h100", p);
+    int columns = h100_columns(g, p, key), stage_len = 16384 + 128 * columns + 16;
+    int most = H100_RING_MOST / stage_len > 7 ? 7 : H100_RING_MOST / stage_len;
+    int stages = gpu_choice(g, key, "stages", most);
+    stages = stages < 3 || stages > most ? most : stages;
     gpu_begin(g->b, "gemm_h100", p->layer);
+    gpu_keyed(g->b, key);
     shape_params(g, p);
     gpu_param(g->b, "tile_columns", columns);
     gpu_param(g->b, "stages", stages);

@@ -424,10 +424,15 @@ static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
                         stages * tile + 2880 * channels + 512 * parts * (channels + 4) };
 }
 
-static ScanBlock scan_block(const Lowering *l, int64_t d_state, int64_t z_rows)
+static ScanBlock scan_block(const Lowering *l, const char *key, int64_t d_state, int64_t z_rows)
 {
     enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16 };
     bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
+    int chosen = gpu_choice(l->g, key, "block_channels", 0), stages_chosen = gpu_choice(l->g, key, "stages", 6);
+    ScanBlock wanted = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
+    if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10
+        && wanted.shared_len <= gpu_shared_most(l->g) && wanted.n_threads <= THREADS_MOST)
+        return wanted;
     for (int channels = 16; channels >= 8 && held; channels /= 2)
         for (int stages = 10; stages >= 6; stages -= 2) {
             ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
@@ -444,7 +449,10 @@ static void lower_scan(Lowering *l, const Op *op)
     Rows dt = rows_of(l, op->operand[0]), x = rows_of(l, op->operand[1]);
     Rows z = gate ? rows_of(l, gate) : (Rows){ 0 };
     Rows y = gpu_new_rows(g, op->result[0]->name, columns(op->result[0]), 2);
+    const char *key = arena_printf(g->arena, "%s z_pairs=%lld zoh=%d", gpu_key(g, "scan", columns(op->operand[3]),
+        columns(op->result[0]), 1, DTYPE_F32), z.pairs ? (long long)z.top_k.most : 0ll, (int)op_int(op, ATTR_ZOH, 0));
     gpu_begin(g->b, "scan", l->layer);
+    gpu_keyed(g->b, g->sequences ? NULL : key);
     gpu_param(g->b, "n_channels", (double)columns(op->result[0]));
     gpu_param(g->b, "d_state", (double)columns(op->operand[3]));
     gpu_param(g->b, "dt_stride", (double)dt.stride);
@@ -455,7 +463,7 @@ static void lower_scan(Lowering *l, const Op *op)
     gpu_param(g->b, "zoh", (double)op_int(op, ATTR_ZOH, 0));
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "sequences", g->sequences);
-    ScanBlock block = scan_block(l, columns(op->operand[3]), z.pairs ? z.top_k.most : 1);
+    ScanBlock block = scan_block(l, key, columns(op->operand[3]), z.pairs ? z.top_k.most : 1);
     gpu_param(g->b, "block_channels", block.channels);
     gpu_param(g->b, "stages", block.stages);
     gpu_rows(g, &y, ACCESS_WRITE);

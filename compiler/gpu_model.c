@@ -64,6 +64,19 @@ Rows gpu_new_pairs(GpuModel *g, const char *name, int64_t n_columns, int element
     return rows;
 }
 
+const char *gpu_key(const GpuModel *g, const char *template, int64_t n_in, int64_t n_out, int64_t n_experts,
+                    DType dtype)
+{
+    return arena_printf(g->arena, "%s n_in=%lld n_out=%lld n_experts=%lld dtype=%s act=%d", template, (long long)n_in,
+                        (long long)n_out, (long long)n_experts, dtype_info(dtype)->text, g->act);
+}
+
+int gpu_choice(const GpuModel *g, const char *key, const char *name, int absent)
+{
+    int64_t value = choices_get(g->choices, key, name, absent);
+    return value > 0 && value <= 1 << 20 ? (int)value : absent;
+}
+
 int gpu_flags(const GpuModel *g) { return g->sm >= 90 ? LAUNCH_DEPENDENT : 0; }
 
 const WeightSlot *gpu_slot(const BlockPlan *block, const Value *weight)

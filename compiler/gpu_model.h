@@ -8,6 +8,7 @@
 #define MOSSC_COMPILER_GPU_MODEL_H
 
 #include "gpu_build.h"
+#include "../ir/choices.h"
 #include "../ir/plan.h"
 
 /* Experts per token: the same in every mode, or (fixed 0) the mode's own, known at run time. */
@@ -25,6 +26,7 @@ typedef struct {
 typedef struct {
     Arena *arena;
     const Plan *plan;
+    const Choices *choices;  /* NULL: none */
     GpuBuilder *b;
     int sm;                  /* 80, 90 */
     int act;                 /* 1 bf16, 2 f16 */
@@ -69,6 +71,13 @@ void gpu_product(GpuModel *g, const Product *product);
 void gpu_lower(GpuModel *g);
 /* The decode list. */
 void gpu_decode(GpuModel *g);
+
+/* What was chosen of a kernel, or `absent`. Its key: the template, then what fixes its work, as text. */
+const char *gpu_key(const GpuModel *g, const char *template, int64_t n_in, int64_t n_out, int64_t n_experts,
+                    DType dtype);
+int gpu_choice(const GpuModel *g, const char *key, const char *name, int absent);
+/* Bytes of shared memory that a block may have; 228 and 164 KiB are a multiprocessor's, one KiB of a block is taken. */
+static inline int gpu_shared_most(const GpuModel *g) { return (g->sm >= 90 ? 227 : 163) << 10; }
 
 /* ---- small things all of them say ---- */
 

@@ -7,10 +7,14 @@
 #include "gpu_model.h"
 #include "plan_model.h"
 #include "slots.h"
+#include "../ir/kernel_key.h"
 
 #include <string.h>
 
-enum { MAX_CHUNK = 8192, MIN_CHUNK = 256, MAX_SEQUENCES = 16, MAX_SCRATCH_LEN = 600 << 20, FEED_HISTORY = 1024 };
+enum {
+    MAX_CHUNK = 8192, MOST_CHOSEN = 32768, MIN_CHUNK = 256, MAX_SEQUENCES = 16, MAX_SCRATCH_LEN = 600 << 20,
+    FEED_HISTORY = 1024,
+};
 
 /* Both phases of a block share its slots. */
 static void bind_block(Arena *arena, BlockPlan *block)
@@ -60,9 +64,9 @@ static void feed(GpuModel *g)
     gpu_end(g->b, gpu_extent(COUNT_SEQUENCES, 1, 0), gpu_fixed(1), 256, 64, gpu_flags(g));
 }
 
-static Launches *make_lists(Arena *arena, const Plan *plan)
+static Launches *make_lists(Arena *arena, const Plan *plan, const Choices *choices)
 {
-    GpuModel g = { .arena = arena, .plan = plan, .b = gpu_builder_new(arena), .sm = target_sm(plan->target),
+    GpuModel g = { .arena = arena, .plan = plan, .choices = choices, .b = gpu_builder_new(arena), .sm = target_sm(plan->target),
                    .act = activation_code(plan), .n_rows = plan->chunk };
     gpu_list(g.b, LIST_PREFILL);
     gpu_lower(&g);
@@ -88,12 +92,19 @@ static int64_t logits_len(const Plan *plan)
 
 Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
 {
+    return gpu_plan_module_chosen(arena, graph, module, target, NULL);
+}
+
+Plan *gpu_plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target, const Choices *choices)
+{
+    int64_t most = choices_get(choices, KERNEL_KEY_MODEL, "chunk", MAX_CHUNK);
     Plan *plan = plan_new(arena, graph, module, target);
     for (int i = 0; i < plan->n_blocks; i++)
         bind_block(arena, &plan->blocks[i]);
     plan_bind_layers(arena, plan);
-    for (plan->chunk = MAX_CHUNK;; plan->chunk /= 2) {
-        plan->launches = make_lists(arena, plan);
+    most = most < MIN_CHUNK || most > MOST_CHOSEN ? MAX_CHUNK : most;
+    for (plan->chunk = (int)most;; plan->chunk /= 2) {
+        plan->launches = make_lists(arena, plan, choices);
         if (plan->launches->scratch_len <= MAX_SCRATCH_LEN || plan->chunk <= MIN_CHUNK)
             break;
     }

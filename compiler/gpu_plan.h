@@ -2,10 +2,14 @@
 #ifndef MOSSC_COMPILER_GPU_PLAN_H
 #define MOSSC_COMPILER_GPU_PLAN_H
 
+#include "../ir/choices.h"
 #include "../ir/plan.h"
 
 /* `module`: lowered by the passes for GPUs, matrices of one 16-bit type or q8. */
 Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target);
+/* With what tuning chose of its kernels; NULL: nothing. Slots of weights and states do not depend on it. */
+Plan *gpu_plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target,
+                             const Choices *choices);
 
 /* The invariants that ir/launch.h promises. False with the first broken one in `why`. */
 bool gpu_check(const Plan *plan, Text *why);

@@ -61,6 +61,7 @@ enum { LAUNCH_IF_LOGITS = 1, LAUNCH_DEPENDENT = 2, LAUNCH_COOPERATIVE = 4 };    
 typedef struct {
     int kernel;              /* index into kernels */
     int layer;               /* -1: main */
+    const char *key;         /* in Choices; NULL: nothing of it is chosen */
     int flags;
     LaunchExtent grid[2];
     int shared_len;
