@@ -72,6 +72,8 @@ static const struct { const char *kernel; bool (*holds)(const Asked *asked); } r
 
 bool space_feasible(const SearchSpace *space, const SpaceShape *shape, const SpacePoint *point)
 {
+    if (space->feasible)
+        return space->feasible(space, shape, point);
     const Asked asked = { space, shape, point };
     for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
         if (strcmp(rules[i].kernel, space->kernel) == 0 && !rules[i].holds(&asked))
@@ -86,21 +88,23 @@ static int by_name(const void *a, const void *b)
     return strcmp((*(const SpaceParam *const *)a)->name, (*(const SpaceParam *const *)b)->name);
 }
 
-bool space_find(const char *kernel, SearchSpace *space)
+bool space_find_in(const SpaceParam *from, int n, const char *kernel, SearchSpace *space)
 {
     *space = (SearchSpace){ 0 };
-    for (int i = 0; i < N_PARAMS; i++) {
-        if (strcmp(params[i].kernel, kernel) != 0)
+    for (int i = 0; i < n; i++) {
+        if (strcmp(from[i].kernel, kernel) != 0)
             continue;
         if (space->n == SPACE_MAX_PARAMS)
             BUG("more than %d choices of %s", SPACE_MAX_PARAMS, kernel);
-        space->kernel = params[i].kernel;
-        space->phase = params[i].phase;
-        space->param[space->n++] = &params[i];
+        space->kernel = from[i].kernel;
+        space->phase = from[i].phase;
+        space->param[space->n++] = &from[i];
     }
     qsort(space->param, (size_t)space->n, sizeof *space->param, by_name);
     return space->n > 0;
 }
+
+bool space_find(const char *kernel, SearchSpace *space) { return space_find_in(params, N_PARAMS, kernel, space); }
 
 int space_param(const SearchSpace *space, const char *name)
 {

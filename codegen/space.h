@@ -6,6 +6,7 @@
 #ifndef MOSSC_CODEGEN_SPACE_H
 #define MOSSC_CODEGEN_SPACE_H
 
+#include "template.h"
 #include "../ir/arena.h"
 #include "../ir/target.h"
 #include "../ir/text.h"
@@ -21,21 +22,37 @@ typedef struct {
     int n, values[SPACE_MAX_VALUES];
 } SpaceParam;
 
+typedef struct SpaceShape SpaceShape;
+typedef struct { int value[SPACE_MAX_PARAMS]; } SpacePoint;    /* by SearchSpace.param */
+
 /* Parameters in ascending order of their names, as they stand in a point's text. */
-typedef struct {
+typedef struct SearchSpace {
     const char *kernel;
+    /* The rules of a GPU's kernel; NULL: a CPU's. */
+    bool (*feasible)(const struct SearchSpace *space, const SpaceShape *shape, const SpacePoint *point);
     SpacePhase phase;
     int n;
     const SpaceParam *param[SPACE_MAX_PARAMS];
 } SearchSpace;
 
 /* What the rules ask about. row_len: bytes of a packed row of a product; group: heads a key head. */
-typedef struct { TargetId target; int64_t n_in, row_len, group, head_dim, chunk, l2_len; } SpaceShape;
-
-typedef struct { int value[SPACE_MAX_PARAMS]; } SpacePoint;    /* by SearchSpace.param */
+typedef struct GpuShape GpuShape;
+struct SpaceShape {
+    TargetId target;
+    int64_t n_in, row_len, group, head_dim, chunk, l2_len;
+    const GpuShape *gpu;         /* of GPUs, instead */
+};
+/* A kernel as the planner makes it without choices: its parameters, and a launch of it. */
+struct GpuShape { int sm, n_threads, shared_len; const Template *template; const double *values; };
 
 /* False: nothing of this kernel is chosen. */
 bool space_find(const char *kernel, SearchSpace *space);
+/* The same of the kernels in gpu/space.def. */
+bool space_find_gpu(const char *kernel, SearchSpace *space);
+/* Do both points add in one order, so that they give the same bits? */
+bool space_gpu_keeps_bits(const SearchSpace *space, const SpacePoint *a, const SpacePoint *b);
+/* In a table of n parameters. */
+bool space_find_in(const SpaceParam *params, int n, const char *kernel, SearchSpace *space);
 int space_param(const SearchSpace *space, const char *name);      /* -1: none */
 /* All feasible points, the first parameter changing slowest; returns how many. */
 int space_points(Arena *arena, const SearchSpace *space, const SpaceShape *shape, SpacePoint **points);

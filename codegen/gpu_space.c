@@ -1,0 +1,152 @@
+/* Space of the kernels for GPUs: the rows of gpu/space.def, and the rules they name.
+ *
+ * Formulas of threads and shared memory are those of the kernels' opening comments; the planner has the last word.
+ */
+#include "space.h"
+
+#include <string.h>
+
+static const SpaceParam params[] = {
+#define CHOICE(kernel, name, phase, ...) \
+    { #kernel, #name, SPACE_##phase, (int)(sizeof((int[]){ __VA_ARGS__ }) / sizeof(int)), { __VA_ARGS__ } },
+#define FEASIBLE(kernel, rule)
+#define SUMS(kernel, name)
+#include "gpu/space.def"
+#undef CHOICE
+#undef FEASIBLE
+#undef SUMS
+};
+
+/* ---- rules ---- */
+
+enum { KIB = 1024, SLOT_LEN = 512, DECODE_WARPS = 16 };
+typedef struct { const SearchSpace *space; const SpaceShape *shape; const SpacePoint *point; } Asked;
+
+static int value(const Asked *a, const char *name) { return a->point->value[space_param(a->space, name)]; }
+static int given(const Asked *a, const char *name)
+{
+    const GpuShape *gpu = a->shape->gpu;
+    return (int)gpu->values[template_param(gpu->template, name)];
+}
+static int up(int n, int m) { return (n + m - 1) / m; }
+static int shared_most(const Asked *a) { return (a->shape->gpu->sm >= 90 ? 227 : 163) * KIB; }
+static bool is_q8(const Asked *a) { return given(a, "weight_dtype") == 3; }
+
+static int gemm_threads(const Asked *a)
+{
+    return 32 * (value(a, "tile_rows") / 64) * (value(a, "tile_columns") / value(a, "warp_columns"));
+}
+
+/* Whole warps, and every thread copies as much as any other. */
+static bool gemm_tile_divides(const Asked *a)
+{
+    int rows = value(a, "tile_rows"), columns = value(a, "tile_columns"), of_warp = value(a, "warp_columns");
+    int n = gemm_threads(a);
+    if ((is_q8(a) || given(a, "epilogue") == 1) && of_warp % 32 != 0)
+        return false;
+    return columns % of_warp == 0 && n <= 512 && rows <= n && 8 * rows % n == 0 && (is_q8(a) ? 4 : 8) * columns % n == 0;
+}
+
+/* Two blocks a multiprocessor: a thread's sums of 64 rows leave 64 registers for the rest. */
+static bool gemm_registers_fit(const Asked *a)
+{
+    return 2 * gemm_threads(a) * (2 * value(a, "warp_columns") + 64) <= 65536;
+}
+
+static bool gemm_shared_fits(const Asked *a)
+{
+    int rows = value(a, "tile_rows"), weight_len = is_q8(a) ? 1 : 2;
+    int ring = value(a, "stages") * 64 * (2 * rows + weight_len * value(a, "tile_columns"));
+    int len = ring + 2048 * gemm_threads(a) / 32 + 4 * (2 * (given(a, "n_experts") + 1) + 4 * rows);
+    return 2 * (len + KIB) <= shared_most(a);
+}
+
+/* Not more than half of a tile's columns are waste. */
+static bool wgmma_tile_suits(const Asked *a)
+{
+    int columns = value(a, "tile_columns");
+    return columns == 96 || columns / 2 < given(a, "n_out");
+}
+
+static bool wgmma_ring_fits(const Asked *a)
+{
+    return value(a, "stages") * (16384 + 128 * value(a, "tile_columns") + 16) <= 212000;
+}
+
+static bool scan_block_fits(const Asked *a)
+{
+    int states = given(a, "d_state"), z_pairs = given(a, "z_pairs"), channels = value(a, "block_channels");
+    int parts = up(states, 8), bc_row = 2 * states + (states % 2 ? 0 : (40 - 2 * states % 32) % 32);
+    int tile = 32 * (4 * channels + 2 * channels * ((z_pairs > 0 ? z_pairs : 1) + 1) + 4 * bc_row);
+    int len = value(a, "stages") * tile + 2880 * channels + 512 * parts * (channels + 4);
+    return given(a, "block_channels") > 0 && len <= shared_most(a)
+        && 32 * (channels / 8 * parts + channels / 2) <= 1024;
+}
+
+/* Pairs of chunks of 64 bytes in a row of weights. */
+static int row_pairs(const Asked *a) { return up(up(given(a, "n_in"), 64) * (is_q8(a) ? 1 : 2), 2); }
+static bool group_suits(const Asked *a, int n_slices)
+{
+    int of_slice = 2 * up(row_pairs(a), n_slices);
+    return value(a, "group") <= (of_slice > 2 ? of_slice : 2);
+}
+
+/* A step is no longer than a warp's slice of a row. */
+static bool group_in_slice(const Asked *a) { return group_suits(a, given(a, "n_slices")); }
+static bool in_group_in_slice(const Asked *a) { return group_suits(a, DECODE_WARPS / 2 / value(a, "tiles")); }
+static bool slices_have_chunks(const Asked *a) { return value(a, "n_slices") <= row_pairs(a); }
+
+/* The rings of all warps in the place of those it has. */
+static bool decode_ring_fits(const Asked *a)
+{
+    const GpuShape *gpu = a->shape->gpu;
+    int unit = gpu->n_threads / 32 * SLOT_LEN, others = gpu->shared_len - unit * given(a, "group") * given(a, "ring");
+    return others + unit * value(a, "group") * value(a, "ring") <= shared_most(a);
+}
+
+static const struct { const char *kernel; bool (*holds)(const Asked *asked); } rules[] = {
+#define CHOICE(...)
+#define FEASIBLE(kernel, rule) { #kernel, rule },
+#define SUMS(kernel, name)
+#include "gpu/space.def"
+#undef CHOICE
+#undef FEASIBLE
+#undef SUMS
+};
+
+static bool feasible(const SearchSpace *space, const SpaceShape *shape, const SpacePoint *point)
+{
+    const Asked asked = { space, shape, point };
+    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++)
+        if (strcmp(rules[i].kernel, space->kernel) == 0 && !rules[i].holds(&asked))
+            return false;
+    return true;
+}
+
+/* ---- looking up ---- */
+
+bool space_find_gpu(const char *kernel, SearchSpace *space)
+{
+    bool found = space_find_in(params, (int)(sizeof params / sizeof *params), kernel, space);
+    space->feasible = feasible;
+    return found;
+}
+
+bool space_gpu_keeps_bits(const SearchSpace *space, const SpacePoint *a, const SpacePoint *b)
+{
+    static const struct { const char *kernel, *name; } sums[] = {
+#define CHOICE(...)
+#define FEASIBLE(kernel, rule)
+#define SUMS(kernel, name) { #kernel, #name },
+#include "gpu/space.def"
+#undef CHOICE
+#undef FEASIBLE
+#undef SUMS
+    };
+    for (size_t i = 0; i < sizeof sums / sizeof *sums; i++) {
+        int at = strcmp(sums[i].kernel, space->kernel) == 0 ? space_param(space, sums[i].name) : -1;
+        if (at >= 0 && a->value[at] != b->value[at])
+            return false;
+    }
+    return true;
+}
