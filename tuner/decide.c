@@ -69,7 +69,13 @@ bool decide_harms(const double *candidate, const double *incumbent, int n)
     return decide_ratio(candidate, incumbent, n) >= harm && !by_chance(incumbent, candidate, n);
 }
 
-bool decide_slower(const double *candidate, const double *incumbent, int n)
+bool decide_slower(double ratio) { return ratio >= slower; }
+
+bool decide_slower_settled(const double *candidate, const double *incumbent, int n)
 {
-    return decide_ratio(candidate, incumbent, n) >= slower && !by_chance(incumbent, candidate, n);
+    int n_slower = 0;
+    n = n < DECIDE_MOST_PAIRS ? n : DECIDE_MOST_PAIRS;
+    for (int i = 0; i < n; i++)
+        n_slower += decide_slower(candidate[i] / incumbent[i]);
+    return tail(n_slower > n - n_slower ? n_slower : n - n_slower, n) <= chance;
 }

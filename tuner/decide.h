@@ -21,7 +21,10 @@ bool decide_done(const double *candidate, const double *incumbent, int n);
 /* Slower by 5 % or more, and not by chance: what may not happen at the other token counts. */
 bool decide_harms(const double *candidate, const double *incumbent, int n);
 
-/* Slower by 0.5 % or more, and not by chance: what a whole model may not become. */
-bool decide_slower(const double *candidate, const double *incumbent, int n);
+/* Slower by 0.5 % or more: what a whole model may not become, be it by chance. What is chosen must show itself; on a
+ * machine too noisy to tell, the defaults stay. */
+bool decide_slower(double ratio);
+/* Do the pairs say the same so clearly that more of them would hardly change it? */
+bool decide_slower_settled(const double *candidate, const double *incumbent, int n);
 
 #endif

@@ -8,7 +8,7 @@
 #include "choices.h"
 #include "identity.h"
 #include "progress.h"
-#include "step_run.h"
+#include "records_rank.h"
 #include "../compiler/interrupt.h"
 #include "../ir/kernel_key.h"
 
@@ -85,16 +85,41 @@ static void drop_phase(Arena *arena, const Plan *plan, int phase, Choices *choic
             choices_drop(choices, jobs[i].key);
 }
 
-/* Did more comparisons find it slower, or wrong, than found it not? */
-static bool is_rejected(const Trial *trials, int n, const char *point)
+/* What comparisons of whole models say of a point: the median over all of their pairs, and whether that, or a failure,
+ * speaks against it. */
+typedef struct { double ratio; int n_comparisons; bool rejected; } Verdict;
+
+static Verdict judge(Arena *arena, const Trial *trials, int n, const char *point)
 {
-    int votes = 0;
+    Verdict verdict = { .ratio = 1 };
+    int n_ratios = 0, room = 0;
     for (int i = 0; i < n; i++)
-        if (strcmp(trials[i].point, point) == 0 && trials[i].n_samples == trials[i].n_incumbent_samples)
-            votes += trials[i].status == TRIAL_OK && !decide_slower(trials[i].samples, trials[i].incumbent_samples,
-                                                                    trials[i].n_samples)
-                ? -1 : 1;
-    return votes > 0;
+        room += trials[i].n_samples;
+    double *ratios = arena_array(arena, double, (size_t)room + 1);
+    for (int i = 0; i < n; i++) {
+        const Trial *t = &trials[i];
+        if (strcmp(t->point, point) != 0)
+            continue;
+        verdict.rejected |= t->status == TRIAL_WRONG || t->status == TRIAL_CRASHED || t->status == TRIAL_HUNG;
+        verdict.n_comparisons += t->n_samples > 0;
+        for (int p = 0; p < t->n_samples && p < t->n_incumbent_samples; p++)
+            ratios[n_ratios++] = t->samples[p] / t->incumbent_samples[p];
+    }
+    verdict.ratio = n_ratios ? rank_median(ratios, n_ratios) : 1;
+    verdict.rejected |= decide_slower(verdict.ratio);
+    return verdict;
+}
+
+static bool judge_phase(Records *records, Arena *arena, Diags *diags, const Plan *plan, const RecordKey *machine,
+                        int phase, const Choices *choices, Verdict *verdict)
+{
+    Trial *trials;
+    int n;
+    const RecordsFilter filter = { .key = step_key(arena, plan, machine, phase_texts[phase]) };
+    if (!records_list(records, arena, diags, &filter, &trials, &n))
+        return false;
+    *verdict = judge(arena, trials, n, step_point(arena, plan, phase, choices));
+    return true;
 }
 
 bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, const RecordKey *machine,
@@ -102,13 +127,10 @@ bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, 
 {
     RecordBest best;
     for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
-        Trial *trials;
-        int n;
-        const RecordsFilter filter = { .key = step_key(arena, plan, machine, phase_texts[phase]) };
-        const char *point = step_point(arena, plan, phase, choices);
-        if (!records_list(records, arena, diags, &filter, &trials, &n))
+        Verdict verdict;
+        if (!judge_phase(records, arena, diags, plan, machine, phase, choices, &verdict))
             return false;
-        if (is_rejected(trials, n, point))
+        if (verdict.rejected)
             drop_phase(arena, plan, phase, choices);
     }
     const RecordKey key = step_key(arena, plan, machine, "chunk");
@@ -200,17 +222,25 @@ static void print_pair(const char *what, const TrialPairs *pairs, const char *sa
            says);
 }
 
-static void print_result(const SearchRun *run, const StepRequest *request, const Choices *choices,
+static const char *words_of(Arena *arena, const Verdict *verdict)
+{
+    const char *words = verdict->rejected ? "slower: its choices are not taken" : "kept";
+    return verdict->n_comparisons < 2 ? words
+         : arena_printf(arena, "%s, by the %.3fx of %d comparisons", words, 1 / verdict->ratio, verdict->n_comparisons);
+}
+
+static bool print_result(const SearchRun *run, const Choices *choices, const StepRequest *request,
                          const StepResult *result)
 {
     printf("\nthe whole model, %d threads, %d tokens of prefill: tuned over untuned\n", request->n_threads,
            request->n_tokens);
     for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
-        const TrialPairs *pairs = phase == PLAN_PREFILL ? &result->prefill : &result->decode;
-        bool slower = decide_slower(pairs->candidate, pairs->incumbent, pairs->n);
-        print_pair(phase_texts[phase], pairs, !hash_choices(run->arena, run->plan, phase, choices)
-                   ? "(nothing was chosen)"
-                   : slower ? "slower: its choices are not taken" : "kept");
+        Verdict verdict;
+        if (!judge_phase(run->records, run->arena, run->diags, run->plan, &run->key, phase, choices, &verdict))
+            return false;
+        print_pair(phase_texts[phase], phase == PLAN_PREFILL ? &result->prefill : &result->decode,
+                   hash_choices(run->arena, run->plan, phase, choices) ? words_of(run->arena, &verdict)
+                                                                       : "(nothing was chosen)");
     }
     for (int i = 0; i < request->n_chunks; i++) {
         const TrialPairs *pairs = &result->chunks[i];
@@ -218,62 +248,77 @@ static void print_result(const SearchRun *run, const StepRequest *request, const
                    decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept"
                        : "(over the tuned model as it is)");
     }
+    return true;
 }
 
-static void set_chunks(const SearchRun *run, StepRequest *request)
+static void set_chunks(const Plan *plan, StepRequest *request)
 {
     SearchSpace space;
     if (!space_find(KERNEL_KEY_MODEL, &space))
         return;
     const SpaceParam *chunk = space.param[space_param(&space, "chunk")];
     for (int i = 0; i < chunk->n && request->n_chunks < STEP_MAX_CHUNKS; i++)
-        if (chunk->values[i] < run->plan->chunk && chunk->values[i] < request->n_tokens)
+        if (chunk->values[i] < plan->chunk && chunk->values[i] < request->n_tokens)
             request->chunks[request->n_chunks++] = chunk->values[i];
 }
 
-static bool compare(Compilation *c, SearchRun *run, const char *folder, const Choices *choices, bool chosen)
+static bool is_chosen(Arena *arena, const Plan *plan, const Choices *choices)
 {
-    StepRequest request = { .n_tokens = STEP_TOKENS, .vocab_size = (int)run->plan->graph->vocab_size, .same_bits =
-                            !changes_bits(run->arena, run->plan, choices) };
-    StepResult result;
+    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
+        if (hash_choices(arena, plan, phase, choices))
+            return true;
+    return false;
+}
+
+bool step_choose(const SearchRun *run, Choices *choices)
+{
+    int n_found;
+    return choices_fill(run->records, run->arena, run->diags, run->plan, run->key.device, run->key.toolchain, choices,
+                        &n_found);
+}
+
+bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Choices *choices, StepRequest *request,
+                  StepResult *result)
+{
+    const bool chosen = is_chosen(c->arena, plan, choices);
+    *request = (StepRequest){ .n_tokens = STEP_TOKENS, .vocab_size = (int)plan->graph->vocab_size,
+                              .same_bits = !changes_bits(c->arena, plan, choices) };
     long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    request.n_threads = n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
-    set_chunks(run, &request);
-    if (run->progress)
-        progress_say(run->progress, "building the model, untuned%s", chosen ? " and tuned" : "");
-    request.untuned = build(c, folder, "untuned", NULL);
-    request.tuned = request.untuned && chosen ? build(c, folder, "tuned", choices) : request.untuned;
-    if (!request.tuned)
+    request->n_threads = n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
+    set_chunks(plan, request);
+    request->untuned = build(c, folder, "untuned", NULL);
+    request->tuned = request->untuned && chosen ? build(c, folder, "tuned", choices) : request->untuned;
+    if (!request->tuned)
         return false;
-    request.weights = arena_printf(run->arena, "%s.weights", request.untuned);
+    request->weights = arena_printf(c->arena, "%s.weights", request->untuned);
     if (chosen)
-        unlink(arena_printf(run->arena, "%s.weights", request.tuned));      /* the same bytes */
+        unlink(arena_printf(c->arena, "%s.weights", request->tuned));      /* the same bytes */
     /* A minute, and what a slow machine needs for all the tokens. */
-    request.deadline = 60 + run->plan->prefill_cost[0].flops * STEP_TOKENS * 100 / 2e9;
-    step_run(&request, &result);
-    if (result.interrupted || interrupt_came())
-        return false;
-    if (result.status != TRIAL_OK)
-        diag_report(run->diags, DIAG_RUN, NULL, "the tuned model: %s: %s", trial_status_text(result.status),
-                    result.detail);
-    if (!record_all(run, &request, choices, &result))
-        return false;
-    if (result.status == TRIAL_OK)
-        print_result(run, &request, choices, &result);
-    return result.status == TRIAL_OK;
+    request->deadline = 60 + plan->prefill_cost[0].flops * STEP_TOKENS * 160 / 2e9;
+    step_run(request, result);
+    return !result->interrupted && !interrupt_came();
+}
+
+bool step_store(SearchRun *run, const Choices *choices, const StepRequest *request, const StepResult *result)
+{
+    if (result->status != TRIAL_OK)
+        diag_report(run->diags, DIAG_RUN, NULL, "the tuned model: %s: %s", trial_status_text(result->status),
+                    result->detail);
+    return record_all(run, request, choices, result) && result->status == TRIAL_OK
+        && print_result(run, choices, request, result);
 }
 
 bool step_compare(Compilation *c, SearchRun *run, const char *folder)
 {
-    int n_found;
+    StepRequest request;
+    StepResult result;
     Choices *choices = choices_new(run->arena);
-    if (!choices_fill(run->records, run->arena, run->diags, run->plan, run->key.device, run->key.toolchain, choices,
-                      &n_found))
+    if (!step_choose(run, choices))
         return false;
-    bool chosen = false;
-    for (int phase = 0; phase < N_PLAN_PHASES; phase++)
-        chosen |= hash_choices(run->arena, run->plan, phase, choices) != 0;
-    if (!chosen)
+    if (!is_chosen(run->arena, run->plan, choices))
         printf("\nno kernel is faster than its default: a tuned model is the untuned one, but for its chunk\n");
-    return compare(c, run, folder, choices, chosen);
+    if (run->progress)
+        progress_say(run->progress, "building and measuring the whole model");
+    return step_measure(c, run->plan, folder, choices, &request, &result)
+        && step_store(run, choices, &request, &result);
 }

@@ -7,14 +7,22 @@
 #define MOSSC_TUNER_STEP_H
 
 #include "search.h"
+#include "step_run.h"
 #include "../compiler/driver.h"
 
-/* Builds both in `folder`, measures them in turn, records and prints it. False after reporting, or when a signal came.
- * */
+/* Builds both in `folder`, measures them in turn, records and prints it. False after reporting, or when a signal
+ * came. */
 bool step_compare(Compilation *c, SearchRun *run, const char *folder);
+/* Its parts: what the records choose of each kernel; both builds measured, on the machine that records are of, which
+ * need not have the records; what came of it recorded and printed. */
+bool step_choose(const SearchRun *run, Choices *choices);
+bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Choices *choices, StepRequest *request,
+                  StepResult *result);
+bool step_store(SearchRun *run, const Choices *choices, const StepRequest *request, const StepResult *result);
 
 /* Names in records: the key of what ("prefill", "decode", "chunk") of a model on a machine, whose features, device and
- * toolchain are in `machine`; the point that all choices of a phase together are, "choices=0" where they are defaults. */
+ * toolchain are in `machine`; the point that all choices of a phase together are, "choices=0" where they are
+ * defaults. */
 RecordKey step_key(Arena *arena, const Plan *plan, const RecordKey *machine, const char *what);
 const char *step_point(Arena *arena, const Plan *plan, int phase, const Choices *choices);
 

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { STEP_PAIRS = 11, ERROR_LEN = 256 };
+enum { STEP_LEAST_PAIRS = 11, STEP_CHUNK_PAIRS = 11, ERROR_LEN = 256 };
 static const double allowed_error = 1e-3;      /* of the largest logit, where keys are walked in other blocks */
 
 typedef struct {
@@ -103,13 +103,13 @@ static double prefill(Side *side, const StepRequest *r, const int32_t *tokens, i
 static double decode(Side *side, const int32_t *tokens, char *why, size_t why_len)
 {
     double sum = 0;
-    for (int i = 0; i < STEP_DECODED / 2; i++) {
+    for (int i = 0; i < STEP_DECODED; i++) {
         double seconds = eval(side, tokens + i, 1, 0, why, why_len);
         if (seconds < 0)
             return -1;
         sum += seconds;
     }
-    return sum / (STEP_DECODED / 2);
+    return sum / STEP_DECODED;
 }
 
 static void compare_logits(const StepRequest *r, const Side *tuned, const Side *untuned, StepResult *result)
@@ -147,6 +147,15 @@ static bool measure_pair(TrialPairs *prefills, TrialPairs *decodes, Side *sides[
     return true;
 }
 
+/* Both phases: a noisy machine gets more pairs before it is believed. */
+static bool is_settled(const StepResult *result)
+{
+    const TrialPairs *prefill = &result->prefill, *decode = &result->decode;
+    return prefill->n >= DECIDE_MOST_PAIRS
+        || (prefill->n >= STEP_LEAST_PAIRS && decide_slower_settled(prefill->candidate, prefill->incumbent, prefill->n)
+            && decide_slower_settled(decode->candidate, decode->incumbent, decode->n));
+}
+
 static bool measure(const StepRequest *r, Side *tuned, Side *untuned, const int32_t *tokens, StepResult *result)
 {
     char *why = result->detail;
@@ -157,14 +166,14 @@ static bool measure(const StepRequest *r, Side *tuned, Side *untuned, const int3
         if (prefill(sides[i], r, tokens, 0, why, len) < 0)
             return false;
     compare_logits(r, tuned, untuned, result);
-    for (int i = 0; i < STEP_PAIRS && result->status != TRIAL_WRONG; i++) {
+    for (int i = 0; result->status != TRIAL_WRONG && !is_settled(result); i++) {
         if (!measure_pair(&result->prefill, &result->decode, sides, none, r, tokens, i, why, len))
             return false;
         result->prefill.n = result->decode.n = i + 1;
     }
     for (int c = 0; c < r->n_chunks && result->status != TRIAL_WRONG; c++) {
         const int chunks[2] = { r->chunks[c], 0 };
-        for (int i = 0; i < STEP_PAIRS; i++) {
+        for (int i = 0; i < STEP_CHUNK_PAIRS; i++) {
             if (!measure_pair(&result->chunks[c], NULL, same, chunks, r, tokens, i, why, len))
                 return false;
             result->chunks[c].n = i + 1;

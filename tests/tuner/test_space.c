@@ -242,8 +242,12 @@ static void test_decisions(void)
     }
     CU_ASSERT_TRUE(decide_harms(slow, same, 9));
     CU_ASSERT_FALSE(decide_harms(same, slow, 9));
-    CU_ASSERT_TRUE(decide_slower(slow, same, 9));
-    CU_ASSERT_FALSE(decide_slower(same, same, 9));
+    CU_ASSERT_TRUE(decide_slower(1.005));
+    CU_ASSERT_FALSE(decide_slower(1.004));
+    CU_ASSERT_TRUE(decide_slower_settled(slow, same, 9));
+    CU_ASSERT_TRUE(decide_slower_settled(same, slow, 9));
+    CU_ASSERT_FALSE(decide_slower_settled(slow, same, 5));
+    CU_ASSERT_TRUE(decide_slower_settled(same, same, 9));
     CU_ASSERT_FALSE(decide_wins(same, slow, 5));      /* too few */
     CU_ASSERT_EQUAL(decide_ratio(same, slow, 0), 1);
 }
