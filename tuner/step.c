@@ -6,6 +6,7 @@
 #include "step.h"
 
 #include "choices.h"
+#include "host_lock.h"
 #include "identity.h"
 #include "progress.h"
 #include "records_rank.h"
@@ -286,8 +287,10 @@ bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Ch
     long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
     request->n_threads = n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
     set_chunks(plan, request);
+    HostLock lock = host_lock(HOST_BUILDS);
     request->untuned = build(c, folder, "untuned", NULL);
     request->tuned = request->untuned && chosen ? build(c, folder, "tuned", choices) : request->untuned;
+    host_unlock(&lock);
     if (!request->tuned)
         return false;
     request->weights = arena_printf(c->arena, "%s.weights", request->untuned);
@@ -295,7 +298,9 @@ bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Ch
         unlink(arena_printf(c->arena, "%s.weights", request->tuned));      /* the same bytes */
     /* A minute, and what a slow machine needs for all the tokens. */
     request->deadline = 60 + plan->prefill_cost[0].flops * STEP_TOKENS * 160 / 2e9;
+    lock = host_lock(HOST_MEASURES);
     step_run(request, result);
+    host_unlock(&lock);
     return !result->interrupted && !interrupt_came();
 }
 

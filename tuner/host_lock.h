@@ -1,0 +1,16 @@
+/* Host lock: of all mossc on a machine one measures at a time, and nobody builds meanwhile.
+ *
+ * A lock on a file in /tmp that ends with its holder, however that ends. Where there can be no such file nobody waits.
+ */
+#ifndef MOSSC_TUNER_HOST_LOCK_H
+#define MOSSC_TUNER_HOST_LOCK_H
+
+/* BUILDS: beside others that build. MEASURES: alone. */
+typedef enum { HOST_BUILDS, HOST_MEASURES } HostUse;
+typedef struct { int fd; } HostLock;
+
+/* Waits, at most until a signal comes. */
+HostLock host_lock(HostUse use);
+void host_unlock(HostLock *lock);
+
+#endif
