@@ -20,9 +20,12 @@ void codegen_write_code(Arena *arena, const Plan *plan, Text *out);
 void codegen_write_program(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out);
 /* The same for a plan with launches: PTX, its tables, the program table. */
 void codegen_write_gpu_model(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out);
-/* Only the PTX. */
+/* Only the PTX; of all kernels, or of those that are `wanted` [n_kernels]. */
 void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out);
-/* False: mossc was built without LLVM, and neither may be called. */
+void codegen_write_kernels(Arena *arena, const Plan *plan, const bool *wanted, Text *out);
+/* [n_kernels] */
+const char **codegen_kernel_names(Arena *arena, const Plan *plan);
+/* False: mossc was built without LLVM, and none of these may be called. */
 bool codegen_gpu_available(void);
 /* manifest.json: what is exported, with argument types and shapes, memory and costs. */
 void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out);

@@ -38,6 +38,24 @@ void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out)
     ptx_close(ptx);
 }
 
+void codegen_write_kernels(Arena *arena, const Plan *plan, const bool *wanted, Text *out)
+{
+    (void)arena;
+    Ptx *ptx = ptx_open(target_sm(plan->target));
+    for (int i = 0; i < plan->launches->n_kernels; i++)
+        if (wanted[i])
+            kernel_name(ptx, &plan->launches->kernels[i]);
+    ptx_finish(ptx, out, NULL);
+    ptx_close(ptx);
+}
+
+const char **codegen_kernel_names(Arena *arena, const Plan *plan)
+{
+    const char **names;
+    ptx_close(open_kernels(arena, plan, &names));
+    return names;
+}
+
 /* ---- tables ---- */
 
 static const char *const counts[N_COUNTS] = {
