@@ -20,7 +20,7 @@ bool bench_read(GpuBench *b, void *to, CudaPointer from, size_t len)
     return check(b, b->cuda.copy_to_host(to, from, len, b->cuda.stream), "cannot copy from the GPU") && bench_wait(b);
 }
 
-static bool write_to(GpuBench *b, CudaPointer to, const void *from, size_t len)
+bool bench_write(GpuBench *b, CudaPointer to, const void *from, size_t len)
 {
     return check(b, b->cuda.copy_to_device(to, from, len, b->cuda.stream), "cannot copy to the GPU");
 }
@@ -86,17 +86,17 @@ static bool load_module(GpuBench *b, const char *ptx, CudaModule *module)
 static bool load_kernels(GpuBench *b, const Plan *plan, const char *ptx, const char ***names)
 {
     const Launches *l = plan->launches;
-    bool *wanted = arena_array(b->arena, bool, (size_t)l->n_kernels);
+    bool *wanted = arena_array(b->trial, bool, (size_t)l->n_kernels);
     Text text = { 0 };
     CudaModule module;
     int n = 0;
-    *names = codegen_kernel_names(b->arena, plan);
+    *names = codegen_kernel_names(b->trial, plan);
     for (int i = 0; i < l->n_kernels; i++)
         n += wanted[i] = !find_kernel(b, (*names)[i], &l->kernels[i]);
     if (n == 0)
         return true;
     if (!ptx)
-        codegen_write_kernels(b->arena, plan, wanted, &text);
+        codegen_write_kernels(b->trial, plan, wanted, &text);
     bool good = load_module(b, ptx ? ptx : text.data, &module);
     for (int i = 0; i < l->n_kernels && good; i++)
         good = !wanted[i] || add_kernel(b, module, (*names)[i], &l->kernels[i]);
@@ -107,7 +107,7 @@ static bool load_kernels(GpuBench *b, const Plan *plan, const char *ptx, const c
 bool bench_open(GpuBench *b, Arena *arena, const Plan *base, const char *ptx)
 {
     const char **names;
-    *b = (GpuBench){ .arena = arena, .base = base, .n_context = 2 * (int64_t)base->chunk };
+    *b = (GpuBench){ .arena = arena, .trial = arena, .base = base, .n_context = 2 * (int64_t)base->chunk };
     return cuda_open(&b->cuda, b->why, sizeof b->why) && cuda_start(&b->cuda, b->why, sizeof b->why)
         && load_kernels(b, base, ptx, &names) && allocate(b, &b->weights, base->weights_len) && bench_fill_weights(b)
         && bench_wait(b);
@@ -122,7 +122,7 @@ static bool encode_maps(BenchSide *side)
     enum { UINT8, UINT16, NO_INTERLEAVE = 0, PROMOTE_256 = 3, FILL_ZERO = 0 };
     const Launches *l = side->plan->launches;
     GpuBench *b = side->bench;
-    side->maps = arena_array(b->arena, CudaTensorMap, (size_t)l->n_maps + 1);
+    side->maps = arena_array(b->trial, CudaTensorMap, (size_t)l->n_maps + 1);
     for (int i = 0; i < l->n_maps; i++) {
         const TensorMap *m = &l->maps[i];
         const CudaPointer base = m->base == ARG_WEIGHTS ? b->weights
@@ -144,9 +144,9 @@ static bool encode_maps(BenchSide *side)
 BenchSide *bench_side(GpuBench *b, const Plan *plan)
 {
     const Launches *l = plan->launches;
-    BenchSide *side = arena_one(b->arena, BenchSide);
+    BenchSide *side = arena_one(b->trial, BenchSide);
     const char **names;
-    *side = (BenchSide){ .bench = b, .plan = plan, .functions = arena_array(b->arena, CudaFunction,
+    *side = (BenchSide){ .bench = b, .plan = plan, .functions = arena_array(b->trial, CudaFunction,
                                                                             (size_t)l->n_kernels) };
     side->state_stride = align(plan->state_len + b->n_context * plan->state_token_len);
     side->state_stride = side->state_stride ? side->state_stride : 256;
@@ -193,8 +193,8 @@ bool bench_copy_states(BenchSide *to, const BenchSide *from)
 {
     /* By way of the host: once a check, and few. */
     const size_t len = (size_t)from->state_stride * BENCH_SLOTS;
-    void *copy = arena_alloc(to->bench->arena, len);
-    return bench_read(to->bench, copy, from->states, len) && write_to(to->bench, to->states, copy, len)
+    void *copy = arena_alloc(to->bench->trial, len);
+    return bench_read(to->bench, copy, from->states, len) && bench_write(to->bench, to->states, copy, len)
         && bench_wait(to->bench);
 }
 
@@ -202,7 +202,7 @@ bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t positio
 {
     int32_t slots[N_SEQUENCES] = { 0 };
     int64_t positions[N_SEQUENCES] = { 0 };
-    int32_t *tokens = arena_array(side->bench->arena, int32_t, (size_t)n_tokens);
+    int32_t *tokens = arena_array(side->bench->trial, int32_t, (size_t)n_tokens);
     for (int i = 0; i < n_tokens; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
         tokens[i] = (int32_t)((seed >> 33) % (uint64_t)side->plan->graph->vocab_size);
@@ -211,9 +211,9 @@ bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t positio
         slots[i] = first_slot + i;
         positions[i] = position;
     }
-    return write_to(side->bench, side->tokens, tokens, 4 * (size_t)n_tokens)
-        && write_to(side->bench, side->slots, slots, sizeof slots)
-        && write_to(side->bench, side->positions, positions, sizeof positions) && bench_wait(side->bench);
+    return bench_write(side->bench, side->tokens, tokens, 4 * (size_t)n_tokens)
+        && bench_write(side->bench, side->slots, slots, sizeof slots)
+        && bench_write(side->bench, side->positions, positions, sizeof positions) && bench_wait(side->bench);
 }
 
 bool bench_guards_live(BenchSide *side)

@@ -16,7 +16,7 @@ enum { BENCH_SLOTS = 16, BENCH_WORDS = 240, BENCH_GUARD = 4096 };
 typedef struct { const char *name; int n_threads, min_blocks; CudaFunction function; } BenchKernel;
 
 typedef struct {
-    Arena *arena;
+    Arena *arena, *trial;        /* lives as long as it; as long as what is being tried */
     Cuda cuda;
     const Plan *base;            /* as without choices */
     CudaPointer weights;
@@ -62,6 +62,7 @@ bool bench_capture(BenchSide *side, const BenchPass *pass, CudaGraphExec *exec);
 bool bench_wait(GpuBench *bench);
 /* Did nobody write behind the memory of the side? Waits. */
 bool bench_guards_live(BenchSide *side);
+bool bench_write(GpuBench *bench, CudaPointer to, const void *from, size_t len);     /* queues */
 bool bench_read(GpuBench *bench, void *to, CudaPointer from, size_t len);      /* waits */
 /* The address that argument i of a launch is, 0 for a number. */
 CudaPointer bench_address(const BenchSide *side, const Launch *launch, int i);
