@@ -43,8 +43,8 @@ int4 GEMV, loop              | arm-dotprod | q4 | gemv_q_i1024_o1024_.*_e2_ | sd
 float GEMM 8x8, loop         | arm-neon    | bf16 | tile_8                  | fmla 8              | float operations | 32 16   | 27.2 13.6
 bf16 GEMV, loop              | arm-neon    | bf16 | gemv_i1024_o1024_ | fmla 8              | float operations | 32 16   | 13 6.5
 f16 GEMV, loop               | arm-neon    | f16  | gemv_i1024_o1024_ | fmla 8              | float operations | 32 16   | -
-bf16 GEMM 8x8, loop          | arm-bf16    | bf16 | bf16_tile_8             | bfdot 16            | float operations | 64 32   | 54.4 27.2
-bf16 GEMV, loop              | arm-bf16    | bf16 | gemv_i1024_o1024_       | bfdot 16            | float operations | 64 32   | 26 13
+bf16 GEMM 8x8, loop          | arm-bf16    | bf16 | bf16_tile_8             | bfmmla 32           | float operations | 128 64  | 108 54
+bf16 GEMV, loop              | arm-bf16    | bf16 | gemv_i1024_o1024_       | bfmmla 32           | float operations | 128 64  | 52 26
 scan: exp, update, output    | arm-neon    | bf16 | scan_n16_               | mla 4               | state elements | -       | 1.0 0.5
 scan: softplus, gate         | arm-neon    | bf16 | scan_n16_               | frecpe 4            | channels of a token | -       | -
 convolution and silu         | arm-neon    | bf16 | conv1d_                 | frecpe 4            | channels of a token | -       | -

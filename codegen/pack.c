@@ -84,12 +84,13 @@ static void store(uint8_t *to, DType dtype, int64_t index, float value)
     }
 }
 
-/* [out, in] of one expert -> [out panels][in][panel], or [in / 2, up][panel][2] */
+/* [out, in] of one expert -> [out panels][in][panel], or by pairs [in / n, up][panel][n], n = 2, on 64-bit ARM 4 */
 static void pack_panels(Packer *p, const Task *t)
 {
     const WeightSlot *s = t->slot;
     int panel = p->plan->tiling.panel;
-    int64_t n_panels = round_up(s->n_out, panel) / panel, n_k = strcmp(s->layout, "panel_pairs") == 0 ? 2 : 1;
+    int64_t n_panels = round_up(s->n_out, panel) / panel;
+    int64_t n_k = strcmp(s->layout, "panel_pairs") == 0 ? target_dot_group(p->plan->target) / 2 : 1;
     int64_t len = panel_len(s->dtype, round_up(s->n_in, n_k), panel, 0);
     float *rows = malloc((size_t)(panel * s->n_in) * sizeof *rows);
     if (!rows)

@@ -73,7 +73,7 @@ static int64_t product_scratch(const Planner *p, Step *step, Phase phase)
     const Op *op = step->op;
     const Value *x = op->operand[0];
     bool quantised = x->type.dtype == DTYPE_Q8;
-    int64_t row_len = quantised ? round_up(x->type.dim[1].n, 8) : 4 * x->type.dim[1].n;
+    int64_t row_len = packed_row_len(quantised, x->type.dim[1].n);
     if (phase != PHASE_PREFILL) {
         step->prefetch_rows = (int)chosen(p, op, phase, "prefetch_rows", 0, 4096, t->prefetch_rows);
         return 0;

@@ -7,6 +7,7 @@
 #include "gpu_plan.h"
 #include "plan_races.h"
 #include "../ir/product.h"
+#include "../ir/quant.h"
 
 #include <string.h>
 
@@ -139,7 +140,7 @@ static int64_t pack_len(const Checker *c, const Step *step)
     if (!op_is_product(op) || c->phase == PLAN_DECODE)
         return 0;
     Type x = op->operand[0]->type;
-    int64_t row_len = x.dtype == DTYPE_Q8 ? (x.dim[1].n + 7) / 8 * 8 : 4 * x.dim[1].n;
+    int64_t row_len = packed_row_len(x.dtype == DTYPE_Q8, x.dim[1].n);
     return (step->block_rows + t->panel) * row_len;
 }
 

@@ -53,8 +53,8 @@ static WeightSlot weight_slot(const Op *op, int panel, int group, int64_t offset
         slot.n_out = t.dim[t.rank - 2].n;
         slot.n_in = t.dim[t.rank - 1].n;
         slot.len = slot.n_experts * (round_up(slot.n_out, panel) / panel) 
-                 * panel_len(t.dtype, strcmp(slot.layout, "panel_pairs") == 0 ? round_up(slot.n_in, 2) : slot.n_in, panel,
-                             group);
+                 * panel_len(t.dtype, strcmp(slot.layout, "panel_pairs") == 0 ? round_up(slot.n_in, group / 2) : slot.n_in,
+                             panel, group);
     } else {
         slot.n_out = t.dim[0].n;
         slot.n_in = t.rank == 2 ? t.dim[1].n : 1;

@@ -76,3 +76,8 @@ int64_t panel_len(DType dtype, int64_t n_in, int64_t panel, int64_t group)
 }
 
 int64_t quant_activation_stride(int64_t n) { return round_up(n, 64) + 64; }
+
+int64_t packed_row_len(bool quantised, int64_t n_in)
+{
+    return quantised ? (n_in + 7) / 8 * 8 : n_in > 1 ? 4 * n_in : 8;
+}

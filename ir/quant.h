@@ -17,6 +17,8 @@ float quant_row(DType dtype, const float *weights, int64_t n, int8_t *q);
 /* Bytes of one packed panel of `panel` rows: scales, then q in groups of `group` (q8) or twice that (q4)
  * along the row; or, for float types, the elements. */
 int64_t panel_len(DType dtype, int64_t n_in, int64_t panel, int64_t group);
+/* Bytes of a row that a product packs, at most: int8 by eights, else float32; bf16 by fours has eight at least. */
+int64_t packed_row_len(bool quantised, int64_t n_in);
 
 /* A quantised row of activations: int8 padded to 64, then scale and sum; bytes from row to row. */
 int64_t quant_activation_stride(int64_t n);

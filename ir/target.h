@@ -37,7 +37,8 @@ TargetId target_resolve(TargetId id);
 /* Do products with bf16 matrices round their rows to bf16? Faster and less exact, so only where asked for:
  * `host` never becomes such a target. */
 bool target_rounds_rows(TargetId id);
-/* k of a column that lie together in quantised panels, DOT_GROUP of runtime/dot.h: one layout a family. */
+/* Bytes of a column that lie together in panels of int8, and in those of bf16 by pairs: DOT_GROUP of runtime/dot.h, one
+ * layout a family. */
 int target_dot_group(TargetId id);
 /* A GPU target's least compute capability, 80 or 90; 0 for a CPU. */
 int target_sm(TargetId id);

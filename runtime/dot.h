@@ -236,28 +236,39 @@ KERNEL_INLINE vi vdot_end(const vi *sums, const int j)
 #endif
 }
 
-/* ---- bf16 rows with bf16 weights, two k a step ---- */
+/* ---- bf16 rows with bf16 weights: DOT_GROUP bytes of a column lie together, two k, on 64-bit ARM four ---- */
+
+#define BF16_GROUP (DOT_GROUP / 2)
 
 /* Steps of k of a matrix stored as `dtype`. */
-KERNEL_INLINE int k_steps(int n_in, int dtype) { return dtype == WEIGHT_BF16_PAIRS ? (n_in + 1) / 2 : n_in; }
+KERNEL_INLINE int k_steps(int n_in, int dtype)
+{
+    return dtype == WEIGHT_BF16_PAIRS ? (n_in + BF16_GROUP - 1) / BF16_GROUP : n_in;
+}
 
 /* Bytes of a panel of float weights. */
 KERNEL_INLINE size_t float_panel_len(int n_in, int panel, int dtype)
 {
-    return dtype == WEIGHT_BF16_PAIRS ? (size_t)k_steps(n_in, dtype) * (size_t)panel * 4
+    return dtype == WEIGHT_BF16_PAIRS ? (size_t)k_steps(n_in, dtype) * dot_row_len(panel)
                                       : (size_t)n_in * (size_t)panel * weight_len(dtype);
 }
 
-#if defined __AVX512BF16__
-#define BF16_PRODUCTS 1
+/* The place of weight k of a column of such a panel. */
+KERNEL_INLINE size_t bf16_index(int column, int k, int panel)
+{
+    return ((size_t)(k / BF16_GROUP) * (size_t)panel + (size_t)column) * BF16_GROUP + (size_t)(k % BF16_GROUP);
+}
 
-/* Lane by lane, sum + the products of two weights with two values: the odd one first, each fused. */
-KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values)
+/* vdot_bf16: lane by lane, sum + the products of two weights with two values, or what stands in for it on
+ * 64-bit ARM: columns 2j and 2j + 1 of a step of four k, lanes 0 and 1 of one row, 2 and 3 of another.
+ * bf16_row: a row rounded to bf16, ties to even; zeros fill its last step. */
+#if defined __AVX512BF16__
+/* The odd product first, each fused. */
+KERNEL_INLINE vf vdot_bf16(vf sum, vi weights, vi values)
 {
     return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)weights, (__m512bh)values);
 }
 
-/* A row rounded to bf16, ties to even; zeros fill its last step. */
 KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 2] */, const float *from /* [n] */, int n)
 {
     for (int i = 0; i < n; i += LANES) {
@@ -267,51 +278,63 @@ KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 2] */, const float 
     }
 }
 #elif defined __aarch64__ && defined __ARM_FEATURE_BF16_VECTOR_ARITHMETIC
-#define BF16_PRODUCTS 1
-
-/* Here the two products are added to each other first, and sums are rounded to odd. */
-KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values)
+/* Twice the sum of two products is added; sums are rounded to odd. */
+KERNEL_INLINE vf vdot_bf16(vf sum, vi weights, vi values)
 {
-    return vbfdotq_f32(sum, vreinterpretq_bf16_s32(weights), vreinterpretq_bf16_s32(values));
+    return vbfmmlaq_f32(sum, vreinterpretq_bf16_s32(values), vreinterpretq_bf16_s32(weights));
 }
 
-/* The same with element i of `values`, which has n; both are constant. */
-KERNEL_INLINE vf vdot2_lane(vf sum, vi weights, const float *values /* [n], each two bf16 */, const int i, const int n)
-{
-    if (i / 4 * 4 + 4 > n)
-        return vdot2(sum, weights, vbroadcast4((const int8_t *)(values + i)));
-    const vf four = vload(values + i / 4 * 4);
-#define LANE(n) __asm__("bfdot %0.4s, %1.8h, %2.2h[" #n "]" : "+w"(sum) : "w"(weights), "w"(four))
-    switch (i % 4) {                                  /* by hand: clang 19 would copy each lane into a register first */
-    case 0: LANE(0); break;
-    case 1: LANE(1); break;
-    case 2: LANE(2); break;
-    default: LANE(3);
-    }
-#undef LANE
-    return sum;
-}
-
-KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 2] */, const float *from /* [n] */, int n)
+KERNEL_INLINE void bf16_row(uint16_t *to /* [n rounded up to 4] */, const float *from /* [n] */, int n)
 {
     for (int i = 0; i < n; i += LANES) {
         const bfloat16x4_t half = vcvt_bf16_f32(vload_row(from, i, n));
-        const int left = n + n % 2 - i;
-        memcpy(to + i, &half, left < LANES ? (size_t)left * 2 : sizeof half);
+        memcpy(to + i, &half, sizeof half);
     }
 }
 #else
-#define BF16_PRODUCTS 0
-KERNEL_INLINE vf vdot2(vf sum, vi weights, vi values) { (void)weights, (void)values; return sum; }
+KERNEL_INLINE vf vdot_bf16(vf sum, vi weights, vi values) { (void)weights, (void)values; return sum; }
 KERNEL_INLINE void bf16_row(uint16_t *to, const float *from, int n) { (void)to, (void)from, (void)n; }
 #endif
 
-/* One step of a chain over k: with half `half` of a panel's row of weights. */
-KERNEL_INLINE vf vstep(vf sum, vf value, const uint8_t *row, int half, int dtype)
+/* ---- chains over k of one row, by the vectors of a panel's step ---- */
+
+/* How many of them; `dtype` is constant. */
+KERNEL_INLINE int step_vectors(const int dtype) { return dtype == WEIGHT_BF16_PAIRS ? DOT_VECTORS : 2; }
+
+/* Vector j of the sums before the first step, of columns that begin at `start`. */
+KERNEL_INLINE vf vstep_begin(const float *start, const int j, const int dtype)
+{
+#if DOT_GROUP == 8
+    if (dtype == WEIGHT_BF16_PAIRS)
+        return vcombine_f32(vld1_f32(start + 2 * j), vld1_f32(start + 2 * j));
+#endif
+    (void)dtype;
+    return vload(start + j * LANES);
+}
+
+/* Vector j of the columns, after the last. */
+KERNEL_INLINE vf vstep_end(const vf *sums, const int j, const int dtype)
+{
+#if DOT_GROUP == 8
+    if (dtype == WEIGHT_BF16_PAIRS)
+        return (vf)vzip1q_f64((float64x2_t)sums[2 * j], (float64x2_t)sums[2 * j + 1]);
+#endif
+    (void)dtype;
+    return sums[j];
+}
+
+/* What step k multiplies with: an element of the row, or a group of the rounded one. */
+KERNEL_INLINE vf vstep_value(const float *row, const uint16_t *rounded, int k, const int dtype)
+{
+    return dtype == WEIGHT_BF16_PAIRS ? (vf)vbroadcast_group((const int8_t *)(rounded + BF16_GROUP * k)) : vbroadcast(row + k);
+}
+
+/* One step: with vector `part` of a panel's step of weights. */
+KERNEL_INLINE vf vstep(vf sum, vf value, const uint8_t *step, int part, const int dtype)
 {
     if (dtype == WEIGHT_BF16_PAIRS)
-        return vdot2(sum, viload(row + half * 4 * LANES), (vi)value);
-    return vfma(value, vload_weight(row, (size_t)(half * LANES), dtype), sum);
+        return vdot_bf16(sum, viload(step + part * 4 * LANES), (vi)value);
+    return vfma(value, vload_weight(step, (size_t)(part * LANES), dtype), sum);
 }
 
 /* Can two steps of nibbles share their widening to 32 bits? Without a dot instruction they can: their

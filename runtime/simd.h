@@ -48,7 +48,7 @@ typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), 
 #define WEIGHT_F16 2
 #define WEIGHT_Q8 3     /* the panels of runtime/dot.h */
 #define WEIGHT_Q4 4
-#define WEIGHT_BF16_PAIRS 5     /* bf16, two k beside each other: rows become bf16 too */
+#define WEIGHT_BF16_PAIRS 5     /* bf16, k beside each other by twos or fours: rows become bf16 too */
 
 /* ---- load, store, broadcast ---- */
 

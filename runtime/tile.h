@@ -8,6 +8,7 @@
 #define MOSS_TILE_H
 
 #include "dot.h"
+#include "bf16_arm.h"
 #include "dot_arm.h"
 #include "simd.h"
 
@@ -21,10 +22,17 @@ KERNEL_INLINE int tile_height(int left, const int tile_rows, const int tail_rows
 }
 
 /* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros) + Σ_k a [n_steps][rows] b [n_steps][2 LANES]; with `pairs`,
- * a constant, an element is two bf16 and a step two k. Meanwhile `step` bytes a step are fetched from `ahead` on. */
+ * a constant, an element is two bf16 and a step two k, on 64-bit ARM twice that. Meanwhile `step` bytes a step are
+ * fetched from `ahead` on. */
 KERNEL_INLINE void tile_body(const int rows, const int pairs, float *sums, const float *a, const float *b, const float *start,
                              int n_steps, const void *weights, size_t ahead, size_t step)
 {
+#if defined __aarch64__
+    if (pairs) {
+        bf16_arm_tile(rows, sums, (const int8_t *)a, (const int8_t *)b, start, n_steps, weights, ahead, step);
+        return;
+    }
+#endif
     const vf start_lo = start ? vload(start) : vset(0), start_hi = start ? vload(start + LANES) : vset(0);
     /* Of constant length: the compiler keeps no array of parameter length in registers. */
     vf lo[TILE_MOST_ROWS], hi[TILE_MOST_ROWS];
@@ -40,20 +48,13 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, float *sums, const
         UNROLL
         for (int r = 0; r < rows; r++) {
 #if defined __aarch64__
-            if (!pairs) {
-                lo[r] = vfma_lane(lo[r], b_lo, a, r, rows);
-                hi[r] = vfma_lane(hi[r], b_hi, a, r, rows);
-                continue;
-            }
-#if BF16_PRODUCTS
-            lo[r] = vdot2_lane(lo[r], (vi)b_lo, a, r, rows);
-            hi[r] = vdot2_lane(hi[r], (vi)b_hi, a, r, rows);
-            continue;
-#endif
-#endif
+            lo[r] = vfma_lane(lo[r], b_lo, a, r, rows);
+            hi[r] = vfma_lane(hi[r], b_hi, a, r, rows);
+#else
             const vf x = pairs ? (vf)vbroadcast4((const int8_t *)(a + r)) : vbroadcast(a + r);
-            lo[r] = pairs ? vdot2(lo[r], (vi)b_lo, (vi)x) : vfma(x, b_lo, lo[r]);
-            hi[r] = pairs ? vdot2(hi[r], (vi)b_hi, (vi)x) : vfma(x, b_hi, hi[r]);
+            lo[r] = pairs ? vdot_bf16(lo[r], (vi)b_lo, (vi)x) : vfma(x, b_lo, lo[r]);
+            hi[r] = pairs ? vdot_bf16(hi[r], (vi)b_hi, (vi)x) : vfma(x, b_hi, hi[r]);
+#endif
         }
     }
     UNROLL
@@ -97,7 +98,7 @@ KERNEL_INLINE void product_tile(const int rows, const int pairs, float *sums, co
 #undef TILE
 }
 
-/* The activations of a tile as it reads them. */
+/* The activations of a tile as it reads them: int8, or bf16 by groups of as many bytes. */
 KERNEL_INLINE void dot_tile_pack(int8_t *tile /* [n_groups][rows][DOT_GROUP] */, const int8_t *const *from /* [rows] */,
                                  const int rows, int n_groups)
 {

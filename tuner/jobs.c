@@ -3,6 +3,7 @@
 
 #include "../ir/kernel_key.h"
 #include "../ir/product.h"
+#include "../ir/quant.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +125,7 @@ static SpaceShape bounds_of(const Plan *plan, const Job *job)
         return shape;
     }
     shape.n_in = (int64_t)parameter(job, "n_in");
-    shape.row_len = strstr(job->template->name, "_q") ? (shape.n_in + 7) / 8 * 8 : 4 * shape.n_in;
+    shape.row_len = packed_row_len(strstr(job->template->name, "_q"), shape.n_in);
     return shape;
 }
 

@@ -19,7 +19,7 @@ KERNEL(embed)(
         } else if (weight_dtype == WEIGHT_BF16_PAIRS) {
             const uint8_t *of = (const uint8_t *)weights + p * float_panel_len(d_model, panel, weight_dtype);
             for (int i = 0; i < d_model; i++)
-                x[(size_t)row * stride + i] = load_weight(of, ((size_t)(i / 2) * panel + column) * 2 + (size_t)(i % 2), WEIGHT_BF16);
+                x[(size_t)row * stride + i] = load_weight(of, bf16_index((int)column, i, panel), WEIGHT_BF16);
         } else {
             for (int i = 0; i < d_model; i++)
                 x[(size_t)row * stride + i] = load_weight(weights, (p * d_model + (size_t)i) * panel + column, weight_dtype);

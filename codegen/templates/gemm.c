@@ -5,7 +5,7 @@
  * its gate onto `out`, experts ascending: the same operations as gemv, whatever the chunk, the
  * tile or the thread. Rows are packed [k][tile row], so a tile reads both factors in sequence;
  * weights narrower than float32 become float32 once for each block of rows. Where the CPU multiplies
- * bf16, rows become bf16 instead, and a step of a chain is two k.
+ * bf16, rows become bf16 instead, and a step of a chain is two k, on 64-bit ARM four.
  */
 PARAM(n_in, i)           /* k */
 PARAM(n_out, o)          /* columns; the last panel's others are padding */
@@ -25,19 +25,20 @@ PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
 KERNEL(gemm)(
     float *out,               /* [rows][out_stride] */
     const float *in,          /* [rows][in_stride] */
-    const void *weights,      /* [n_experts][n_panels][n_in][panel], by pairs: [(n_in + 1) / 2][panel][2] */
+    const void *weights,      /* [n_experts][n_panels][n_in][panel], by pairs: [n_steps][panel][BF16_GROUP] */
     const float *bias,        /* [n_experts][n_panels * panel], or NULL */
     const int32_t *slots,     /* [n_pairs]: pairs by expert */
     const int32_t *offsets,   /* [n_experts + 1] into slots */
     const float *gates,       /* [n_pairs] */
     int n_tokens, int top_k,
-    float *pack,              /* this thread's scratch: (block_rows + panel) * n_in */
+    float *pack,              /* this thread's scratch: (block_rows + panel) * n_in, that at least 2 */
     int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
     const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, n_steps = k_steps(n_in, weight_dtype);
+    const int row_len = pairs ? n_steps * DOT_GROUP / 4 : n_in;            /* of a packed row, in floats */
     const size_t panel_len = float_panel_len(n_in, panel, weight_dtype);   /* bytes */
-    float *const widened = pack + (size_t)block_rows * n_in;   /* [n_in][panel]; by pairs: rows before they are packed */
+    float *const widened = pack + (size_t)block_rows * row_len;  /* [n_in][panel]; by pairs: rows before they are packed */
     float sums[tile_rows * panel];  /* a tile's results */
     float *to[block_rows];          /* output row of each packed row */
     float gate[block_rows];
@@ -51,14 +52,14 @@ KERNEL(gemm)(
 
             for (int row = 0, rows; row < n_rows; row += rows) {
                 rows = tile_height(n_rows - row, tile_rows, tail_rows);
-                float *tile = pack + (size_t)row * n_steps;    /* [n_steps][rows] */
-                const int8_t *row_words[tile_rows];    /* elements of four bytes: a float, or two bf16 */
+                float *tile = pack + (size_t)row * row_len;    /* [n_steps][rows] */
+                const int8_t *row_words[tile_rows];    /* a step's: a float, or DOT_GROUP bytes of bf16 */
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
                     const int pair = n_experts == 1 ? taken : slots[taken];
                     const int token = n_experts == 1 ? pair : pair / top_k;
                     const float *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
-                    uint16_t *rounded = (uint16_t *)widened + (size_t)r * 2 * n_steps;
+                    uint16_t *rounded = (uint16_t *)widened + (size_t)r * 2 * row_len;
                     row_words[r] = pairs ? (const int8_t *)rounded : (const int8_t *)from;
                     if (pairs)
                         bf16_row(rounded, from, n_in);
@@ -66,7 +67,11 @@ KERNEL(gemm)(
                     gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
-                if (rows == tile_rows)
+                if (pairs && rows == tile_rows)
+                    dot_tile_pack((int8_t *)tile, row_words, tile_rows, n_steps);
+                else if (pairs)
+                    dot_tile_pack((int8_t *)tile, row_words, rows, n_steps);
+                else if (rows == tile_rows)
                     dot_pack((int8_t *)tile, row_words, tile_rows, n_steps);
                 else
                     dot_pack((int8_t *)tile, row_words, rows, n_steps);
@@ -91,7 +96,7 @@ KERNEL(gemm)(
                 size_t ahead = at + panel_len;
 
                 for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_steps) {
-                    const float *a = pack + (size_t)row * n_steps;
+                    const float *a = pack + (size_t)row * row_len;
                     rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     if (rows == tile_rows)
                         product_tile(tile_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);

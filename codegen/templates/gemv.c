@@ -28,7 +28,8 @@ KERNEL(gemv)(
     const int n_panels = (n_out + panel - 1) / panel;
     const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, n_steps = k_steps(n_in, weight_dtype);
     const size_t panel_len = float_panel_len(n_in, panel, weight_dtype), step_len = panel_len / n_steps;   /* bytes */
-    uint16_t rounded[pairs ? 2 * n_steps : 1];          /* the row, by pairs */
+    enum { parts = weight_dtype == WEIGHT_BF16_PAIRS ? DOT_VECTORS : 2 };      /* vectors of a panel's step */
+    uint16_t rounded[pairs ? BF16_GROUP * n_steps : 1];  /* the row, by pairs */
 
     if (pairs && !in_pairs)
         bf16_row(rounded, in, n_in);
@@ -45,13 +46,13 @@ KERNEL(gemv)(
             float *o = out + (out_pairs ? (size_t)s * out_stride : 0) + (size_t)p * panel;
             const int fresh = !accumulate && (out_pairs || s == 0);
             const vf g = vset(n_experts == 1 || out_pairs ? 1 : gates[s]);
-            vf sum[8];
+            vf sum[4 * parts];
             UNROLL
-            for (int j = 0; j < 8; j++)
-                sum[j] = has_bias && j < 2 * width ? vload(start + j * LANES) : vset(0);
+            for (int j = 0; j < 4 * parts; j++)
+                sum[j] = has_bias && j < parts * width ? vstep_begin(start, j, weight_dtype) : vset(0);
             if (width == 4) {
                 for (int k = 0; k < n_steps; k++) {
-                    const vf a = pairs ? (vf)vbroadcast4((const int8_t *)(rounded + 2 * k)) : vbroadcast(x + k);
+                    const vf a = vstep_value(x, rounded, k, weight_dtype);
                     /* Each stream goes on in the panel four further on. */
                     const size_t ahead = at + (size_t)(k + prefetch_rows) * step_len +
                                          (k + prefetch_rows < n_steps ? 0 : 3 * panel_len);
@@ -60,14 +61,15 @@ KERNEL(gemv)(
                         for (size_t line = 0; line < step_len; line += 64)
                             prefetch(weights, ahead + (size_t)j * panel_len + line);
                     UNROLL
-                    for (int j = 0; j < 8; j++)
-                        sum[j] = vstep(sum[j], a, from + (size_t)(j / 2) * panel_len + (size_t)k * step_len, j % 2, weight_dtype);
+                    for (int j = 0; j < 4 * parts; j++)
+                        sum[j] = vstep(sum[j], a, from + (size_t)(j / parts) * panel_len + (size_t)k * step_len, j % parts, weight_dtype);
                 }
             } else {
                 for (int k = 0; k < n_steps; k++) {
-                    const vf a = pairs ? (vf)vbroadcast4((const int8_t *)(rounded + 2 * k)) : vbroadcast(x + k);
-                    sum[0] = vstep(sum[0], a, from + (size_t)k * step_len, 0, weight_dtype);
-                    sum[1] = vstep(sum[1], a, from + (size_t)k * step_len, 1, weight_dtype);
+                    const vf a = vstep_value(x, rounded, k, weight_dtype);
+                    UNROLL
+                    for (int j = 0; j < parts; j++)
+                        sum[j] = vstep(sum[j], a, from + (size_t)k * step_len, j, weight_dtype);
                 }
             }
             UNROLL
@@ -75,11 +77,12 @@ KERNEL(gemv)(
                 const int left = n_out - p * panel - j * LANES;     /* valid columns from here on */
                 if (j >= 2 * width)
                     break;
+                const vf value = vstep_end(sum, j, weight_dtype);
                 if ((p + j / 2 + 1) * panel <= out_stride) {
-                    vstore(o + j * LANES, product_end(accumulate, g, sum[j], fresh ? vset(0) : vload(o + j * LANES)));
+                    vstore(o + j * LANES, product_end(accumulate, g, value, fresh ? vset(0) : vload(o + j * LANES)));
                 } else if (left > 0) {
                     const int n = left < LANES ? left : LANES;
-                    vstore_part(o + j * LANES, product_end(accumulate, g, sum[j], fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
+                    vstore_part(o + j * LANES, product_end(accumulate, g, value, fresh ? vset(0) : vload_part(o + j * LANES, n)), n);
                 }
             }
         }

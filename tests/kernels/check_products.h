@@ -20,11 +20,11 @@ static double value_of(int dtype, uint32_t bits)
 }
 
 /* A random matrix [n_experts][n_out][n_in] and its packed form [n_experts][n_panels][n_in][PANEL], by pairs (5)
- * [(n_in + 1) / 2][PANEL][2]. */
+ * [n_in / BF16_GROUP, up][PANEL][BF16_GROUP]. */
 static void *random_weights(double *plain, int n_experts, int n_out, int n_in, int dtype)
 {
     const int n_panels = (n_out + PANEL - 1) / PANEL;
-    const size_t n_k = dtype == 5 ? 2 : 1, steps = ((size_t)n_in + n_k - 1) / n_k;
+    const size_t n_k = dtype == 5 ? BF16_GROUP : 1, steps = ((size_t)n_in + n_k - 1) / n_k;
     const size_t count = (size_t)n_experts * (size_t)n_panels * steps * n_k * PANEL;
     void *packed = buffer(dtype ? (count + 1) / 2 : count);
     memset(packed, 0, count * (dtype ? 2 : 4));
@@ -108,7 +108,7 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
     const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
-    float *pack = buffer((size_t)(kernel_block_rows + PANEL) * (size_t)n_in);
+    float *pack = buffer((size_t)(kernel_block_rows + PANEL) * (size_t)(n_in > 1 ? n_in : 2));
     int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
     int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
     random_experts(experts, n_tokens, top_k, n_experts);
