@@ -16,8 +16,8 @@ static const double attention_rate = 0.6, rest_rate = 0.2;
 
 /* What bench/predict.sh found. */
 static const char prediction_error[] =
-    "Of 32 speeds measured on an x86-64 server, with its bandwidth and clock measured too, 28 lay in such a range\n"
-    "and the worst 30 % outside (bench/README.md). No phone was at hand: there the error may be larger.";
+    "Of 16 speeds measured on an x86-64 server, with its bandwidth and clock measured too, 14 lay in such a range\n"
+    "and the worst 20 % outside (bench/README.md). No phone was at hand: there the error may be larger.";
 
 /* Of one barrier with all threads awake, for the low and the high end of a speed: 0.24 us was measured between two
  * cores of a server; between the clusters of a phone it is taken to be some us. */
