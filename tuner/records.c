@@ -157,17 +157,19 @@ bool records_insert_trial(Records *records, Diags *diags, const Trial *trial)
         trial->search, trial->seed, trial->ordinal, trial->unix_ms));
 }
 
-bool records_add(Records *records, Diags *diags, Trial *trial)
+static bool insert_new(Records *records, Diags *diags, Trial *trial)
 {
     settle(trial);
     record_trial_id(trial);
-    if (!records_begin(records, diags))
-        return false;
-    bool ok = records_insert_trial(records, diags, trial)
+    return records_insert_trial(records, diags, trial)
         && records_finish(records, diags, records_prepare(records, diags,
                "UPDATE search SET next_ordinal = max(next_ordinal, ? + 1) WHERE id = ?", "it", trial->ordinal,
                trial->search));
-    return records_end(records, diags, ok);
+}
+
+bool records_add(Records *records, Diags *diags, Trial *trial)
+{
+    return records_begin(records, diags) && records_end(records, diags, insert_new(records, diags, trial));
 }
 
 /* The larger of two journals of one search, number by number. */
@@ -179,6 +181,16 @@ bool records_insert_search(Records *records, Diags *diags, const Search *s)
         "peak_operations = max(peak_operations, ?10), peak_bytes = max(peak_bytes, ?11)", "tttttiididd",
         s->id, s->command, s->model, s->device, s->features, s->seed, s->next_ordinal, s->seconds, (int64_t)s->finished,
         s->peak_operations, s->peak_bytes));
+}
+
+bool records_add_all(Records *records, Diags *diags, Trial *trials, int n, const Search *journal)
+{
+    if (!records_begin(records, diags))
+        return false;
+    bool ok = true;
+    for (int i = 0; ok && i < n; i++)
+        ok = insert_new(records, diags, &trials[i]);
+    return records_end(records, diags, ok && records_insert_search(records, diags, journal));
 }
 
 bool records_search_save(Records *records, Diags *diags, const Search *search)

@@ -80,6 +80,8 @@ const char *records_path(const Records *records);
 
 /* Store a trial and move its search's journal on, as one. It is on the disk when this returns. */
 bool records_add(Records *records, Diags *diags, Trial *trial);
+/* Several trials, and their search's journal as records_search_save does, in one change: all of it or nothing. */
+bool records_add_all(Records *records, Diags *diags, Trial *trials, int n, const Search *journal);
 
 /* Begin a search, or find the one with the same command, seed, device and features and load its journal. */
 bool records_search_open(Records *records, Diags *diags, Search *search);

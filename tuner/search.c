@@ -1,28 +1,17 @@
-/* Search: rounds over the kernels, a batch of candidates each. */
+/* Search: batches over the kernels, and what came of their trials. */
 #include "search.h"
 
-#include "cost.h"
 #include "identity.h"
 #include "progress.h"
-#include "search_work.h"
+#include "search_measure.h"
+#include "search_order.h"
 #include "../compiler/interrupt.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 #include <time.h>
-#include <unistd.h>
 
-static const char *const order_texts[N_ORDERS] = { "model", "random", "grid" };
-const char *search_order_text(SearchOrder order) { return order_texts[order]; }
-
-bool search_order_from_text(const char *text, SearchOrder *order)
-{
-    for (int i = 0; i < N_ORDERS; i++)
-        if (strcmp(text, order_texts[i]) == 0)
-            return *order = (SearchOrder)i, true;
-    return false;
-}
+enum { MOST_DUE = 32 };      /* batches that wait for a kernel, beside those given back */
 
 static double clock_seconds(void)
 {
@@ -53,9 +42,9 @@ int search_trials_to(const SearchRun *run, double part)
     return gained > 0 ? n + 1 : 0;
 }
 
-/* ---- the order of points ---- */
+/* ---- records ---- */
 
-static RecordKey key_of(const SearchRun *run, const Job *job, int n_tokens)
+RecordKey search_key(const SearchRun *run, const Job *job, int n_tokens)
 {
     RecordKey key = run->key;
     job_record_key(run->arena, job, n_tokens, &key);
@@ -63,76 +52,10 @@ static RecordKey key_of(const SearchRun *run, const Job *job, int n_tokens)
     return key;
 }
 
-typedef struct { double cost; int index; } CostedPoint;
-
-static int by_cost(const void *a, const void *b)
-{
-    const CostedPoint *x = a, *y = b;
-    return x->cost != y->cost ? (x->cost > y->cost) - (x->cost < y->cost) : x->index - y->index;
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-    *state += 0x9E3779B97F4A7C15u;
-    uint64_t z = *state;
-    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
-    return z ^ z >> 31;
-}
-
-static uint64_t hash_text(const char *text)
-{
-    uint64_t hash = 0xCBF29CE484222325u;
-    for (; *text; text++)
-        hash = (hash ^ (uint8_t)*text) * 0x100000001B3u;
-    return hash;
-}
-
-/* Points that other devices liked, brought to the front. Never taken untested: they are only tried early. */
-static bool move_hints(SearchRun *run, SearchState *s)
-{
-    const char **hints;
-    int n;
-    const RecordKey key = key_of(run, s->job, s->job->tokens[0]);
-    if (!records_hints(run->records, run->arena, run->diags, &key, &hints, &n))
-        return false;
-    int front = 0;
-    for (int h = 0; h < n; h++) {
-        SpacePoint point;
-        if (!space_read(&s->job->space, hints[h], &point))
-            continue;
-        for (int i = front; i < s->job->n_points; i++)
-            if (memcmp(&s->job->points[s->order[i]], &point, sizeof point) == 0) {
-                int found = s->order[i];
-                memmove(s->order + front + 1, s->order + front, (size_t)(i - front) * sizeof *s->order);
-                s->order[front++] = found;
-                break;
-            }
-    }
-    return true;
-}
-
-static bool order_points(SearchRun *run, SearchState *s)
-{
-    const Job *job = s->job;
-    uint64_t random = hash_text(job->key) ^ (uint64_t)run->journal.seed * 0x9E3779B97F4A7C15u;
-    CostedPoint *costed = arena_array(run->arena, CostedPoint, (size_t)job->n_points + 1);
-    s->order = arena_array(run->arena, int, (size_t)job->n_points + 1);
-    for (int i = 0; i < job->n_points; i++)
-        costed[i] = (CostedPoint){ run->order == ORDER_MODEL ? cost_of_point(job, &job->points[i], job->tokens[0])
-                                 : run->order == ORDER_RANDOM ? (double)(next_random(&random) >> 11) : i, i };
-    qsort(costed, (size_t)job->n_points, sizeof *costed, by_cost);
-    for (int i = 0; i < job->n_points; i++)
-        s->order[i] = costed[i].index;
-    return run->order != ORDER_MODEL || move_hints(run, s);
-}
-
-/* ---- records ---- */
-
-static const char *point_text(const SearchRun *run, const Job *job, const SpacePoint *point)
+const char *search_point_text(const SearchRun *run, const SearchState *s, int point)
 {
     Text text = { 0 };
-    space_print(&job->space, point, &text);
+    space_print(&s->job->space, point < 0 ? &s->job->initial : &s->job->points[point], &text);
     const char *copy = arena_strdup(run->arena, text.data);
     text_free(&text);
     return copy;
@@ -152,30 +75,33 @@ static const Trial *find_old(const SearchRun *run, const RecordKey *key, const c
     return NULL;
 }
 
-/* One trial a token count that was measured; the first says how it ended. */
-static bool record(SearchRun *run, SearchState *s, const char *point, const TrialResult *result)
+static const Trial *find_point(const SearchRun *run, const SearchState *s, int point)
 {
+    const RecordKey key = search_key(run, s->job, s->job->tokens[0]);
+    return find_old(run, &key, search_point_text(run, s, point), s->incumbent_text);
+}
+
+/* One trial a token count that was measured; the first says how it ended. */
+static bool record(SearchRun *run, const SearchState *s, int point, const TrialResult *result)
+{
+    Trial trials[TRIAL_MAX_WORKS];
     struct timeval now;
     gettimeofday(&now, NULL);
-    for (int i = 0; i < s->n_times || i == 0; i++) {
-        const TrialPairs *pairs = &result->pairs[i];
-        if (i > 0 && pairs->n == 0)
-            break;
-        Trial trial = { .key = key_of(run, s->job, s->job->tokens[i]), .point = point,
-                        .status = i ? TRIAL_OK : result->status,
-                        .detail = i ? "" : result->detail, .samples = pairs->candidate, .n_samples = pairs->n,
-                        .incumbent = s->incumbent_text, .incumbent_samples = pairs->incumbent,
-                        .n_incumbent_samples = pairs->n,
-                        .max_error = result->max_error, .search = run->journal.id, .seed = run->journal.seed,
-                        .ordinal = run->journal.next_ordinal,
-                        .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
-        job_cost(s->job, s->job->tokens[i], &trial.operations, &trial.bytes);
-        if (!records_add(run->records, run->diags, &trial))
-            return false;
-        run->journal.next_ordinal = trial.ordinal + 1;
+    int n = 0;
+    for (; n == 0 || (n < s->job->n_tokens && n < TRIAL_MAX_WORKS && result->pairs[n].n > 0); n++) {
+        const TrialPairs *pairs = &result->pairs[n];
+        Trial *trial = &trials[n];
+        *trial = (Trial){ .key = search_key(run, s->job, s->job->tokens[n]), .point = search_point_text(run, s, point),
+                          .status = n ? TRIAL_OK : result->status, .detail = n ? "" : result->detail,
+                          .samples = pairs->candidate, .n_samples = pairs->n, .incumbent = s->incumbent_text,
+                          .incumbent_samples = pairs->incumbent, .n_incumbent_samples = pairs->n,
+                          .max_error = result->max_error, .search = run->journal.id, .seed = run->journal.seed,
+                          .ordinal = run->journal.next_ordinal++,
+                          .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
+        job_cost(s->job, s->job->tokens[n], &trial->operations, &trial->bytes);
     }
     run->journal.seconds = search_seconds(run);
-    return records_search_save(run->records, run->diags, &run->journal);
+    return records_add_all(run->records, run->diags, trials, n, &run->journal);
 }
 
 static void replay(const Trial *old, TrialResult *result)
@@ -187,72 +113,6 @@ static void replay(const Trial *old, TrialResult *result)
         pairs->candidate[pairs->n] = old->samples[pairs->n];
         pairs->incumbent[pairs->n] = old->incumbent_samples[pairs->n];
     }
-}
-
-/* ---- candidates ---- */
-
-static Candidate write_point(SearchRun *run, const SearchState *s, const SpacePoint *point, int ordinal)
-{
-    Text source = { 0 };
-    double values[TEMPLATE_MAX_PARAMS];
-    const Template *template = s->job->template;
-    if (run->builder.alter && ordinal >= 0)
-        template = run->builder.alter(run->arena, template, ordinal);
-    job_values(s->job, point, values);
-    kernel_file_write(template, values, &source);
-    Candidate candidate = candidate_write(&run->builder, run->diags,
-                                          arena_printf(run->arena, "%d_%d", (int)(s - run->states), ordinal), &source);
-    text_free(&source);
-    return candidate;
-}
-
-/* Builds a point that is not for trial; `ordinal` is below 0. NULL after reporting, or when a signal came. */
-static const char *build_one(SearchRun *run, SearchState *s, const SpacePoint *point, int ordinal)
-{
-    Candidate candidate = write_point(run, s, point, ordinal);
-    if (!candidates_compile(&run->builder, &candidate, 1))
-        return NULL;
-    if (!candidate.built)
-        diag_report(run->diags, DIAG_TOOLCHAIN, NULL, "%s fails on %s as it is without tuning: %s",
-                    run->builder.cc.args[0],
-                    s->job->key, candidate.words);
-    return candidate.built ? candidate.path : NULL;
-}
-
-/* The default and the incumbent as shared objects; a search that goes on may have neither. */
-static bool build_known(SearchRun *run, SearchState *s)
-{
-    if (!s->default_path)
-        s->default_path = build_one(run, s, &s->job->initial, -1);
-    if (s->default_path && !s->incumbent_path)
-        s->incumbent_path = s->n_wins ? build_one(run, s, &s->incumbent, -1 - s->n_wins) : s->default_path;
-    return s->incumbent_path != NULL;
-}
-
-/* Points whose results must equal the default's to the bit: all, but where keys are walked in other blocks. */
-static bool same_bits(const SearchState *s, const SpacePoint *point)
-{
-    int keys = space_param(&s->job->space, "key_block");
-    return keys < 0 || point->value[keys] == s->job->initial.value[keys];
-}
-
-static void run_trial(const SearchState *s, const SpacePoint *point, const Candidate *candidate, TrialResult *result)
-{
-    double values[TEMPLATE_MAX_PARAMS];
-    job_values(s->job, point, values);
-    TrialRequest request = { .path = candidate->path, .suffix = "", .incumbent = s->incumbent_path,
-                             .n_checks = s->n_checks,
-                             .n_times = s->n_times, .pack_len = job_scratch(s->job, values),
-                             .same_bits = s->has_bits && same_bits(s, point),
-                             .measure_all = s->n_trials == 0, .deadline = s->deadline };
-    memcpy(request.checks, s->checks, sizeof s->checks);
-    memcpy(request.times, s->times, sizeof s->times);
-    if (!candidate->built) {
-        *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
-        strncpy(result->detail, candidate->words, sizeof result->detail - 1);
-        return;
-    }
-    trial_run(&request, result);
 }
 
 /* ---- decisions ---- */
@@ -269,104 +129,48 @@ static void draw(SearchRun *run)
     run->curve[run->n_curve++] = search_speedup(run, PLAN_PREFILL);
 }
 
-static void count(SearchRun *run, SearchState *s, const TrialResult *result)
+bool search_wins(const TrialResult *result)
+{
+    const TrialPairs *pairs = &result->pairs[0];
+    return result->status == TRIAL_OK && decide_wins(pairs->candidate, pairs->incumbent, pairs->n);
+}
+
+static void take_win(SearchRun *run, SearchState *s, int point, const TrialResult *result)
+{
+    s->ratio *= decide_ratio(result->pairs[0].candidate, result->pairs[0].incumbent, result->pairs[0].n);
+    s->incumbent = point;
+    s->incumbent_text = search_point_text(run, s, point);
+    s->n_wins++;
+    if (run->progress)
+        progress_say(run->progress, "%s: %s, %.3fx", s->job->key, s->incumbent_text, 1 / s->ratio);
+}
+
+/* The default says whether anything can be tried: it came first, against itself. */
+static void decide(SearchRun *run, SearchState *s, int point, const TrialResult *result)
 {
     s->n_trials++;
     run->n_trials++;
     s->n_stopped += result->status == TRIAL_STOPPED;
     s->n_failed += result->status != TRIAL_OK && result->status != TRIAL_STOPPED;
+    if (point < 0)
+        s->broken = result->status != TRIAL_OK;
+    else if (search_wins(result))
+        take_win(run, s, point, result);
+    draw(run);
 }
 
-static void decide(SearchRun *run, SearchState *s, const SpacePoint *point, const char *text, const char *path,
-                   const TrialResult *result)
-{
-    const TrialPairs *pairs = &result->pairs[0];
-    count(run, s, result);
-    if (result->status != TRIAL_OK || !decide_wins(pairs->candidate, pairs->incumbent, pairs->n))
-        return;
-    s->ratio *= decide_ratio(pairs->candidate, pairs->incumbent, pairs->n);
-    s->incumbent = *point;
-    s->incumbent_text = text;
-    s->incumbent_path = path;
-    s->n_wins++;
-    if (run->progress)
-        progress_say(run->progress, "%s: %s, %.3fx", s->job->key, text, 1 / s->ratio);
-}
-
-static void tell_failure(SearchRun *run, const SearchState *s, const char *text, const TrialResult *result)
+static void tell_failure(SearchRun *run, const SearchState *s, int point, const TrialResult *result)
 {
     if (run->progress && result->status != TRIAL_OK && result->status != TRIAL_STOPPED)
-        progress_say(run->progress, "%s: %s: %s: %s", s->job->key, text, trial_status_text(result->status),
-                     result->detail);
+        progress_say(run->progress, "%s: %s: %s: %s", s->job->key, search_point_text(run, s, point),
+                     trial_status_text(result->status), result->detail);
 }
 
-/* One point: from the records of an earlier session, or measured and recorded. */
-static bool try_point(SearchRun *run, SearchState *s, const SpacePoint *point, Candidate *candidate, int ordinal)
-{
-    TrialResult result;
-    const char *text = point_text(run, s->job, point);
-    const RecordKey key = key_of(run, s->job, s->job->tokens[0]);
-    const Trial *old = find_old(run, &key, text, s->incumbent_text);
-    const char *path = NULL;
-    if (old) {
-        replay(old, &result);
-        run->n_replayed++;
-    } else {
-        if (!candidate->path) {
-            *candidate = write_point(run, s, point, ordinal);
-            candidates_compile(&run->builder, candidate, 1);
-        }
-        if (interrupt_came() || !build_known(run, s) || !search_work_make(run, s) || !search_work_keep_bits(run, s))
-            return false;
-        run_trial(s, point, candidate, &result);
-        if (result.interrupted || interrupt_came() || !record(run, s, text, &result))
-            return false;
-        tell_failure(run, s, text, &result);
-    }
-    path = candidate->path && candidate->built ? candidate->path : NULL;
-    decide(run, s, point, text, path, &result);
-    draw(run);
-    /* What was not kept is not needed again. */
-    if (path && path != s->incumbent_path)
-        unlink(path);
-    return true;
-}
+/* ---- batches ---- */
 
-/* ---- rounds ---- */
-
-static bool trials_left(const SearchRun *run) { return !run->most_trials || run->n_trials < run->most_trials; }
 static bool time_left(const SearchRun *run)
 {
     return run->most_seconds <= 0 || search_seconds(run) < run->most_seconds;
-}
-
-/* The default against itself: whether it is right, how fast, and how noisy the machine is. */
-static bool try_default(SearchRun *run, SearchState *s)
-{
-    TrialResult result;
-    s->incumbent = s->job->initial;
-    s->incumbent_text = point_text(run, s->job, &s->incumbent);
-    const RecordKey key = key_of(run, s->job, s->job->tokens[0]);
-    const Trial *old = find_old(run, &key, s->incumbent_text, s->incumbent_text);
-    s->ratio = 1;
-    if (old) {
-        replay(old, &result);
-        run->n_replayed++;
-    } else {
-        if (!build_known(run, s) || !search_work_make(run, s))
-            return false;
-        const Candidate itself = { .path = s->incumbent_path, .built = true };
-        run_trial(s, &s->incumbent, &itself, &result);
-        if (result.interrupted || interrupt_came())
-            return false;
-        if (!record(run, s, s->incumbent_text, &result))
-            return false;
-        tell_failure(run, s, s->incumbent_text, &result);
-    }
-    count(run, s, &result);
-    draw(run);
-    s->broken = result.status != TRIAL_OK;
-    return true;
 }
 
 /* The kernel with most to gain a trial: its share of the work over its trials. Prefill gains more than decode. */
@@ -376,7 +180,7 @@ static SearchState *next_state(SearchRun *run)
     double most = 0;
     for (int i = 0; i < run->n_states; i++) {
         SearchState *s = &run->states[i];
-        double gain = (s->job->phase == PLAN_PREFILL ? 3 : 1) * s->job->share / (s->n_trials + 1.0);
+        double gain = (s->job->phase == PLAN_PREFILL ? 3 : 1) * s->job->share / (s->n_allotted + 1.0);
         if (!s->broken && s->next < s->job->n_points && gain > most) {
             most = gain;
             best = s;
@@ -385,100 +189,142 @@ static SearchState *next_state(SearchRun *run)
     return best;
 }
 
-enum { BATCH = 8 };
-
-static bool is_default(const SearchState *s, const SpacePoint *point)
+static bool is_default(const SearchState *s, int point)
 {
     for (int i = 0; i < s->job->space.n; i++)
-        if (point->value[i] != s->job->initial.value[i])
+        if (s->job->points[point].value[i] != s->job->initial.value[i])
             return false;
     return true;
 }
 
-typedef struct { SpacePoint point; Candidate candidate; int ordinal; bool known; } BatchPoint;
-
-/* The next points of a kernel; those that must be measured are compiled, side by side. */
-static bool take_batch(SearchRun *run, SearchState *s, BatchPoint *batch, int *n)
+/* Made in the order in which one machine would go through them, whoever is free: so the kernels share a budget of
+ * trials alike, however many measure. */
+static bool make_batch(SearchRun *run, SearchBatch *batch)
 {
-    Candidate build[BATCH];
-    int from[BATCH], n_build = 0;
-    const RecordKey key = key_of(run, s->job, s->job->tokens[0]);
-    for (*n = 0; *n < BATCH && s->next < s->job->n_points; s->next++) {
-        BatchPoint *p = &batch[*n];
-        *p = (BatchPoint){ .point = s->job->points[s->order[s->next]], .ordinal = s->next };
-        p->known = find_old(run, &key, point_text(run, s->job, &p->point), s->incumbent_text) != NULL;
-        *n += !is_default(s, &p->point);
-    }
-    if (run->most_trials && run->most_trials - run->n_trials < *n)
-        *n = (int)(run->most_trials - run->n_trials);
-    for (int i = 0; i < *n && time_left(run); i++)
-        if (!batch[i].known) {
-            from[n_build] = i;
-            build[n_build++] = write_point(run, s, &batch[i].point, batch[i].ordinal);
-        }
-    bool ok = candidates_compile(&run->builder, build, n_build);
-    for (int i = 0; i < n_build; i++)
-        batch[from[i]].candidate = build[i];
-    return ok;
-}
-
-/* Measured one by one. What earlier sessions measured costs no time, and is gone through when none is left. */
-static bool run_batch(SearchRun *run, SearchState *s)
-{
-    BatchPoint batch[BATCH];
-    int n;
-    if (!take_batch(run, s, batch, &n))
+    SearchState *s = run->most_trials && run->n_allotted >= run->most_trials ? NULL : next_state(run);
+    *batch = (SearchBatch){ .state = s };
+    if (!s)
         return false;
-    for (int i = 0; i < n && (batch[i].known || time_left(run)); i++) {
-        if (!try_point(run, s, &batch[i].point, &batch[i].candidate, batch[i].ordinal))
-            return false;
-        if (run->progress)
-            progress_show(run->progress, run, s);
+    if (s->n_allotted == 0)
+        batch->points[batch->n++] = SEARCH_DEFAULT;
+    const int most = SEARCH_BATCH - 1 + batch->n;
+    for (; batch->n < most && s->next < s->job->n_points; s->next++) {
+        batch->points[batch->n] = s->order[s->next];
+        batch->n += !is_default(s, s->order[s->next]);
     }
+    if (run->most_trials && run->most_trials - run->n_allotted < batch->n)
+        batch->n = (int)(run->most_trials - run->n_allotted);
+    s->n_allotted += batch->n;
+    run->n_allotted += batch->n;
     return true;
 }
 
-static bool load_old(SearchRun *run)
+static void remove_due(SearchRun *run, int i)
+{
+    memmove(run->due + i, run->due + i + 1, (size_t)(--run->n_due - i) * sizeof *run->due);
+}
+
+static bool begin_batch(const SearchBatch *batch) { return batch->state->busy = true; }
+
+bool search_take(SearchRun *run, SearchBatch *batch)
+{
+    for (int i = 0; i < run->n_due && !run->over; i++)
+        if (!run->due[i].state->busy) {
+            *batch = run->due[i];
+            remove_due(run, i);
+            return begin_batch(batch);
+        }
+    while (!run->over && run->n_due < MOST_DUE && make_batch(run, batch)) {
+        if (!batch->state->busy)
+            return begin_batch(batch);
+        run->due[run->n_due++] = *batch;
+    }
+    return false;
+}
+
+bool search_advance(SearchRun *run, SearchBatch *batch)
+{
+    SearchState *s = batch->state;
+    for (; batch->next < batch->n && !s->broken; batch->next++) {
+        TrialResult result;
+        const int point = batch->points[batch->next];
+        const Trial *old = find_point(run, s, point);
+        if (!old)
+            return time_left(run);
+        replay(old, &result);
+        run->n_replayed++;
+        batch->known = true;
+        decide(run, s, point, &result);
+    }
+    return false;
+}
+
+int search_unknown(const SearchRun *run, const SearchBatch *batch, int points[SEARCH_BATCH])
+{
+    int n = 0;
+    for (int i = batch->next; i < batch->n; i++)
+        if (!find_point(run, batch->state, batch->points[i]))
+            points[n++] = batch->points[i];
+    return n;
+}
+
+bool search_settle(SearchRun *run, SearchBatch *batch, const TrialResult *result)
+{
+    SearchState *s = batch->state;
+    const int point = batch->points[batch->next];
+    if (!record(run, s, point, result))
+        return false;
+    tell_failure(run, s, point, result);
+    decide(run, s, point, result);
+    batch->next++;
+    if (run->progress)
+        progress_show(run->progress, run, s);
+    return true;
+}
+
+/* When the time is over, what earlier sessions measured is still gone through: it costs none. */
+void search_end_batch(SearchRun *run, const SearchBatch *batch)
+{
+    SearchState *s = batch->state;
+    s->busy = false;
+    if (batch->next < batch->n && s->broken)
+        run->n_allotted -= batch->n - batch->next;      /* for other kernels */
+    if (!batch->known && !time_left(run))
+        run->over = true;
+}
+
+/* Before all others; a kernel has one batch under way at most, so there is room. */
+void search_give_back(SearchRun *run, const SearchBatch *batch)
+{
+    memmove(run->due + 1, run->due, (size_t)run->n_due++ * sizeof *run->due);
+    run->due[0] = *batch;
+    batch->state->busy = false;
+}
+
+/* ---- the whole ---- */
+
+bool search_begin(SearchRun *run, const Job *jobs, int n_jobs, const double *const *costs)
 {
     RecordsFilter filter = { .search = run->journal.id };
+    run->begun = clock_seconds();
+    run->spent_before = run->journal.seconds;
+    if (!jobs)
+        jobs = jobs_of_plan(run->arena, run->plan, &n_jobs);
+    run->n_states = n_jobs;
+    run->states = arena_array(run->arena, SearchState, (size_t)n_jobs + 1);
+    run->due = arena_array(run->arena, SearchBatch, (size_t)n_jobs + MOST_DUE);
+    for (int i = 0; i < n_jobs; i++) {
+        SearchState *s = &run->states[i];
+        *s = (SearchState){ .job = &jobs[i], .ratio = 1, .incumbent = SEARCH_DEFAULT, .costs = costs ? costs[i] : NULL };
+        s->incumbent_text = search_point_text(run, s, SEARCH_DEFAULT);
+        if (!search_order_points(run, s))
+            return false;
+    }
     return records_list(run->records, run->arena, run->diags, &filter, &run->old, &run->n_old);
 }
 
-static bool make_states(SearchRun *run)
+bool search_end(SearchRun *run, bool done)
 {
-    const Job *jobs = jobs_of_plan(run->arena, run->plan, &run->n_states);
-    run->states = arena_array(run->arena, SearchState, (size_t)run->n_states + 1);
-    for (int i = 0; i < run->n_states; i++) {
-        run->states[i] = (SearchState){ .job = &jobs[i], .ratio = 1 };
-        if (!order_points(run, &run->states[i]))
-            return false;
-    }
-    return true;
-}
-
-/* Everything that may end a search: true when it is only the budget. */
-static bool run_rounds(SearchRun *run)
-{
-    SearchState *s;
-    while (trials_left(run) && (s = next_state(run))) {
-        const int n_replayed = run->n_replayed;
-        bool ok = (s->n_trials > 0 || try_default(run, s)) && (s->broken || run_batch(run, s));
-        search_work_drop(s);
-        if (!ok)
-            return false;
-        if (!time_left(run) && run->n_replayed == n_replayed)
-            break;
-    }
-    return true;
-}
-
-bool search_run(SearchRun *run)
-{
-    run->begun = clock_seconds();
-    run->spent_before = run->journal.seconds;
-    if (!make_states(run) || !load_old(run))
-        return false;
-    bool done = run_rounds(run);
     run->interrupted = interrupt_came();
     run->journal.seconds = search_seconds(run);
     run->journal.finished = done;
@@ -486,4 +332,32 @@ bool search_run(SearchRun *run)
         progress_end(run->progress);
     return records_search_save(run->records, run->diags, &run->journal) && (done || run->interrupted)
         && !diags_failed(run->diags);
+}
+
+static bool run_batch(SearchRun *run, SearchBatch *batch)
+{
+    TrialResult result;
+    int points[SEARCH_BATCH];
+    bool ok = true, built = false;
+    while (ok && search_advance(run, batch)) {
+        if (!built)
+            ok = search_build(run, batch->state, points, search_unknown(run, batch, points));
+        built = true;
+        ok = ok && search_measure(run, batch->state, batch->points[batch->next], batch->state->incumbent, &result)
+            && search_settle(run, batch, &result);
+    }
+    search_measure_end(batch->state);
+    search_end_batch(run, batch);
+    return ok;
+}
+
+bool search_run(SearchRun *run)
+{
+    SearchBatch batch;
+    if (!search_begin(run, NULL, 0, NULL))
+        return false;
+    bool ok = true;
+    while (ok && search_take(run, &batch))
+        ok = run_batch(run, &batch);
+    return search_end(run, ok);
 }

@@ -6,6 +6,7 @@
 #include "tune.h"
 
 #include "ceilings.h"
+#include "host_lock.h"
 #include "identity.h"
 #include "progress.h"
 #include "search.h"
@@ -94,9 +95,7 @@ static bool open_search(const TuneOptions *o, SearchRun *run)
 static bool print_best(const SearchRun *run, const SearchState *s)
 {
     RecordBest best;
-    RecordKey key = run->key;
-    job_record_key(run->arena, s->job, s->job->tokens[0], &key);
-    key.template_hash = identity_template(run->arena, run->plan->target, key.kernel);
+    const RecordKey key = search_key(run, s->job, s->job->tokens[0]);
     if (!records_best(run->records, run->arena, run->diags, &key, &best))
         return false;
     const char *point = best.point ? best.point : s->incumbent_text ? s->incumbent_text : "not tried";
@@ -125,6 +124,15 @@ static void say_stopped(const TuneOptions *o, const SearchRun *run)
     fprintf(stderr, "stopped: %d trials are in %s; the same command goes on\n", run->n_trials, o->db);
 }
 
+static void measure_ceilings(SearchRun *run, double *operations, double *bytes)
+{
+    const char *quant = run->plan->quant;
+    HostLock lock = host_lock(HOST_MEASURES);
+    ceilings_measure(&run->builder, run->diags, strcmp(quant, "bf16") != 0 && strcmp(quant, "f32") != 0, operations,
+                     bytes);
+    host_unlock(&lock);
+}
+
 static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
 {
     Compilation *c = o->c;
@@ -138,9 +146,7 @@ static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
     run->most_seconds = (double)o->seconds;
     run->progress = &progress;
     if (!(run->journal.peak_operations > 0))
-        ceilings_measure(&run->builder, c->diags, strcmp(run->plan->quant, "bf16") != 0 && strcmp(run->plan->quant,
-            "f32") != 0,
-                         &run->journal.peak_operations, &run->journal.peak_bytes);
+        measure_ceilings(run, &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
     if (run->interrupted)
         say_stopped(o, run);

@@ -1,0 +1,95 @@
+/* Search order: by cost, shuffled or as they are, and what other machines liked before all. */
+#include "search_order.h"
+
+#include "cost.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char *const order_texts[N_ORDERS] = { "model", "random", "grid" };
+const char *search_order_text(SearchOrder order) { return order_texts[order]; }
+
+bool search_order_from_text(const char *text, SearchOrder *order)
+{
+    for (int i = 0; i < N_ORDERS; i++)
+        if (strcmp(text, order_texts[i]) == 0)
+            return *order = (SearchOrder)i, true;
+    return false;
+}
+
+typedef struct { double cost; int index; } CostedPoint;
+
+static int by_cost(const void *a, const void *b)
+{
+    const CostedPoint *x = a, *y = b;
+    return x->cost != y->cost ? (x->cost > y->cost) - (x->cost < y->cost) : x->index - y->index;
+}
+
+static uint64_t next_random(uint64_t *state)
+{
+    *state += 0x9E3779B97F4A7C15u;
+    uint64_t z = *state;
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ z >> 27) * 0x94D049BB133111EBu;
+    return z ^ z >> 31;
+}
+
+static uint64_t hash_text(const char *text)
+{
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (; *text; text++)
+        hash = (hash ^ (uint8_t)*text) * 0x100000001B3u;
+    return hash;
+}
+
+static bool equal_points(const SearchSpace *space, const SpacePoint *a, const SpacePoint *b)
+{
+    for (int i = 0; i < space->n; i++)
+        if (a->value[i] != b->value[i])
+            return false;
+    return true;
+}
+
+/* Points that other devices liked, brought to the front. Never taken untested: they are only tried early. */
+static bool move_hints(SearchRun *run, SearchState *s)
+{
+    const char **hints;
+    int n;
+    const RecordKey key = search_key(run, s->job, s->job->tokens[0]);
+    if (!records_hints(run->records, run->arena, run->diags, &key, &hints, &n))
+        return false;
+    int front = 0;
+    for (int h = 0; h < n; h++) {
+        SpacePoint point;
+        if (!space_read(&s->job->space, hints[h], &point))
+            continue;
+        for (int i = front; i < s->job->n_points; i++)
+            if (equal_points(&s->job->space, &s->job->points[s->order[i]], &point)) {
+                int found = s->order[i];
+                memmove(s->order + front + 1, s->order + front, (size_t)(i - front) * sizeof *s->order);
+                s->order[front++] = found;
+                break;
+            }
+    }
+    return true;
+}
+
+bool search_order_points(SearchRun *run, SearchState *s)
+{
+    const Job *job = s->job;
+    uint64_t random = hash_text(job->key) ^ (uint64_t)run->journal.seed * 0x9E3779B97F4A7C15u;
+    CostedPoint *costed = arena_array(run->arena, CostedPoint, (size_t)job->n_points + 1);
+    s->order = arena_array(run->arena, int, (size_t)job->n_points + 1);
+    for (int i = 0; i < job->n_points; i++) {
+        double cost = i;
+        if (run->order == ORDER_MODEL)
+            cost = s->costs ? s->costs[i] : cost_of_point(job, &job->points[i], job->tokens[0]);
+        else if (run->order == ORDER_RANDOM)
+            cost = (double)(next_random(&random) >> 11);
+        costed[i] = (CostedPoint){ cost, i };
+    }
+    qsort(costed, (size_t)job->n_points, sizeof *costed, by_cost);
+    for (int i = 0; i < job->n_points; i++)
+        s->order[i] = costed[i].index;
+    return run->order != ORDER_MODEL || move_hints(run, s);
+}
