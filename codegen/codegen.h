@@ -22,7 +22,7 @@ void codegen_write_program(Arena *arena, const Plan *plan, WeightSums sums, bool
 void codegen_write_gpu_model(Arena *arena, const Plan *plan, WeightSums sums, bool embedded, Text *out);
 /* Only the PTX; of all kernels, or of those that are `wanted` [n_kernels]. */
 void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out);
-void codegen_write_kernels(Arena *arena, const Plan *plan, const bool *wanted, Text *out);
+void codegen_write_kernels(const Plan *plan, const bool *wanted, Text *out);      /* by any thread */
 /* [n_kernels] */
 const char **codegen_kernel_names(Arena *arena, const Plan *plan);
 /* False: mossc was built without LLVM, and none of these may be called. */

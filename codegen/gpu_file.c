@@ -38,9 +38,8 @@ void codegen_write_ptx(Arena *arena, const Plan *plan, Text *out)
     ptx_close(ptx);
 }
 
-void codegen_write_kernels(Arena *arena, const Plan *plan, const bool *wanted, Text *out)
+void codegen_write_kernels(const Plan *plan, const bool *wanted, Text *out)
 {
-    (void)arena;
     Ptx *ptx = ptx_open(target_sm(plan->target));
     for (int i = 0; i < plan->launches->n_kernels; i++)
         if (wanted[i])

@@ -12,7 +12,7 @@ typedef struct {
     Text ptx, warnings;             /* results */
 } PtxKernel;
 
-/* Once, before any thread compiles. */
+/* Before a thread compiles; any may ask. */
 void ptx_compile_init(void);
 /* Fills kernel->ptx with the PTX of this kernel alone. Kernels may be compiled by several threads. */
 void ptx_compile(PtxKernel *kernel);

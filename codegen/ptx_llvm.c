@@ -15,6 +15,7 @@
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
+#include <pthread.h>
 #include <string.h>
 
 enum { SHARED_SPACE = 3 };
@@ -29,13 +30,19 @@ static void stop_fatal(const char *reason)
     BUG("LLVM: %s", reason);
 }
 
-void ptx_compile_init(void)
+static void init_once(void)
 {
     LLVMInstallFatalErrorHandler(stop_fatal);
     LLVMInitializeNVPTXTargetInfo();
     LLVMInitializeNVPTXTarget();
     LLVMInitializeNVPTXTargetMC();
     LLVMInitializeNVPTXAsmPrinter();
+}
+
+void ptx_compile_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, init_once);
 }
 
 static void collect_diagnostic(LLVMDiagnosticInfoRef info, void *context)

@@ -100,10 +100,11 @@ static const char *choose_device(Compilation *c, Records *records, const char *p
 
 static void choose(Compilation *c, Records *records, const char *path, Choices *choices)
 {
-    ToolCommand cc;
+    ToolCommand cc = { .n = 0 };
     int n_found;
     const char *device = choose_device(c, records, path);
-    if (!device || !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &cc))
+    if (!device || (!c->plan->launches
+                    && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &cc)))
         return;
     const char *toolchain = identity_toolchain(c->arena, c->target, cc.args, cc.n);
     const RecordKey machine = { .features = identity_features(c->arena, c->target), .device = device,
@@ -117,11 +118,6 @@ static void choose(Compilation *c, Records *records, const char *path, Choices *
 const Choices *choices_from_records(Compilation *c)
 {
     const char *path = c->options->value[OPTION_TUNING];
-    if (target_info(c->target)->family == FAMILY_GPU) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--tuning` for target %s: nothing of its kernels is tuned yet",
-                    target_info(c->target)->name);
-        return NULL;
-    }
     Records *records = records_open(c->arena, c->diags, path, RECORDS_READ);
     Choices *choices = choices_new(c->arena);
     if (records)

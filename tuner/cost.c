@@ -1,6 +1,8 @@
 /* Cost model: tiles, packing, widening and cache misses counted. */
 #include "cost.h"
 
+#include "gpu_jobs.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -79,6 +81,8 @@ static double cost_attention(const Job *job, const double *v, int n_tokens)
 double cost_of_point(const Job *job, const SpacePoint *point, int n_tokens)
 {
     double values[TEMPLATE_MAX_PARAMS];
+    if (job->bounds.gpu)
+        return gpu_cost_of_point(job, point, n_tokens);
     job_values(job, point, values);
     if (strncmp(job->template->name, "gemv", 4) == 0)
         return cost_gemv(job, values);

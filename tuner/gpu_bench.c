@@ -3,8 +3,12 @@
 
 #include "../codegen/codegen.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MOST_ARGS = 32, HISTORY = 1024, GUARD_BYTE = 0xA5, N_SEQUENCES = 16 };
 
@@ -69,47 +73,90 @@ static bool add_kernel(GpuBench *b, CudaModule module, const char *name, const K
     return true;
 }
 
-static bool load_module(GpuBench *b, const char *ptx, CudaModule *module)
+/* A kernel on its way from a plan to a module. */
+typedef struct { const Plan *plan; int index; const char *name; CudaModule module; char why[BENCH_WORDS]; } NewKernel;
+typedef struct { GpuBench *bench; NewKernel *kernels; int n; atomic_int next; } Loading;
+
+static void load_module(const Cuda *cuda, NewKernel *k, const char *ptx)
 {
     char log[1024] = "";
     int options[] = { CUDA_JIT_ERROR_LOG, CUDA_JIT_ERROR_LOG_LEN };
     void *values[] = { log, (void *)(uintptr_t)sizeof log };
-    int result = b->cuda.module_load(module, ptx, 2, options, values);
+    const int result = cuda->module_load(&k->module, ptx, 2, options, values);
     if (result == 0)
-        return true;
+        return;
     for (char *c = log; *c; c++)
         *c = (unsigned char)*c < 0x20 ? ' ' : *c;
-    return snprintf(b->why, sizeof b->why, "the driver refuses its PTX (%d): %.180s", result, log), false;
+    k->module = NULL;
+    snprintf(k->why, sizeof k->why, "the driver refuses its PTX (%d): %.180s", result, log);
 }
 
-/* Those of the plan that are not there yet, as one module. */
-static bool load_kernels(GpuBench *b, const Plan *plan, const char *ptx, const char ***names)
+static void *load_some(void *context)
 {
-    const Launches *l = plan->launches;
-    bool *wanted = arena_array(b->trial, bool, (size_t)l->n_kernels);
-    Text text = { 0 };
-    CudaModule module;
-    int n = 0;
-    *names = codegen_kernel_names(b->trial, plan);
-    for (int i = 0; i < l->n_kernels; i++)
-        n += wanted[i] = !find_kernel(b, (*names)[i], &l->kernels[i]);
-    if (n == 0)
-        return true;
-    if (!ptx)
-        codegen_write_kernels(b->trial, plan, wanted, &text);
-    bool good = load_module(b, ptx ? ptx : text.data, &module);
-    for (int i = 0; i < l->n_kernels && good; i++)
-        good = !wanted[i] || add_kernel(b, module, (*names)[i], &l->kernels[i]);
-    text_free(&text);
+    Loading *l = context;
+    l->bench->cuda.context_push(l->bench->cuda.context);
+    for (int i; (i = atomic_fetch_add(&l->next, 1)) < l->n; ) {
+        NewKernel *k = &l->kernels[i];
+        bool *wanted = calloc((size_t)k->plan->launches->n_kernels, sizeof *wanted);
+        Text ptx = { 0 };
+        if (!wanted)
+            continue;
+        wanted[k->index] = true;
+        codegen_write_kernels(k->plan, wanted, &ptx);
+        load_module(&l->bench->cuda, k, ptx.data);
+        text_free(&ptx);
+        free(wanted);
+    }
+    return NULL;
+}
+
+/* The kernels of a plan that are neither loaded nor on the list yet. */
+static void list_kernels(GpuBench *b, const Plan *plan, NewKernel *list, int *n, int most)
+{
+    const char **names = codegen_kernel_names(b->trial, plan);
+    for (int i = 0; i < plan->launches->n_kernels && *n < most; i++) {
+        const Kernel *kernel = &plan->launches->kernels[i];
+        int j = 0;
+        while (j < *n && (strcmp(list[j].name, names[i]) != 0
+                          || list[j].plan->launches->kernels[list[j].index].n_threads != kernel->n_threads
+                          || list[j].plan->launches->kernels[list[j].index].min_blocks != kernel->min_blocks))
+            j++;
+        if (j == *n && !find_kernel(b, names[i], kernel))
+            list[(*n)++] = (NewKernel){ .plan = plan, .index = i, .name = names[i] };
+    }
+}
+
+bool bench_load(GpuBench *b, const Plan *const *plans, int n_plans)
+{
+    enum { MOST = 256, MOST_THREADS = 16 };
+    Loading l = { .bench = b, .kernels = arena_array(b->trial, NewKernel, MOST) };
+    pthread_t threads[MOST_THREADS];
+    const long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    int n_threads = 0;
+    bool good = true;
+    for (int i = 0; i < n_plans; i++)
+        list_kernels(b, plans[i], l.kernels, &l.n, MOST);
+    while (n_threads < MOST_THREADS && n_threads < n_cpus && n_threads < l.n
+           && pthread_create(&threads[n_threads], NULL, load_some, &l) == 0)
+        n_threads++;
+    for (int i = 0; i < n_threads; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < l.n; i++) {
+        NewKernel *k = &l.kernels[i];
+        if (k->module && add_kernel(b, k->module, k->name, &k->plan->launches->kernels[k->index]))
+            continue;
+        good = false;
+        if (!k->module)
+            snprintf(b->why, sizeof b->why, "%s", *k->why ? k->why : "no thread to compile it");
+    }
     return good;
 }
 
-bool bench_open(GpuBench *b, Arena *arena, const Plan *base, const char *ptx)
+bool bench_open(GpuBench *b, Arena *arena, const Plan *base)
 {
-    const char **names;
     *b = (GpuBench){ .arena = arena, .trial = arena, .base = base, .n_context = 2 * (int64_t)base->chunk };
     return cuda_open(&b->cuda, b->why, sizeof b->why) && cuda_start(&b->cuda, b->why, sizeof b->why)
-        && load_kernels(b, base, ptx, &names) && allocate(b, &b->weights, base->weights_len) && bench_fill_weights(b)
+        && bench_load(b, &base, 1) && allocate(b, &b->weights, base->weights_len) && bench_fill_weights(b)
         && bench_wait(b);
 }
 
@@ -145,7 +192,7 @@ BenchSide *bench_side(GpuBench *b, const Plan *plan)
 {
     const Launches *l = plan->launches;
     BenchSide *side = arena_one(b->trial, BenchSide);
-    const char **names;
+    const char **names = codegen_kernel_names(b->trial, plan);
     *side = (BenchSide){ .bench = b, .plan = plan, .functions = arena_array(b->trial, CudaFunction,
                                                                             (size_t)l->n_kernels) };
     side->state_stride = align(plan->state_len + b->n_context * plan->state_token_len);
@@ -153,7 +200,7 @@ BenchSide *bench_side(GpuBench *b, const Plan *plan)
     const int64_t logits_len = align(4 * plan->graph->vocab_size * N_SEQUENCES);
     const int64_t tokens_len = align(4 * (int64_t)(plan->chunk > N_SEQUENCES ? plan->chunk : N_SEQUENCES));
     side->memory_len = align(l->scratch_len) + logits_len + tokens_len + 512 + 4 * HISTORY * N_SEQUENCES;
-    if (!load_kernels(b, plan, NULL, &names) || !allocate(b, &side->memory, side->memory_len)
+    if (!bench_load(b, &plan, 1) || !allocate(b, &side->memory, side->memory_len)
         || !allocate(b, &side->states, side->state_stride * BENCH_SLOTS)) {
         bench_side_free(side);
         return NULL;

@@ -46,8 +46,10 @@ typedef struct {
     void *context;
 } BenchPass;
 
-/* The driver, weights on the device, kernels of `base` from its PTX. False with words in bench->why. */
-bool bench_open(GpuBench *bench, Arena *arena, const Plan *base, const char *ptx);
+/* The driver, kernels of `base`, weights on the device. False with words in bench->why. */
+bool bench_open(GpuBench *bench, Arena *arena, const Plan *base);
+/* Compiles what is not there yet, several at a time; a kernel that fails leaves the others. */
+bool bench_load(GpuBench *bench, const Plan *const *plans, int n);
 /* A variant; kernels that are not loaded yet are compiled. NULL with words. */
 BenchSide *bench_side(GpuBench *bench, const Plan *plan);
 void bench_side_free(BenchSide *side);

@@ -2,10 +2,10 @@
 #include "identity.h"
 
 #include "digest.h"
+#include "gpu_device.h"
 #include "../codegen/codegen.h"
 #include "../compiler/interrupt.h"
 
-#include <glob.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -91,25 +91,12 @@ const char *identity_device_of_cpuinfo(Arena *arena, const char *cpuinfo)
     return device;
 }
 
-static const char *gpu_name(Arena *arena)
-{
-    Text text = { 0 };
-    const char *name = NULL;
-    glob_t found;
-    if (glob("/proc/driver/nvidia/gpus/*/information", 0, NULL, &found) == 0) {
-        read_all(found.gl_pathv[0], &text);
-        globfree(&found);
-    }
-    for (const char *line = text.data; line && *line && !name; line += strcspn(line, "\n"), line += *line == '\n')
-        field(arena, line, "Model", &name);
-    text_free(&text);
-    return name ? name : "unknown GPU";
-}
-
 const char *identity_device(Arena *arena, TargetId target)
 {
-    if (is_gpu(target))
-        return gpu_name(arena);
+    if (is_gpu(target)) {
+        const char *device = gpu_device_text(arena);
+        return device ? device : "unknown GPU";
+    }
     Text text = { 0 };
     read_all("/proc/cpuinfo", &text);
     const char *device = identity_device_of_cpuinfo(arena, text.data ? text.data : "");

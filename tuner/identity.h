@@ -9,7 +9,7 @@
 
 /* The target's name and what it needs: "x86-64-v3: avx2 fma ...". */
 const char *identity_features(Arena *arena, TargetId target);
-/* This machine: "AMD EPYC 9B14, 2 cpus"; for a GPU target the name its driver gives, or "unknown GPU". */
+/* This machine: "AMD EPYC 9B14, 2 cpus"; for a GPU target "NVIDIA H200, sm_90, CUDA 13", or "unknown GPU". */
 const char *identity_device(Arena *arena, TargetId target);
 /* Of the text of a /proc/cpuinfo, which may be another machine's. */
 const char *identity_device_of_cpuinfo(Arena *arena, const char *cpuinfo);

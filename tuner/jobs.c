@@ -1,6 +1,8 @@
 /* Jobs: steps of a plan, gathered by key. */
 #include "jobs.h"
 
+#include "gpu_jobs.h"
+
 #include "../ir/kernel_key.h"
 #include "../ir/product.h"
 #include "../ir/quant.h"
@@ -80,6 +82,10 @@ void job_record_key(Arena *arena, const Job *job, int n_tokens, RecordKey *key)
 
 void job_cost(const Job *job, int n_tokens, double *operations, double *bytes)
 {
+    if (job->bounds.gpu) {
+        gpu_job_cost(job, n_tokens, operations, bytes);
+        return;
+    }
     if (is_attention(job)) {
         double window = parameter(job, "window"), keys = window > 0 && window < 512 ? window : 512;
         *operations = 4 * n_tokens * parameter(job, "n_heads") * parameter(job, "head_dim") * keys;
@@ -201,6 +207,8 @@ static void add_step(Arena *arena, const Plan *plan, const BlockPlan *block, int
 
 Job *jobs_of_plan(Arena *arena, const Plan *plan, int *n)
 {
+    if (plan->launches)
+        return gpu_jobs_of_plan(arena, plan, n);
     Job *jobs = arena_array(arena, Job, MAX_JOBS);
     double total[N_PLAN_PHASES] = { 0 };
     *n = 0;

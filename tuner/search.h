@@ -52,6 +52,7 @@ typedef struct {
 } SearchBatch;
 
 struct Progress;
+struct GpuWorker;
 typedef struct {
     Arena *arena;
     Diags *diags;
@@ -77,6 +78,7 @@ typedef struct {
     int n_old;
     double begun, spent_before;  /* seconds: by the clock, and of earlier sessions */
     WorkReader *reader;
+    struct GpuWorker *gpu;       /* of plans for GPUs: holds the device; NULL: not started */
     bool interrupted;
 } SearchRun;
 

@@ -4,6 +4,7 @@
  */
 #include "search_measure.h"
 
+#include "gpu_measure.h"
 #include "host_lock.h"
 #include "search_work.h"
 #include "../compiler/interrupt.h"
@@ -50,6 +51,8 @@ bool search_build(SearchRun *run, SearchState *s, const int *points, int n)
 {
     Candidate candidates[SEARCH_BATCH];
     int from[SEARCH_BATCH], n_new = 0;
+    if (run->plan->launches)
+        return gpu_search_build(run, s, points, n);
     if (!s->built)
         s->built = arena_array(run->arena, Candidate, (size_t)s->job->n_points + 1);
     for (int i = 0; i < n; i++)
@@ -112,6 +115,8 @@ static bool make_ready(SearchRun *run, SearchState *s, int point, int incumbent)
 
 bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result)
 {
+    if (run->plan->launches)
+        return gpu_search_measure(run, s, point, incumbent, result);
     if (!make_ready(run, s, point, incumbent) || interrupt_came())
         return false;
     const Candidate itself = { .path = s->default_path, .built = true, .words = "" };

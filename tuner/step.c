@@ -6,6 +6,8 @@
 #include "step.h"
 
 #include "choices.h"
+#include "gpu_jobs.h"
+#include "gpu_measure.h"
 #include "host_lock.h"
 #include "identity.h"
 #include "progress.h"
@@ -23,13 +25,21 @@
 enum { STEP_TOKENS = 512 };
 static const char *const phase_texts[N_PLAN_PHASES] = { "prefill", "decode" };
 
+/* Tokens of a prefill: what fills the machine. */
+static int step_tokens(const Plan *plan)
+{
+    int most = gpu_most_tokens();
+    return !plan->launches ? STEP_TOKENS : plan->chunk < most ? plan->chunk : most;
+}
+
 /* ---- names ---- */
 
 RecordKey step_key(Arena *arena, const Plan *plan, const RecordKey *machine, const char *what)
 {
     RecordKey key = *machine;
     key.kernel = "step";
-    key.shape = arena_printf(arena, "model=%016llx %s t%d", (unsigned long long)plan->hash, what, STEP_TOKENS);
+    key.shape = arena_printf(arena, "model=%016llx %s t%d", (unsigned long long)plan->hash, what,
+                             step_tokens(plan));
     key.dtypes = plan->quant;
     key.template_hash = identity_template(arena, plan->target, "step");
     return key;
@@ -175,8 +185,8 @@ static bool record(SearchRun *run, const char *what, const char *point, const ch
                     .search = run->journal.id, .seed = run->journal.seed, .ordinal = run->journal.next_ordinal,
                     .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
     bool prefill = strcmp(what, "decode") != 0;
-    trial.operations = run->plan->prefill_cost[0].flops * STEP_TOKENS;
-    trial.bytes = run->plan->prefill_cost[0].weight_bytes * STEP_TOKENS;
+    trial.operations = run->plan->prefill_cost[0].flops * step_tokens(run->plan);
+    trial.bytes = run->plan->prefill_cost[0].weight_bytes * step_tokens(run->plan);
     if (!prefill) {
         trial.operations = run->plan->decode_cost[0].flops;
         trial.bytes = run->plan->decode_cost[0].weight_bytes + run->plan->decode_cost[0].state_bytes;
@@ -233,8 +243,8 @@ static const char *words_of(Arena *arena, const Verdict *verdict)
 static bool print_result(const SearchRun *run, const Choices *choices, const StepRequest *request,
                          const StepResult *result)
 {
-    printf("\nthe whole model, %d threads, %d tokens of prefill: tuned over untuned\n", request->n_threads,
-           request->n_tokens);
+    const char *where = request->n_threads ? arena_printf(run->arena, "%d threads, ", request->n_threads) : "";
+    printf("\nthe whole model, %s%d tokens of prefill: tuned over untuned\n", where, request->n_tokens);
     for (int phase = 0; phase < N_PLAN_PHASES; phase++) {
         Verdict verdict;
         if (!judge_phase(run->records, run->arena, run->diags, run->plan, &run->key, phase, choices, &verdict))
@@ -255,7 +265,7 @@ static bool print_result(const SearchRun *run, const Choices *choices, const Ste
 static void set_chunks(const Plan *plan, StepRequest *request)
 {
     SearchSpace space;
-    if (!space_find(KERNEL_KEY_MODEL, &space))
+    if (!(plan->launches ? space_find_gpu : space_find)(KERNEL_KEY_MODEL, &space))
         return;
     const SpaceParam *chunk = space.param[space_param(&space, "chunk")];
     for (int i = 0; i < chunk->n && request->n_chunks < STEP_MAX_CHUNKS; i++)
@@ -282,11 +292,16 @@ bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Ch
                   StepResult *result)
 {
     const bool chosen = is_chosen(c->arena, plan, choices);
-    *request = (StepRequest){ .n_tokens = STEP_TOKENS, .vocab_size = (int)plan->graph->vocab_size,
+    *request = (StepRequest){ .n_tokens = step_tokens(plan), .vocab_size = (int)plan->graph->vocab_size,
                               .same_bits = !changes_bits(c->arena, plan, choices) };
     long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
     request->n_threads = n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
     set_chunks(plan, request);
+    if (plan->launches) {
+        request->n_threads = 0;
+        gpu_step_run(plan, choices, request, result);
+        return !result->interrupted && !interrupt_came();
+    }
     HostLock lock = host_lock(HOST_BUILDS);
     request->untuned = build(c, folder, "untuned", NULL);
     request->tuned = request->untuned && chosen ? build(c, folder, "tuned", choices) : request->untuned;

@@ -6,6 +6,8 @@
 #include "tune.h"
 
 #include "ceilings.h"
+#include "gpu_device.h"
+#include "gpu_worker.h"
 #include "host_lock.h"
 #include "identity.h"
 #include "progress.h"
@@ -52,9 +54,13 @@ static bool check_target(Compilation *c)
     if (!driver_choose_target(c))
         return false;
     const Target *t = target_info(c->target);
-    if (t->family == FAMILY_GPU)
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--target %s`: nothing of a GPU's kernels is tuned yet", t->name);
-    else if (target_has_codes(c->target))
+    const char *why;
+    if (t->family == FAMILY_GPU) {
+        if (gpu_device_runs(c->arena, c->target, &why))
+            return true;
+        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s, and what is not measured is not "
+                    "tuned: %s", t->name, why);
+    } else if (target_has_codes(c->target))
         diag_report(c->diags, DIAG_USAGE, NULL,
                     "`--target %s` holds the code of several targets: tune them one by one", t->name);
     else if (!target_runs_here(c->target))
@@ -78,7 +84,8 @@ static const char *search_command(const TuneOptions *o, const SearchRun *run)
 static bool open_search(const TuneOptions *o, SearchRun *run)
 {
     Compilation *c = o->c;
-    if (!toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &run->builder.cc))
+    if (!run->plan->launches
+        && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &run->builder.cc))
         return false;
     run->key = (RecordKey){ .features = identity_features(c->arena, c->target),
                             .device = identity_device(c->arena, c->target),
@@ -145,9 +152,11 @@ static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
     run->most_trials = o->trials;
     run->most_seconds = (double)o->seconds;
     run->progress = &progress;
-    if (!(run->journal.peak_operations > 0))
+    if (!(run->journal.peak_operations > 0) && !run->plan->launches)
         measure_ceilings(run, &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
+    gpu_worker_free(run->gpu);
+    run->gpu = NULL;
     if (run->interrupted)
         say_stopped(o, run);
     else if (ok && print_result(run) && !c->options->value[OPTION_KERNELS_ONLY])

@@ -1,0 +1,141 @@
+/* Search on a GPU: points become requests, and whole models too. */
+#include "gpu_measure.h"
+
+#include "gpu_jobs.h"
+
+#include "../compiler/interrupt.h"
+#include "../ir/kernel_key.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+enum { CHECK_TOKENS = 333, FIRST_SECONDS = 300, UNKNOWN_SECONDS = 60, STEP_SECONDS = 120 };
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static const SpacePoint *point_of(const SearchState *s, int point)
+{
+    return point < 0 ? &s->job->initial : &s->job->points[point];
+}
+
+/* Of the default there is nothing to choose. */
+static Choices *choices_of(Arena *arena, const SearchState *s, int point)
+{
+    Choices *choices = choices_new(arena);
+    for (int i = 0; i < s->job->space.n && point >= 0; i++)
+        choices_set(choices, s->job->key, s->job->space.param[i]->name, point_of(s, point)->value[i]);
+    return choices;
+}
+
+static bool have_worker(SearchRun *run)
+{
+    if (!run->gpu)
+        run->gpu = gpu_worker_new(run->plan);
+    return run->gpu != NULL;
+}
+
+bool gpu_search_build(SearchRun *run, SearchState *s, const int *points, int n)
+{
+    if (!have_worker(run))
+        return true;                     /* told when it is measured */
+    Arena *arena = arena_new();
+    GpuRequest *request = gpu_worker_request(run->gpu);
+    TrialResult result = { .interrupted = false };
+    size_t at = 0;
+    request->what = GPU_ASK_PREPARE;
+    for (int i = 0; i < n && i < GPU_BATCH; i++)
+        if (points[i] >= 0 && gpu_write_choices(choices_of(arena, s, points[i]), request->candidate + at,
+                                                sizeof request->candidate - at))
+            at += strlen(request->candidate + at);
+    if (at > 0)
+        gpu_worker_ask(run->gpu, FIRST_SECONDS, &result);     /* what fails says so when it is tried */
+    arena_free(arena);
+    return !result.interrupted && !interrupt_came();
+}
+
+static void ask(SearchRun *run, const SearchState *s, int point, int incumbent, double seconds, TrialResult *result)
+{
+    Arena *arena = arena_new();
+    const Job *job = s->job;
+    GpuRequest *r = gpu_worker_request(run->gpu);
+    snprintf(r->key, sizeof r->key, "%s", job->key);
+    r->phase = job->phase;
+    r->is_default = point < 0;
+    r->same_bits = space_gpu_keeps_bits(&job->space, point_of(s, point), &job->initial);
+    r->n_tokens = job->n_tokens < GPU_TRIAL_PASSES ? job->n_tokens : GPU_TRIAL_PASSES;
+    memcpy(r->tokens, job->tokens, (size_t)r->n_tokens * sizeof *r->tokens);
+    r->check_tokens = gpu_most_tokens() < CHECK_TOKENS ? gpu_most_tokens() : CHECK_TOKENS;
+    gpu_write_choices(choices_of(arena, s, point), r->candidate, sizeof r->candidate);
+    gpu_write_choices(choices_of(arena, s, incumbent), r->incumbent, sizeof r->incumbent);
+    gpu_worker_ask(run->gpu, seconds, result);
+    arena_free(arena);
+}
+
+/* A candidate may take a few times as long as its default, which came first. */
+bool gpu_search_measure(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result)
+{
+    const double begin = now();
+    *result = (TrialResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1, .detail = "no memory" };
+    if (!have_worker(run))
+        return true;
+    ask(run, s, point, incumbent, point < 0 ? FIRST_SECONDS : s->deadline > 0 ? s->deadline : UNKNOWN_SECONDS, result);
+    if (point < 0)
+        s->deadline = 5 + 4 * (now() - begin);
+    return !result->interrupted && !interrupt_came();
+}
+
+/* ---- whole models ---- */
+
+static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *incumbent, int n_tokens, int of_incumbent,
+                 TrialPairs *pairs, StepResult *result)
+{
+    TrialResult one;
+    GpuRequest *r = gpu_worker_request(worker);
+    r->what = GPU_ASK_STEP;
+    r->n_tokens = 1;
+    r->tokens[0] = n_tokens;
+    r->incumbent_tokens = of_incumbent;
+    if (!gpu_write_choices(candidate, r->candidate, sizeof r->candidate)
+        || !gpu_write_choices(incumbent, r->incumbent, sizeof r->incumbent))
+        return false;
+    gpu_worker_ask(worker, STEP_SECONDS, &one);
+    result->status = one.status;
+    result->interrupted = one.interrupted;
+    snprintf(result->detail, sizeof result->detail, "%s", one.detail);
+    *pairs = one.pairs[0];
+    for (int i = 0; i < pairs->n && n_tokens; i++)      /* of as many tokens */
+        pairs->candidate[i] *= (double)of_incumbent / n_tokens;
+    return one.status == TRIAL_OK && !one.interrupted;
+}
+
+static bool passes(GpuWorker *worker, const Plan *plan, const Choices *choices, const StepRequest *request,
+                   StepResult *result)
+{
+    Arena *arena = arena_new();
+    const int n = request->n_tokens;
+    bool good = pass(worker, choices, NULL, n, n, &result->prefill, result)
+        && pass(worker, choices, NULL, 0, 0, &result->decode, result);
+    for (int i = 0; i < request->n_chunks && good; i++) {
+        Choices *with = choices_copy(arena, choices);
+        choices_set(with, KERNEL_KEY_MODEL, "chunk", request->chunks[i]);
+        good = pass(worker, with, choices, request->chunks[i], plan->chunk, &result->chunks[i], result);
+    }
+    arena_free(arena);
+    return good;
+}
+
+void gpu_step_run(const Plan *plan, const Choices *choices, const StepRequest *request, StepResult *result)
+{
+    GpuWorker *worker = gpu_worker_new(plan);
+    *result = (StepResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1 };
+    snprintf(result->detail, sizeof result->detail, "no memory");
+    if (worker)
+        passes(worker, plan, choices, request, result);
+    gpu_worker_free(worker);
+}

@@ -1,0 +1,272 @@
+/* Trials on a GPU: first right, then timed in pairs. */
+#include "gpu_trial.h"
+
+#include "gpu_check.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MOST_EVENTS = 256, TOKENS_A_SAMPLE = 16, REST_SAMPLES = 5 };
+
+/* ---- samples ---- */
+
+typedef struct {
+    GpuBench *bench;
+    const char *key;
+    BenchPass pass;
+    CudaEvent events[MOST_EVENTS];
+    int n_made, n_used;
+    int64_t position;            /* decode: where every sample begins */
+} Timer;
+
+static bool fine(GpuBench *b, int result) { return cuda_check(&b->cuda, result, "cannot time", b->why, sizeof b->why); }
+
+static bool mark(Timer *t)
+{
+    GpuBench *b = t->bench;
+    if (t->n_used == t->n_made && (!fine(b, b->cuda.event_create(&t->events[t->n_made], 0)) || !++t->n_made))
+        return false;
+    return fine(b, b->cuda.event_record(t->events[t->n_used++], b->cuda.stream));
+}
+
+static bool is_timed(const Timer *t, const Launch *launch)
+{
+    return t->n_used + 2 <= MOST_EVENTS && (!t->key || (launch->key && strcmp(launch->key, t->key) == 0));
+}
+
+static bool before(void *context, BenchSide *side, const Launch *launch)
+{
+    (void)side;
+    Timer *t = context;
+    return !is_timed(t, launch) || mark(t);
+}
+
+static bool after(void *context, BenchSide *side, const Launch *launch)
+{
+    (void)side;
+    Timer *t = context;
+    return t->n_used % 2 == 0 || !(launch->key && strcmp(launch->key, t->key) == 0) || mark(t);
+}
+
+/* Sum of what lies between pairs of events. */
+static bool elapsed(Timer *t, double *seconds)
+{
+    GpuBench *b = t->bench;
+    *seconds = 0;
+    if (!bench_wait(b))
+        return false;
+    for (int i = 0; i + 1 < t->n_used; i += 2) {
+        float milliseconds;
+        if (!fine(b, b->cuda.event_elapsed(&milliseconds, t->events[i], t->events[i + 1])))
+            return false;
+        *seconds += 1e-3 * (double)milliseconds;
+    }
+    *seconds = *seconds > 1e-9 ? *seconds : 1e-9;
+    return true;
+}
+
+/* A prefill: of the key's launches, or (key NULL) of the pass as a whole. */
+static bool sample_prefill(Timer *t, BenchSide *side, int n_tokens, double *seconds)
+{
+    BenchPass pass = t->pass;
+    pass.n_tokens = n_tokens;
+    t->n_used = 0;
+    if (!t->key)
+        return mark(t) && bench_run(side, &pass) && mark(t) && elapsed(t, seconds);
+    pass.before = before;
+    pass.after = after;
+    pass.context = t;
+    return bench_run(side, &pass) && elapsed(t, seconds);
+}
+
+/* A token of a graph that holds one. */
+static bool sample_decode(Timer *t, BenchSide *side, CudaGraphExec exec, double *seconds)
+{
+    GpuBench *b = t->bench;
+    t->n_used = 0;
+    if (!bench_input(side, t->pass.n_tokens, t->pass.n_tokens, t->position, 0, 11) || !mark(t))
+        return false;
+    for (int i = 0; i < TOKENS_A_SAMPLE; i++)
+        if (!fine(b, b->cuda.graph_launch(exec, b->cuda.stream)))
+            return false;
+    if (!mark(t) || !elapsed(t, seconds))
+        return false;
+    *seconds /= TOKENS_A_SAMPLE;
+    return true;
+}
+
+/* ---- pairs ---- */
+
+typedef struct { BenchSide *side; CudaGraphExec exec; int n_tokens; } Contender;
+
+static bool sample(Timer *t, Contender *c, double *seconds)
+{
+    return c->exec ? sample_decode(t, c->side, c->exec, seconds) : sample_prefill(t, c->side, c->n_tokens, seconds);
+}
+
+static bool drop_graph(Contender *c)
+{
+    if (c->exec)
+        c->side->bench->cuda.graph_exec_destroy(c->exec);
+    c->exec = NULL;
+    return true;
+}
+
+/* What a token takes without the kernel: the median of some. */
+static bool rest_of(Timer *t, BenchSide *side, double *rest)
+{
+    BenchPass without = t->pass;
+    double seconds[REST_SAMPLES];
+    Contender c = { .side = side };
+    without.without = t->key;
+    bool good = bench_capture(side, &without, &c.exec) && sample(t, &c, rest);
+    for (int i = 0; i < REST_SAMPLES && good; i++) {
+        good = sample(t, &c, &seconds[i]);
+        for (int j = i; good && j > 0 && seconds[j] < seconds[j - 1]; j--) {
+            double x = seconds[j];
+            seconds[j] = seconds[j - 1];
+            seconds[j - 1] = x;
+        }
+    }
+    *rest = seconds[REST_SAMPLES / 2];
+    drop_graph(&c);
+    return good;
+}
+
+static bool measure_pairs(Timer *t, Contender *candidate, Contender *incumbent, double rest, bool decides,
+                          TrialPairs *pairs)
+{
+    double warm;
+    bool good = sample(t, candidate, &warm) && sample(t, incumbent, &warm);
+    for (int n = 0; n < DECIDE_MOST_PAIRS && good; n++) {
+        double *const to[2] = { &pairs->candidate[n], &pairs->incumbent[n] };
+        Contender *const of[2] = { candidate, incumbent };
+        for (int i = 0; i < 2 && good; i++) {
+            const int which = n % 2 ? 1 - i : i;
+            good = sample(t, of[which], to[which]);
+            *to[which] = *to[which] > rest + 1e-7 ? *to[which] - rest : 1e-7;
+        }
+        pairs->n = n + 1;
+        if (decides ? decide_hopeless(pairs->candidate, pairs->incumbent, n + 1)
+                          || decide_done(pairs->candidate, pairs->incumbent, n + 1)
+                    : n + 1 >= DECIDE_LEAST_PAIRS)
+            break;
+    }
+    return good;
+}
+
+/* n and of_incumbent tokens of prefill, or n sequences of decode; key NULL: whole passes. */
+static bool measure(GpuBench *b, BenchSide *candidate, BenchSide *incumbent, const char *key, ListId list, int n,
+                    int of_incumbent, bool decides, TrialPairs *pairs)
+{
+    Timer *t = arena_one(b->trial, Timer);
+    Contender one = { .side = candidate, .n_tokens = n }, other = { .side = incumbent, .n_tokens = of_incumbent };
+    double rest = 0;
+    const bool decode = list == LIST_DECODE;
+    *t = (Timer){ .bench = b, .key = key, .position = b->base->chunk < 1024 ? b->base->chunk : 1024,
+                  .pass = { .list = list, .n_tokens = n, .n_logits = decode ? n : 1, .feeds = decode } };
+    bool good = bench_clear(candidate) && bench_clear(incumbent) && bench_input(candidate, n, decode ? n : 1, 0, 0, 5)
+        && bench_input(incumbent, of_incumbent, decode ? n : 1, 0, 0, 5);
+    if (decode)
+        good = good && bench_capture(candidate, &t->pass, &one.exec) && bench_capture(incumbent, &t->pass, &other.exec)
+            && (!key || rest_of(t, incumbent, &rest));
+    good = good && measure_pairs(t, &one, &other, rest, decides, pairs);
+    drop_graph(&one);
+    drop_graph(&other);
+    for (int i = 0; i < t->n_made; i++)
+        b->cuda.event_destroy(t->events[i]);
+    return good;
+}
+
+/* ---- a trial ---- */
+
+static bool fail(GpuBench *b, TrialResult *result)
+{
+    result->status = TRIAL_CRASHED;
+    snprintf(result->detail, sizeof result->detail, "%s", b->why);
+    return false;
+}
+
+static bool check(BenchSide *base, BenchSide *side, const GpuTrial *trial, double *worst, char *where, size_t len)
+{
+    const bool decode = trial->phase == PLAN_DECODE;
+    GpuCheckRequest request = { .key = trial->key, .list = decode ? LIST_DECODE : LIST_PREFILL,
+                                .same_bits = trial->same_bits, .n_tokens = { 1, trial->check_tokens },
+                                .n = 2, .most_tokens = trial->check_tokens };
+    if (decode)
+        request.n_tokens[1] = 3;
+    if (!gpu_check(base, side, &request, worst, where, len))
+        return false;
+    return !trial->is_default || !decode || *worst > 1
+        || gpu_check_decode(base, trial->check_tokens, worst, where, len);
+}
+
+/* As trial.c decides: the first token count says who wins, the others may not be much slower. */
+static bool time_all(GpuBench *b, BenchSide *candidate, BenchSide *incumbent, const GpuTrial *trial,
+                     TrialResult *result)
+{
+    const ListId list = trial->phase == PLAN_DECODE ? LIST_DECODE : LIST_PREFILL;
+    for (int i = 0; i < trial->n_tokens; i++) {
+        TrialPairs *pairs = &result->pairs[i];
+        if (!measure(b, candidate, incumbent, trial->key, list, trial->tokens[i], trial->tokens[i],
+                     i == 0 && !trial->is_default, pairs))
+            return fail(b, result);
+        if (trial->is_default)
+            continue;
+        if (i == 0 && !decide_wins(pairs->candidate, pairs->incumbent, pairs->n)) {
+            result->status = decide_hopeless(pairs->candidate, pairs->incumbent, pairs->n) ? TRIAL_STOPPED : TRIAL_OK;
+            return true;
+        }
+        if (i > 0 && decide_harms(pairs->candidate, pairs->incumbent, pairs->n)) {
+            result->status = TRIAL_STOPPED;
+            snprintf(result->detail, sizeof result->detail, "slower at %d tokens", trial->tokens[i]);
+            return true;
+        }
+    }
+    result->status = TRIAL_OK;
+    return true;
+}
+
+bool gpu_trial(GpuBench *b, BenchSide *base, const GpuTrial *trial, TrialResult *result)
+{
+    char where[TRIAL_DETAIL_LEN] = "";
+    *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
+    BenchSide *candidate = bench_side(b, trial->candidate);
+    BenchSide *incumbent = candidate ? bench_side(b, trial->incumbent) : NULL;
+    bool lives = true;
+    if (!candidate || !incumbent) {
+        snprintf(result->detail, sizeof result->detail, "%s", b->why);
+    } else if (!check(base, candidate, trial, &result->max_error, where, sizeof where)) {
+        lives = fail(b, result);
+    } else if (!(result->max_error <= 1)) {
+        result->status = TRIAL_WRONG;
+        snprintf(result->detail, sizeof result->detail, "%s", where);
+    } else {
+        lives = time_all(b, candidate, incumbent, trial, result);
+    }
+    if (lives) {
+        bench_side_free(candidate);
+        bench_side_free(incumbent);
+    }
+    return lives;
+}
+
+bool gpu_step(GpuBench *b, const GpuStep *step, TrialResult *result)
+{
+    *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
+    BenchSide *candidate = bench_side(b, step->candidate);
+    BenchSide *incumbent = candidate ? bench_side(b, step->incumbent) : NULL;
+    if (!candidate || !incumbent) {
+        snprintf(result->detail, sizeof result->detail, "%s", b->why);
+        return true;
+    }
+    const bool prefill = step->tokens > 0;
+    if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1,
+                 prefill ? step->incumbent_tokens : 1, false, &result->pairs[0]))
+        return fail(b, result);
+    bench_side_free(candidate);
+    bench_side_free(incumbent);
+    result->status = TRIAL_OK;
+    return true;
+}
