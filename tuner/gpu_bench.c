@@ -169,7 +169,9 @@ static bool encode_maps(BenchSide *side)
     enum { UINT8, UINT16, NO_INTERLEAVE = 0, PROMOTE_256 = 3, FILL_ZERO = 0 };
     const Launches *l = side->plan->launches;
     GpuBench *b = side->bench;
-    side->maps = arena_array(b->trial, CudaTensorMap, (size_t)l->n_maps + 1);
+    /* The driver wants them at multiples of 64. */
+    uint8_t *room = arena_alloc(b->trial, sizeof(CudaTensorMap) * ((size_t)l->n_maps + 1));
+    side->maps = (CudaTensorMap *)(void *)(room + (64 - (uintptr_t)room % 64) % 64);
     for (int i = 0; i < l->n_maps; i++) {
         const TensorMap *m = &l->maps[i];
         const CudaPointer base = m->base == ARG_WEIGHTS ? b->weights

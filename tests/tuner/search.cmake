@@ -13,3 +13,8 @@ if(NOT SANITIZE)
   test_command(cli/tune bash tests/cli/tune_cli.sh $<TARGET_FILE:mossc>)
   set_tests_properties(tuner/trial-faults cli/tune PROPERTIES LABELS long)
 endif()
+# Tuning for GPUs, on the stand-in driver.
+if(MOSSC_LLVM)
+  add_executable(gpu_names tuner/gpu_names.c)
+  target_link_libraries(gpu_names PRIVATE mossc_tuner)
+endif()
