@@ -82,7 +82,8 @@ void interrupt_check(void)
     if (!came)
         return;
     for (int i = n_folders; i > 0; i--)      /* the inner first: an outer one must be empty to go */
-        out_folder_erase(folders[i - 1]);
+        if (folders[i - 1])
+            out_folder_erase(folders[i - 1]);
     signal(came, SIG_DFL);
     raise(came);
 }

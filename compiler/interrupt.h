@@ -9,7 +9,8 @@
  * it makes of an interrupt is its affair. */
 typedef enum { CHILD_TOOL, CHILD_PROGRAM } ChildKind;
 
-/* From now on signals wait for interrupt_check; `folder` is removed then. Twice nested at most. */
+/* From now on signals wait for interrupt_check; `folder` is removed then,
+ * NULL: there is none. Twice nested at most. */
 void interrupt_guard(const char *folder);
 /* The folder guarded last is gone, or is to stay. */
 void interrupt_unguard(void);

@@ -53,9 +53,11 @@ void progress_show(Progress *p, const SearchRun *run, const SearchState *state)
     fprintf(stderr, "%s", p->terminal ? "\r" : "");
     if (p->terminal)
         fprintf(stderr, "[%.*s%*s] ", filled, "####################", WIDTH - filled, "");
-    fprintf(stderr, "prefill %.3fx decode %.3fx  %d trials, %d failed, %s left  %-10s", search_speedup(run,
-        PLAN_PREFILL),
-            search_speedup(run, PLAN_DECODE), run->n_trials, n_failed, time, state ? state->job->template->name : "");
+    fprintf(stderr, "prefill %.3fx decode %.3fx  %d trials, %d failed, %s left", search_speedup(run, PLAN_PREFILL),
+            search_speedup(run, PLAN_DECODE), run->n_trials, n_failed, time);
+    if (run->n_workers > 0)
+        fprintf(stderr, ", %d worker%s", run->n_workers, run->n_workers == 1 ? "" : "s");
+    fprintf(stderr, "  %-10s", state ? state->job->template->name : "");
     fprintf(stderr, "%s", p->terminal ? "\033[K" : "\n");
 }
 

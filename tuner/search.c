@@ -277,6 +277,7 @@ bool search_settle(SearchRun *run, SearchBatch *batch, const TrialResult *result
     tell_failure(run, s, point, result);
     decide(run, s, point, result);
     batch->next++;
+    batch->n_lost = 0;
     if (run->progress)
         progress_show(run->progress, run, s);
     return true;

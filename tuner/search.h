@@ -48,6 +48,7 @@ enum { SEARCH_BATCH = 9 };
 typedef struct {
     SearchState *state;
     int points[SEARCH_BATCH], n, next;
+    int n_lost;                  /* machines that were lost at points[next] */
     bool known;                  /* the records had something of it */
 } SearchBatch;
 

@@ -47,12 +47,10 @@ static bool keep_default(SearchRun *run, SearchState *s, const Candidate *candid
     return candidate->built;
 }
 
-bool search_build(SearchRun *run, SearchState *s, const int *points, int n)
+static bool build_new(SearchRun *run, SearchState *s, const int *points, int n)
 {
     Candidate candidates[SEARCH_BATCH];
     int from[SEARCH_BATCH], n_new = 0;
-    if (run->plan->launches)
-        return gpu_search_build(run, s, points, n);
     if (!s->built)
         s->built = arena_array(run->arena, Candidate, (size_t)s->job->n_points + 1);
     for (int i = 0; i < n; i++)
@@ -60,7 +58,7 @@ bool search_build(SearchRun *run, SearchState *s, const int *points, int n)
             from[n_new] = points[i];
             candidates[n_new++] = write_point(run, s, points[i]);
         }
-    HostLock lock = host_lock(HOST_BUILDS);
+    HostLock lock = n_new ? host_lock(HOST_BUILDS) : (HostLock){ -1 };
     bool ok = candidates_compile(&run->builder, candidates, n_new);
     host_unlock(&lock);
     for (int i = 0; i < n_new && ok; i++)
@@ -68,6 +66,16 @@ bool search_build(SearchRun *run, SearchState *s, const int *points, int n)
             s->built[from[i]] = candidates[i];
         else
             ok = keep_default(run, s, &candidates[i]);
+    return ok;
+}
+
+bool search_build(SearchRun *run, SearchState *s, const int *points, int n)
+{
+    if (!run->plan->launches)
+        return build_new(run, s, points, n);
+    HostLock lock = host_lock(HOST_BUILDS);
+    bool ok = gpu_search_build(run, s, points, n);
+    host_unlock(&lock);
     return ok;
 }
 
@@ -113,10 +121,18 @@ static bool make_ready(SearchRun *run, SearchState *s, int point, int incumbent)
     return ok;
 }
 
+static bool measure_gpu(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result)
+{
+    HostLock lock = host_lock(HOST_MEASURES);
+    bool ok = gpu_search_measure(run, s, point, incumbent, result);
+    host_unlock(&lock);
+    return ok;
+}
+
 bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result)
 {
     if (run->plan->launches)
-        return gpu_search_measure(run, s, point, incumbent, result);
+        return measure_gpu(run, s, point, incumbent, result);
     if (!make_ready(run, s, point, incumbent) || interrupt_came())
         return false;
     const Candidate itself = { .path = s->default_path, .built = true, .words = "" };
@@ -135,3 +151,9 @@ bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, Tr
 }
 
 void search_measure_end(SearchState *s) { search_work_drop(s); }
+
+void search_measure_free(SearchRun *run)
+{
+    gpu_worker_free(run->gpu);
+    run->gpu = NULL;
+}

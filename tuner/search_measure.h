@@ -10,7 +10,8 @@ bool search_build(SearchRun *run, SearchState *s, const int *points, int n);
 /* Checks a point and measures it beside the incumbent, alone on this machine; the default beside itself. False after
  * reporting, or when a signal came. */
 bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result);
-/* Lets workloads go. */
+/* Lets workloads go; lets go of what all kernels share. */
 void search_measure_end(SearchState *s);
+void search_measure_free(SearchRun *run);
 
 #endif

@@ -64,11 +64,10 @@ bool search_work_keep_bits(SearchRun *run, SearchState *s)
     return good;
 }
 
-/* Long enough for the slowest right candidate, on a machine that others use, too. */
-static double deadline_of(const SearchState *s)
+double search_work_deadline(const Job *job)
 {
     double operations, bytes;
-    job_cost(s->job, s->job->tokens[0], &operations, &bytes);
+    job_cost(job, job->tokens[0], &operations, &bytes);
     return 20 + 2 * DECIDE_MOST_PAIRS * 4 * (operations / 4e9 + bytes / 2e9);
 }
 
@@ -94,7 +93,7 @@ bool search_work_make(SearchRun *run, SearchState *s)
         good = s->times[i] != NULL;
         s->n_times += good;
     }
-    s->deadline = deadline_of(s);
+    s->deadline = search_work_deadline(s->job);
     if (!good) {
         diag_report(run->diags, DIAG_RUN, NULL, "no memory to measure %s", s->job->key);
         return false;

@@ -10,5 +10,7 @@ bool search_work_make(SearchRun *run, SearchState *state);
  * reporting. */
 bool search_work_keep_bits(SearchRun *run, SearchState *state);
 void search_work_drop(SearchState *state);
+/* Seconds that are enough for the slowest right candidate, on a machine that others use, too. */
+double search_work_deadline(const Job *job);
 
 #endif

@@ -7,28 +7,21 @@
 
 #include "ceilings.h"
 #include "gpu_device.h"
-#include "gpu_worker.h"
 #include "host_lock.h"
 #include "identity.h"
+#include "mpi_tune.h"
 #include "progress.h"
-#include "search.h"
+#include "search_measure.h"
 #include "step.h"
+#include "tune_parts.h"
 #include "../compiler/interrupt.h"
-#include "../compiler/outfile.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-typedef struct {
-    Compilation *c;
-    const char *db;
-    int64_t trials, seconds, seed, jobs;
-    SearchOrder order;
-} TuneOptions;
-
-static bool read_options(Compilation *c, TuneOptions *o)
+bool tune_read_options(Compilation *c, TuneOptions *o)
 {
     const Options *options = c->options;
     const char *order = options->value[OPTION_ORDER];
@@ -49,7 +42,7 @@ static bool read_options(Compilation *c, TuneOptions *o)
                        n_cpus < 1 ? 1 : n_cpus < CANDIDATE_MOST_JOBS ? n_cpus : CANDIDATE_MOST_JOBS, &o->jobs);
 }
 
-static bool check_target(Compilation *c)
+bool tune_check_target(Compilation *c)
 {
     if (!driver_choose_target(c))
         return false;
@@ -81,9 +74,8 @@ static const char *search_command(const TuneOptions *o, const SearchRun *run)
                         run->key.toolchain);
 }
 
-static bool open_search(const TuneOptions *o, SearchRun *run)
+bool tune_identify(Compilation *c, SearchRun *run)
 {
-    Compilation *c = o->c;
     if (!run->plan->launches
         && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &run->builder.cc))
         return false;
@@ -91,10 +83,32 @@ static bool open_search(const TuneOptions *o, SearchRun *run)
                             .device = identity_device(c->arena, c->target),
                             .toolchain = identity_toolchain(c->arena, c->target, run->builder.cc.args,
                                                             run->builder.cc.n) };
-    run->journal = (Search){ .command = search_command(o, run), .model = c->graph->name, .device = run->key.device,
-                             .features = run->key.features, .seed = o->seed };
-    run->records = records_open(c->arena, c->diags, o->db, RECORDS_CREATE);
-    return run->records && records_search_open(run->records, c->diags, &run->journal);
+    return true;
+}
+
+bool tune_open_search(const TuneOptions *o, SearchRun *run)
+{
+    run->order = o->order;
+    run->most_trials = o->trials;
+    run->most_seconds = (double)o->seconds;
+    run->journal = (Search){ .command = search_command(o, run), .model = run->plan->graph->name,
+                             .device = run->key.device, .features = run->key.features, .seed = o->seed };
+    return records_search_open(run->records, run->diags, &run->journal);
+}
+
+bool tune_make_folder(Compilation *c, OutFolder *folder)
+{
+    const char *tmp = getenv("TMPDIR");
+    return out_folder_make(c->arena, c->diags, arena_printf(c->arena, "%s/mossc-tune", tmp && *tmp ? tmp : "/tmp"),
+                           folder);
+}
+
+void tune_set_builder(const TuneOptions *o, const OutFolder *folder, SearchRun *run)
+{
+    run->builder.arena = run->arena;
+    run->builder.folder = folder->path;
+    run->builder.target = run->plan->target;
+    run->builder.n_jobs = (int)o->jobs;
 }
 
 /* ---- what was found ---- */
@@ -113,7 +127,7 @@ static bool print_best(const SearchRun *run, const SearchState *s)
     return true;
 }
 
-static bool print_result(const SearchRun *run)
+bool tune_print(const SearchRun *run)
 {
     printf("%-8s %7s %6s %7s %9s  kernel, its best point\n", "phase", "share", "trials", "failed", "speed");
     for (int i = 0; i < run->n_states; i++)
@@ -126,14 +140,11 @@ static bool print_result(const SearchRun *run)
     return true;
 }
 
-static void say_stopped(const TuneOptions *o, const SearchRun *run)
-{
-    fprintf(stderr, "stopped: %d trials are in %s; the same command goes on\n", run->n_trials, o->db);
-}
-
-static void measure_ceilings(SearchRun *run, double *operations, double *bytes)
+void tune_measure_ceilings(SearchRun *run, double *operations, double *bytes)
 {
     const char *quant = run->plan->quant;
+    if (run->plan->launches)
+        return;
     HostLock lock = host_lock(HOST_MEASURES);
     ceilings_measure(&run->builder, run->diags, strcmp(quant, "bf16") != 0 && strcmp(quant, "f32") != 0, operations,
                      bytes);
@@ -142,42 +153,44 @@ static void measure_ceilings(SearchRun *run, double *operations, double *bytes)
 
 static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
 {
-    Compilation *c = o->c;
     Progress progress = progress_new();
-    run->builder.arena = c->arena;
-    run->builder.folder = folder->path;
-    run->builder.target = c->target;
-    run->builder.n_jobs = (int)o->jobs;
-    run->order = o->order;
-    run->most_trials = o->trials;
-    run->most_seconds = (double)o->seconds;
+    tune_set_builder(o, folder, run);
     run->progress = &progress;
-    if (!(run->journal.peak_operations > 0) && !run->plan->launches)
-        measure_ceilings(run, &run->journal.peak_operations, &run->journal.peak_bytes);
+    if (!(run->journal.peak_operations > 0))
+        tune_measure_ceilings(run, &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
-    gpu_worker_free(run->gpu);
-    run->gpu = NULL;
+    search_measure_free(run);
     if (run->interrupted)
-        say_stopped(o, run);
-    else if (ok && print_result(run) && !c->options->value[OPTION_KERNELS_ONLY])
-        step_compare(c, run, folder->path);
+        fprintf(stderr, "stopped: %d trials are in %s; the same command goes on\n", run->n_trials, o->db);
+    else if (ok && tune_print(run) && !o->c->options->value[OPTION_KERNELS_ONLY])
+        step_compare(o->c, run, folder->path);
 }
 
-void tune_command(Compilation *c)
+static void tune_alone(const TuneOptions *o)
 {
-    TuneOptions o;
+    Compilation *c = o->c;
     OutFolder folder;
-    if (!read_options(c, &o) || !check_target(c) || !driver_check_output(c, o.db) || !driver_plan(c, false))
+    if (!tune_check_target(c) || !driver_check_output(c, o->db) || !driver_plan(c, false))
         return;
     SearchRun run = { .arena = c->arena, .diags = c->diags, .plan = c->plan };
-    const char *tmp = getenv("TMPDIR");
-    if (open_search(&o, &run)
-        && out_folder_make(c->arena, c->diags, arena_printf(c->arena, "%s/mossc-tune", tmp && *tmp ? tmp : "/tmp"),
-                           &folder)) {
-        tune(&o, &run, &folder);
+    if (tune_identify(c, &run) && (run.records = records_open(c->arena, c->diags, o->db, RECORDS_CREATE))
+        && tune_open_search(o, &run) && tune_make_folder(c, &folder)) {
+        tune(o, &run, &folder);
         fflush(stdout);
         out_folder_remove(&folder);
     }
     records_close(run.records);
     interrupt_check();
+}
+
+void tune_command(Compilation *c)
+{
+    Mpi mpi;
+    TuneOptions o;
+    if (!mpi_look(c->diags, &mpi) || !tune_read_options(c, &o))
+        return;
+    if (mpi.size > 1)
+        mpi_tune(&o, &mpi);
+    else
+        tune_alone(&o);
 }
