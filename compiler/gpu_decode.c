@@ -564,6 +564,8 @@ static void emit_table(Decoder *d, const AttentionLayer *a)
     gpu_param(g->b, "sequences", 1);
     gpu_scratch(g->b, d->table, 0, ACCESS_WRITE);
     gpu_special(g->b, ARG_POSITIONS);
+    gpu_null(g->b);
+    gpu_count(g->b, COUNT_SEQUENCES);
     gpu_count(g->b, COUNT_TOKENS);
     end(d, gpu_extent(COUNT_TOKENS, 1, 0), gpu_fixed(1), 128, 0, 0);
 }

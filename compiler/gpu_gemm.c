@@ -97,11 +97,11 @@ static void other_args(GpuModel *g, const Product *p)
     bool grouped = p->n_experts > 1, mixed = p->bias_kind == BIAS_MIXED;
     weights_or_null(g, p->slot->scales != 0, p->weights_offset + p->slot->offset + p->slot->scales);
     weights_or_null(g, p->bias_kind != BIAS_NONE, p->bias_offset);
-    const LaunchBuffer *buffers[] = { grouped ? r->slots : NULL, grouped ? r->offsets : NULL,
+    const LaunchBuffer *buffers[] = { grouped ? r->slots : NULL, grouped ? r->totals : NULL,
                                       grouped || mixed ? r->chosen : NULL, p->gated || mixed ? r->gates : NULL };
     for (int i = 0; i < 4; i++) {
         if (buffers[i])
-            gpu_scratch(g->b, buffers[i], 0, ACCESS_READ);
+            gpu_scratch(g->b, buffers[i], i == 1 ? 4 * r->first_total : 0, ACCESS_READ);
         else
             gpu_null(g->b);
     }

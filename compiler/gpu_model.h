@@ -34,6 +34,8 @@ typedef struct {
     bool sequences;          /* every token is another sequence's: decode */
     Rows x;                  /* the residual stream, float32 */
     Rows left;               /* pairs the layer before left to be added to it; buffer NULL: none */
+    LaunchBuffer *totals;    /* pairs of every expert of every router; n_totals: of the routers so far */
+    int64_t n_totals;
     LaunchBuffer *best, *best_at;      /* decode's largest logits, n_best a row, for feed; NULL: it reads all logits */
     int n_best;
 } GpuModel;
@@ -41,8 +43,8 @@ typedef struct {
 /* What a router chose. */
 typedef struct {
     const Value *experts;
-    LaunchBuffer *chosen, *gates, *counts, *slots, *offsets;
-    int64_t n_experts;
+    LaunchBuffer *chosen, *gates, *slots, *totals;
+    int64_t n_experts, first_total;
     TopK top_k;
 } Routing;
 

@@ -23,8 +23,9 @@ typedef struct {
     const moss_args *args;
     moss_session session;
     moss_bench_list prompts, gens, batches;
-    int32_t *tokens, n_tokens;   /* [n_tokens]: the longest test's */
+    int32_t *tokens, n_tokens;   /* [n_tokens]: the longest test's; of so many for each of the largest batch */
     int32_t *batch_tokens;       /* [1 + MOSS_SESSION_STEPS, largest batch] */
+    int32_t *lens;               /* [largest batch], of prompts */
     moss_sampler *samplers;      /* [largest batch], greedy */
     double *rates;        /* [n_repeats], tokens a second */
     int32_t n_repeats, n_rows;
@@ -77,6 +78,15 @@ static int moss_bench_prompt(moss_bench *bench, int32_t sequence, int32_t n_prom
     return code;
 }
 
+/* A GPU takes prompts together, as it does for a user: each sequence its own tokens. */
+static int moss_bench_prompts(moss_bench *bench, const moss_bench_test *test)
+{
+    for (int32_t b = 0; b < test->n_batch; b++)
+        bench->lens[b] = test->n_prompt;
+    const int code = moss_session_eval_prompts(&bench->session, bench->tokens, bench->lens, test->n_batch);
+    return code == MOSS_EXIT_OK ? moss_bench_interrupted(bench) : code;
+}
+
 /* One token of every sequence, each at another place of the same tokens. */
 static void moss_bench_place(moss_bench *bench, int32_t step, int32_t n_batch)
 {
@@ -121,7 +131,10 @@ static int moss_bench_pass(moss_bench *bench, const moss_bench_test *test, doubl
     for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
         code = moss_session_reset(&bench->session, b);
     const double begin = moss_seconds();
-    for (int32_t b = 0; b < test->n_batch && code == MOSS_EXIT_OK; b++)
+    const bool together = moss_program_data.gpu && test->n_batch > 1 && test->n_prompt;
+    if (together && code == MOSS_EXIT_OK)
+        code = moss_bench_prompts(bench, test);
+    for (int32_t b = 0; b < test->n_batch && !together && code == MOSS_EXIT_OK; b++)
         code = moss_bench_prompt(bench, b, test->n_prompt);
     if (code == MOSS_EXIT_OK && test->n_gen)
         code = moss_program_data.gpu ? moss_bench_generate(bench, test) : moss_bench_feed(bench, test);
@@ -268,15 +281,16 @@ static int moss_bench_open(moss_bench *bench)
     const int32_t gen = moss_bench_largest(&bench->gens);
     const int32_t longest = prompt > gen ? prompt : gen > 1 ? gen : 1;
     bench->n_repeats = (int32_t)bench->args->values[MOSS_OPT_REPEAT].number;
-    bench->tokens = malloc((size_t)longest * sizeof *bench->tokens);
-    bench->rates = calloc((size_t)bench->n_repeats, sizeof *bench->rates);
     const int32_t n_batch = moss_bench_largest(&bench->batches);
+    const size_t n_tokens = (size_t)longest * (size_t)(n_batch > 1 ? n_batch : 1);
+    bench->tokens = n_tokens <= INT32_MAX ? malloc(n_tokens * sizeof *bench->tokens) : NULL;
+    bench->rates = calloc((size_t)bench->n_repeats, sizeof *bench->rates);
+    bench->lens = calloc((size_t)n_batch, sizeof *bench->lens);
     bench->batch_tokens = calloc((1 + MOSS_SESSION_STEPS) * (size_t)n_batch, sizeof *bench->batch_tokens);
     bench->samplers = calloc((size_t)n_batch, sizeof *bench->samplers);     /* of temperature 0 */
-    if (!bench->tokens || !bench->rates || !bench->batch_tokens || !bench->samplers)
-        return moss_cli_fail(bench->args, MOSS_EXIT_SYSTEM, "cannot get memory for %d tokens",
-                             longest);
-    moss_bench_make_tokens(bench->tokens, longest);
+    if (!bench->tokens || !bench->rates || !bench->lens || !bench->batch_tokens || !bench->samplers)
+        return moss_cli_fail(bench->args, MOSS_EXIT_SYSTEM, "cannot get memory for %zu tokens", n_tokens);
+    moss_bench_make_tokens(bench->tokens, (int32_t)n_tokens);
     bench->n_tokens = longest;
     const int code = moss_session_open(&bench->session, bench->args, n_batch, longest, n_batch);
     if (code == MOSS_EXIT_OK && moss_program_data.gpu)
@@ -298,6 +312,7 @@ int moss_bench_main(const moss_args *args)
         code = moss_bench_all(&bench);
     moss_session_close(&bench.session);
     free(bench.tokens);
+    free(bench.lens);
     free(bench.batch_tokens);
     free(bench.samplers);
     free(bench.rates);

@@ -49,6 +49,8 @@ int moss_session_eval(moss_session *session, int32_t state, const int32_t *token
 int32_t moss_chunk_len(const moss_args *args);              /* tokens a piece */
 uint64_t moss_scratch_len(int32_t n_threads);               /* of the device, if there is one */
 
+/* Prompts of n_tokens [n] tokens for the first n states; logits [n, vocab_size]. */
+int moss_session_eval_prompts(moss_session *session, const int32_t *tokens, const int32_t *n_tokens, int32_t n);
 /* One token for each of the first n states; logits [n, vocab_size]. */
 int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n);
 

@@ -196,3 +196,18 @@ int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_
     }
     return MOSS_OK;
 }
+
+/* One after another: a piece of one sequence keeps all threads busy. */
+int moss_eval_prompts(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode, int32_t chunk,
+                      const int32_t *tokens, const int32_t *n_tokens, float *logits, moss_error *error)
+{
+    int status = moss_eval_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_prompts(states, n_states, mode, chunk, tokens, n_tokens, error);
+    for (int32_t i = 0; i < n_states && status == MOSS_OK; i++) {
+        float *row = logits ? logits + (ptrdiff_t)i * moss_program_data.vocab_size : NULL;
+        status = moss_eval(context, states[i], mode, chunk, tokens, n_tokens[i], row, row ? 1 : 0, error);
+        tokens += n_tokens[i];
+    }
+    return status;
+}

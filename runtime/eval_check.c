@@ -61,8 +61,9 @@ int moss_eval_check(const moss_state *state, int32_t mode, int32_t chunk, const 
     return status;
 }
 
+/* n_tokens: of each state; NULL: n_steps of all. */
 static int moss_eval_check_states(moss_state *const *states, int32_t n_states, int32_t n_steps,
-                                  moss_error *error)
+                                  const int32_t *n_tokens, moss_error *error)
 {
     if (!states || n_states < 1)
         return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_states is %d, expected 1 or more%s", n_states,
@@ -70,7 +71,7 @@ static int moss_eval_check_states(moss_state *const *states, int32_t n_states, i
     for (int32_t i = 0; i < n_states; i++) {
         int status = moss_state_check_header(states[i], error);
         if (status == MOSS_OK)
-            status = moss_eval_check_room(states[i], n_steps, error);
+            status = moss_eval_check_room(states[i], n_tokens ? n_tokens[i] : n_steps, error);
         if (status != MOSS_OK)
             return status;
         if (states[i]->n_context != states[0]->n_context)
@@ -89,8 +90,39 @@ int moss_eval_check_batch(moss_state *const *states, int32_t n_states, int32_t m
 {
     int status = moss_eval_check_numbers(mode, 0, n_steps, NULL, 0, error);
     if (status == MOSS_OK)
-        status = moss_eval_check_states(states, n_states, n_steps, error);
+        status = moss_eval_check_states(states, n_states, n_steps, NULL, error);
     if (status == MOSS_OK)
         status = moss_eval_check_tokens(tokens, n_states, error);
+    return status;
+}
+
+/* Tokens of all prompts together; a sum that no int32 holds is too many. */
+static int moss_eval_check_lens(const int32_t *n_tokens, int32_t n_states, int32_t *n_all, moss_error *error)
+{
+    int32_t sum = 0;
+    if (!n_tokens)
+        return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_tokens is NULL");
+    for (int32_t i = 0; i < n_states; i++) {
+        if (n_tokens[i] < 1)
+            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_tokens of state %d is %d, expected 1 or more", i,
+                                  n_tokens[i]);
+        if (__builtin_add_overflow(sum, n_tokens[i], &sum))
+            return moss_error_set(error, MOSS_ERROR_ARGUMENT, "n_tokens of all states pass %d", INT32_MAX);
+    }
+    *n_all = sum;
+    return MOSS_OK;
+}
+
+int moss_eval_check_prompts(moss_state *const *states, int32_t n_states, int32_t mode, int32_t chunk,
+                            const int32_t *tokens, const int32_t *n_tokens, moss_error *error)
+{
+    int32_t n_all = 0;
+    int status = moss_eval_check_numbers(mode, chunk, 1, NULL, 0, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_lens(n_tokens, n_states, &n_all, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_states(states, n_states, 1, n_tokens, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_tokens(tokens, n_all, error);
     return status;
 }

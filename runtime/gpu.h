@@ -40,7 +40,7 @@ typedef struct {
 
 /* What tells one captured graph from another; the rest is the same in every call of a context. */
 typedef struct {
-    int32_t n_tokens, n_logits, mode;
+    int32_t n_sequences, n_tokens, n_logits, mode;
     bool prefill, feeds;
 } moss_gpu_call;
 
@@ -51,6 +51,7 @@ typedef struct { moss_gpu_call call; uint64_t last_use; moss_cu_graph_exec exec;
 typedef struct {
     int64_t positions[MOSS_GPU_MAX_SEQUENCES];
     int32_t slots[MOSS_GPU_MAX_SEQUENCES];
+    int32_t ends[MOSS_GPU_MAX_SEQUENCES];     /* tokens up to the end of each sequence's */
     int32_t tokens[];          /* [moss_gpu_layout.most] */
 } moss_gpu_input;
 

@@ -1,4 +1,4 @@
-/* moss_eval, moss_eval_batch and moss_generate on a GPU.
+/* moss_eval, moss_eval_prompts, moss_eval_batch and moss_generate on a GPU.
  *
  * Input: states, tokens. Output: advanced states, logits or tokens. A call sends tokens, positions and slots in one
  * small copy and queues the lists; it waits only for what the caller is to see.
@@ -8,10 +8,12 @@
 
 #include <string.h>
 
-/* One copy for all three: the device keeps them as moss_gpu_input. */
+/* One copy for all: the device keeps them as moss_gpu_input. lens: how many of the tokens are each sequence's; NULL:
+ * one. */
 static int moss_gpu_send(moss_context *context, moss_state *const *states, const int32_t *slots, int32_t n_sequences,
-                         const int32_t *tokens, int32_t n_tokens, moss_error *error)
+                         const int32_t *tokens, const int32_t *lens, moss_error *error)
 {
+    int32_t n_tokens = 0;
     const moss_driver *driver = &context->model->driver;
     const uint64_t turn = context->n_calls++ % MOSS_GPU_CALLS;
     moss_gpu_input *input = (moss_gpu_input *)(void *)(context->pinned + turn * context->input_len);
@@ -20,6 +22,7 @@ static int moss_gpu_send(moss_context *context, moss_state *const *states, const
         for (int32_t i = 0; i < n_sequences; i++) {
             input->positions[i] = states[i]->position;
             input->slots[i] = slots[i];
+            input->ends[i] = n_tokens += lens ? lens[i] : 1;
         }
         memcpy(input->tokens, tokens, (size_t)n_tokens * sizeof *tokens);
         result = driver->copy_to_device(context->memory + context->layout.call, input,
@@ -45,12 +48,12 @@ static int moss_gpu_fetch_logits(moss_context *context, float *logits, int32_t n
     return status;
 }
 
-/* ---- one sequence ---- */
+/* ---- prompts: one sequence ---- */
 
 static int moss_gpu_piece(moss_context *context, moss_state *state, int32_t slot, const int32_t *tokens,
                           const moss_gpu_call *call, float *logits, moss_error *error)
 {
-    int status = moss_gpu_send(context, &state, &slot, 1, tokens, call->n_tokens, error);
+    int status = moss_gpu_send(context, &state, &slot, 1, tokens, &call->n_tokens, error);
     if (status == MOSS_OK)
         status = moss_gpu_run(context, call, error);
     if (status == MOSS_OK)
@@ -69,7 +72,7 @@ static int moss_gpu_pieces(moss_context *context, moss_state *state, int32_t mod
         const int32_t skipped = first_logits > done ? first_logits - done : 0;
         if (n - skipped > context->layout.rows)
             n = skipped + context->layout.rows;
-        const moss_gpu_call call = { n, skipped < n ? n - skipped : 0, mode, n > 1, false };
+        const moss_gpu_call call = { 1, n, skipped < n ? n - skipped : 0, mode, n > 1, false };
         status = moss_gpu_piece(context, state, slot, tokens + done, &call, logits, error);
         if (call.n_logits)
             logits += (ptrdiff_t)call.n_logits * moss_program_data.vocab_size;
@@ -94,7 +97,90 @@ int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t ch
     return status;
 }
 
-/* ---- several sequences ---- */
+/* ---- prompts: several sequences ---- */
+
+/* Prompts on their way: whole ones and pieces of others go through the lists together. */
+typedef struct {
+    moss_state *const *states;
+    const int32_t *lens;
+    int32_t n_states, first, done;     /* the first that is not through, and how much of it is */
+    const int32_t *tokens;             /* the next */
+    float *logits;                     /* [n_states][vocab_size], or NULL */
+    int32_t chunk, mode;
+} moss_gpu_prompts;
+
+/* One pass: sequences from `first` on, so many tokens of each; n_whole of them end in it. */
+typedef struct {
+    int32_t slots[MOSS_GPU_MAX_SEQUENCES], lens[MOSS_GPU_MAX_SEQUENCES], n, n_tokens, n_whole;
+} moss_gpu_pass;
+
+static moss_gpu_pass moss_gpu_next_pass(const moss_gpu_prompts *prompts)
+{
+    moss_gpu_pass pass = { .n = 0 };
+    for (int32_t i = prompts->first; i < prompts->n_states && pass.n < MOSS_GPU_MAX_SEQUENCES; i++) {
+        const int32_t left = prompts->lens[i] - (pass.n ? 0 : prompts->done), room = prompts->chunk - pass.n_tokens;
+        if (room == 0)
+            break;
+        pass.lens[pass.n++] = left < room ? left : room;
+        pass.n_tokens += left < room ? left : room;
+        pass.n_whole += left <= room;
+    }
+    return pass;
+}
+
+static int moss_gpu_run_pass(moss_context *context, const moss_gpu_prompts *prompts, moss_gpu_pass *pass,
+                             moss_error *error)
+{
+    moss_state *const *states = prompts->states + prompts->first;
+    const moss_gpu_call call = { pass->n, pass->n_tokens, prompts->logits ? pass->n_whole : 0, prompts->mode,
+                                 pass->n_tokens > 1, false };
+    int status = moss_gpu_slots_take(context, states, pass->n, pass->slots, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_send(context, states, pass->slots, pass->n, prompts->tokens, pass->lens, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_run(context, &call, error);
+    for (int32_t i = 0; i < pass->n && status == MOSS_OK; i++)
+        moss_gpu_slot_advance(context, pass->slots[i], states[i], pass->lens[i]);
+    if (status != MOSS_OK || !call.n_logits)
+        return status;
+    return moss_gpu_fetch_logits(context, prompts->logits + (ptrdiff_t)prompts->first * moss_program_data.vocab_size,
+                                 call.n_logits, error);
+}
+
+static int moss_gpu_run_prompts(moss_context *context, moss_gpu_prompts *prompts, moss_error *error)
+{
+    int status = MOSS_OK;
+    while (prompts->first < prompts->n_states && status == MOSS_OK) {
+        moss_gpu_pass pass = moss_gpu_next_pass(prompts);
+        status = moss_gpu_run_pass(context, prompts, &pass, error);
+        const bool goes_on = pass.n_whole < pass.n;
+        prompts->done = (pass.n_whole ? 0 : prompts->done) + (goes_on ? pass.lens[pass.n - 1] : 0);
+        prompts->first += pass.n_whole;
+        prompts->tokens += pass.n_tokens;
+    }
+    return status;
+}
+
+int moss_eval_prompts(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode, int32_t chunk,
+                      const int32_t *tokens, const int32_t *n_tokens, float *logits, moss_error *error)
+{
+    int status = moss_gpu_check_context(context, error);
+    if (status == MOSS_OK)
+        status = moss_eval_check_prompts(states, n_states, mode, chunk, tokens, n_tokens, error);
+    if (status == MOSS_OK)
+        status = moss_gpu_enter(context->model, error);
+    if (status != MOSS_OK)
+        return status;
+    if (chunk == 0 || chunk > moss_program_data.chunk)
+        chunk = moss_program_data.chunk;
+    moss_gpu_prompts prompts = { .states = states, .lens = n_tokens, .n_states = n_states, .tokens = tokens,
+                                 .logits = logits, .chunk = chunk, .mode = mode };
+    status = moss_gpu_run_prompts(context, &prompts, error);
+    moss_gpu_leave(context->model);
+    return status;
+}
+
+/* ---- one token of several sequences ---- */
 
 /* At most MOSS_GPU_MAX_SEQUENCES at a time. */
 typedef struct { moss_state *const *states; int32_t slots[MOSS_GPU_MAX_SEQUENCES], n; } moss_gpu_group;
@@ -106,7 +192,7 @@ static int moss_gpu_begin_group(moss_context *context, moss_gpu_group *group, mo
     group->n = n_left < MOSS_GPU_MAX_SEQUENCES ? n_left : MOSS_GPU_MAX_SEQUENCES;
     int status = moss_gpu_slots_take(context, states, group->n, group->slots, error);
     if (status == MOSS_OK)
-        status = moss_gpu_send(context, states, group->slots, group->n, tokens, group->n, error);
+        status = moss_gpu_send(context, states, group->slots, group->n, tokens, NULL, error);
     return status;
 }
 
@@ -123,7 +209,7 @@ static int moss_gpu_step(moss_context *context, moss_state *const *states, int32
     int status = MOSS_OK;
     for (int32_t done = 0; done < n_states && status == MOSS_OK; done += group.n) {
         status = moss_gpu_begin_group(context, &group, states + done, n_states - done, tokens + done, error);
-        const moss_gpu_call call = { group.n, logits ? group.n : 0, mode, false, false };
+        const moss_gpu_call call = { group.n, group.n, logits ? group.n : 0, mode, false, false };
         if (status == MOSS_OK)
             status = moss_gpu_run(context, &call, error);
         if (status == MOSS_OK)
@@ -158,7 +244,7 @@ static int moss_gpu_feed(moss_context *context, const moss_gpu_group *group, int
                          int32_t n_steps, moss_error *error)
 {
     const moss_driver *driver = &context->model->driver;
-    const moss_gpu_call call = { group->n, group->n, mode, false, true };
+    const moss_gpu_call call = { group->n, group->n, group->n, mode, false, true };
     const size_t len = MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof *tokens;
     int status = MOSS_OK;
     for (int32_t step = 0; step < n_steps && status == MOSS_OK; step++)

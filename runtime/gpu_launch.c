@@ -9,7 +9,7 @@
 
 typedef union { moss_cu_pointer pointer; int64_t i64; int32_t i32; } moss_gpu_value;
 
-enum { MOSS_GPU_N_COUNTS = MOSS_GPU_PROCESSORS + 1 };
+enum { MOSS_GPU_N_COUNTS = MOSS_GPU_APART + 1 };
 
 static void moss_gpu_count_call(const moss_context *context, const moss_gpu_call *call,
                                 int32_t counts[MOSS_GPU_N_COUNTS])
@@ -18,15 +18,17 @@ static void moss_gpu_count_call(const moss_context *context, const moss_gpu_call
     counts[MOSS_GPU_ONE] = 1;
     counts[MOSS_GPU_TOKENS] = call->n_tokens;
     counts[MOSS_GPU_PAIRS] = call->n_tokens * top_k;
-    counts[MOSS_GPU_SEQUENCES] = call->prefill ? 1 : call->n_tokens;
+    counts[MOSS_GPU_SEQUENCES] = call->n_sequences;
     counts[MOSS_GPU_LOGITS] = call->n_logits;
     counts[MOSS_GPU_TOP_K] = top_k;
     counts[MOSS_GPU_PROCESSORS] = context->model->n_processors;
+    counts[MOSS_GPU_APART] = call->n_tokens;
 }
 
 static uint32_t moss_gpu_grid(const moss_gpu_extent *extent, const int32_t *counts)
 {
-    return (uint32_t)((counts[extent->count] + extent->divisor - 1) / extent->divisor + extent->extra);
+    const int32_t more = extent->count == MOSS_GPU_APART ? counts[MOSS_GPU_SEQUENCES] - 1 : 0;
+    return (uint32_t)((counts[extent->count] + extent->divisor - 1) / extent->divisor + extent->extra + more);
 }
 
 static moss_gpu_value moss_gpu_argument(const moss_context *context, const moss_gpu_arg *arg, const int32_t *counts)
@@ -41,6 +43,7 @@ static moss_gpu_value moss_gpu_argument(const moss_context *context, const moss_
     case MOSS_GPU_ARG_TOKENS:       return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, tokens) };
     case MOSS_GPU_ARG_POSITIONS:    return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, positions) };
     case MOSS_GPU_ARG_SLOTS:        return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, slots) };
+    case MOSS_GPU_ARG_ENDS:         return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, ends) };
     case MOSS_GPU_ARG_LOGITS:       return (moss_gpu_value){ .pointer = context->memory + context->layout.logits };
     case MOSS_GPU_ARG_HISTORY:      return (moss_gpu_value){ .pointer = context->memory + context->layout.history };
     case MOSS_GPU_ARG_COUNT:        return (moss_gpu_value){ .i32 = counts[arg->offset] };
@@ -133,8 +136,8 @@ static int moss_gpu_capture(moss_context *context, const moss_gpu_call *call, mo
 
 static bool moss_gpu_same_call(const moss_gpu_call *a, const moss_gpu_call *b)
 {
-    return a->n_tokens == b->n_tokens && a->n_logits == b->n_logits && a->mode == b->mode && a->prefill == b->prefill
-        && a->feeds == b->feeds;
+    return a->n_sequences == b->n_sequences && a->n_tokens == b->n_tokens && a->n_logits == b->n_logits
+        && a->mode == b->mode && a->prefill == b->prefill && a->feeds == b->feeds;
 }
 
 /* It may still run: that is waited for. */

@@ -1,7 +1,7 @@
 /* The ABI between a compiled model for a GPU and the runtime: kernels and lists of launches, as data.
  *
- * Prefill runs one sequence of up to `chunk` tokens, decode one token of each of up to
- * MOSS_GPU_MAX_SEQUENCES. Every address is base + offset: nothing here changes from run to run.
+ * Prefill runs up to `chunk` tokens of up to MOSS_GPU_MAX_SEQUENCES, sequence after sequence, decode one
+ * token of each. Every address is base + offset: nothing here changes from run to run.
  * docs/gpu.md says what the buffers hold.
  */
 #ifndef MOSS_GPU_PROGRAM_H
@@ -23,6 +23,7 @@ typedef enum {
     MOSS_GPU_LOGITS,          /* rows whose logits are wanted: the last of the piece, or all */
     MOSS_GPU_TOP_K,
     MOSS_GPU_PROCESSORS,      /* multiprocessors of the device */
+    MOSS_GPU_APART,           /* tokens; a grid of tiles that no two sequences share has n_sequences - 1 more */
 } moss_gpu_count;
 
 typedef enum {
@@ -33,6 +34,7 @@ typedef enum {
     MOSS_GPU_ARG_TOKENS,      /* pointer: int32 [tokens] */
     MOSS_GPU_ARG_POSITIONS,   /* pointer: int64 [sequences], tokens seen before this call */
     MOSS_GPU_ARG_SLOTS,       /* pointer: int32 [sequences], where each one's state lies */
+    MOSS_GPU_ARG_ENDS,        /* pointer: int32 [sequences], tokens of the call up to the end of each one's */
     MOSS_GPU_ARG_LOGITS,      /* pointer: float [rows of logits][vocab_size] */
     MOSS_GPU_ARG_COUNT,       /* int32: the moss_gpu_count in offset */
     MOSS_GPU_ARG_INT,         /* int32: offset */

@@ -64,11 +64,14 @@ MOSS_INTERNAL const char *moss_cpu_missing(const char *features, int *len);
 /* The header of a state that lives in memory: is it one of this model, and sound? */
 MOSS_INTERNAL int moss_state_check_header(const moss_state *state, moss_error *error);
 
-/* Arguments of moss_eval and of moss_eval_batch (n_steps 1: room for so many tokens), but the context. */
+/* Arguments of moss_eval, of moss_eval_batch (n_steps 1: room for so many tokens) and of moss_eval_prompts, but the
+ * context. */
 MOSS_INTERNAL int moss_eval_check(const moss_state *state, int32_t mode, int32_t chunk, const int32_t *tokens,
                                   int32_t n_tokens, const float *logits, int32_t n_logits, moss_error *error);
 MOSS_INTERNAL int moss_eval_check_batch(moss_state *const *states, int32_t n_states, int32_t mode,
                                         const int32_t *tokens, int32_t n_steps, moss_error *error);
+MOSS_INTERNAL int moss_eval_check_prompts(moss_state *const *states, int32_t n_states, int32_t mode, int32_t chunk,
+                                          const int32_t *tokens, const int32_t *n_tokens, moss_error *error);
 
 /* moss_generate by moss_eval_batch and moss_sample. */
 MOSS_INTERNAL int moss_generate_check(moss_state *const *states, int32_t n_states, int32_t mode,

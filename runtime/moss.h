@@ -89,6 +89,14 @@ MOSS_API int moss_eval(moss_context *context, moss_state *state, int32_t mode, i
                        const int32_t *tokens, int32_t n_tokens, float *logits, int32_t n_logits,
                        moss_error *error);
 
+/* Prompts of n_states >= 1 different states of equal n_context, one after another in `tokens`; state i's has
+ * n_tokens[i] >= 1. A GPU runs them together, at most `chunk` tokens in all at a time, so that weights are read for
+ * all at once; a CPU runs one after another. Logits of each one's last token: [n_states, vocab], or NULL. Each result
+ * is, to the bit, what moss_eval gives; on a GPU unless it takes a piece of a single token in one of the two ways. */
+MOSS_API int moss_eval_prompts(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
+                               int32_t chunk, const int32_t *tokens, const int32_t *n_tokens, float *logits,
+                               moss_error *error);
+
 /* One token for each of n_states >= 1 different states of equal n_context: their weights are read
  * once. Logits: [n_states, vocab], or NULL. Each result is, to the bit, what moss_eval gives. */
 MOSS_API int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_states,

@@ -93,7 +93,7 @@ typedef struct { uint64_t call, history, logits, end; int32_t most, rows; } moss
 
 __attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
 {
-    const uint64_t align = 255, call_len = MOSS_GPU_MAX_SEQUENCES * (sizeof(int64_t) + sizeof(int32_t));
+    const uint64_t align = 255, call_len = MOSS_GPU_MAX_SEQUENCES * (sizeof(int64_t) + 2 * sizeof(int32_t));
     moss_gpu_layout layout = { .most = program->chunk };
     if (layout.most < MOSS_GPU_MAX_SEQUENCES)
         layout.most = MOSS_GPU_MAX_SEQUENCES;

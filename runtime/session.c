@@ -175,6 +175,13 @@ int moss_session_reset(moss_session *session, int32_t i)
     return MOSS_EXIT_OK;
 }
 
+int moss_session_eval_prompts(moss_session *session, const int32_t *tokens, const int32_t *n_tokens, int32_t n)
+{
+    int status = moss_eval_prompts(session->context, session->list, n, session->mode, session->chunk, tokens, n_tokens,
+                                   session->logits, &session->error);
+    return status == MOSS_OK ? MOSS_EXIT_OK : moss_cli_fail_status(session->args, &session->error);
+}
+
 int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n)
 {
     int status = moss_eval_batch(session->context, session->list, n, session->mode, tokens, session->logits,

@@ -213,6 +213,7 @@ BenchSide *bench_side(GpuBench *b, const Plan *plan)
     side->tokens = side->logits + (CudaPointer)logits_len;
     side->positions = side->tokens + (CudaPointer)tokens_len;
     side->slots = side->positions + 256;
+    side->ends = side->slots + 128;
     side->history = side->slots + 256;
     if (encode_maps(side) && bench_clear(side))
         return side;
@@ -249,7 +250,7 @@ bool bench_copy_states(BenchSide *to, const BenchSide *from)
 
 bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t position, int first_slot, uint64_t seed)
 {
-    int32_t slots[N_SEQUENCES] = { 0 };
+    int32_t slots[N_SEQUENCES] = { 0 }, ends[N_SEQUENCES] = { 0 };
     int64_t positions[N_SEQUENCES] = { 0 };
     int32_t *tokens = arena_array(side->bench->trial, int32_t, (size_t)n_tokens);
     for (int i = 0; i < n_tokens; i++) {
@@ -258,10 +259,12 @@ bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t positio
     }
     for (int i = 0; i < n_sequences; i++) {
         slots[i] = first_slot + i;
+        ends[i] = n_tokens * (i + 1) / n_sequences;
         positions[i] = position;
     }
     return bench_write(side->bench, side->tokens, tokens, 4 * (size_t)n_tokens)
         && bench_write(side->bench, side->slots, slots, sizeof slots)
+        && bench_write(side->bench, side->ends, ends, sizeof ends)
         && bench_write(side->bench, side->positions, positions, sizeof positions) && bench_wait(side->bench);
 }
 
@@ -288,7 +291,7 @@ int bench_count(const BenchSide *side, const BenchPass *pass, LaunchCount count)
 {
     const int top_k = (int)side->plan->graph->mode_top_k[0];
     switch (count) {
-    case COUNT_TOKENS: return pass->n_tokens;
+    case COUNT_TOKENS: case COUNT_APART: return pass->n_tokens;
     case COUNT_PAIRS: return pass->n_tokens * top_k;
     case COUNT_SEQUENCES: return pass->list == LIST_PREFILL ? 1 : pass->n_tokens;
     case COUNT_LOGITS: return pass->n_logits;
@@ -309,6 +312,7 @@ CudaPointer bench_address(const BenchSide *side, const Launch *launch, int i)
     case ARG_TOKENS: return side->tokens;
     case ARG_POSITIONS: return side->positions;
     case ARG_SLOTS: return side->slots;
+    case ARG_ENDS: return side->ends;
     case ARG_LOGITS: return side->logits;
     case ARG_HISTORY: return side->history;
     case ARG_TENSOR_MAP: {

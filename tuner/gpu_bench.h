@@ -30,7 +30,7 @@ typedef struct {
     GpuBench *bench;
     const Plan *plan;
     CudaFunction *functions;     /* [n_kernels] */
-    CudaPointer memory, states, tokens, positions, slots, logits, history;
+    CudaPointer memory, states, tokens, positions, slots, ends, logits, history;
     int64_t memory_len, state_stride;
     CudaTensorMap *maps;
 } BenchSide;

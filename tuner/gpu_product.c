@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { ARG_OUT, ARG_IN, ARG_MATRIX, ARG_SCALES, ARG_BIAS, ARG_PLACES, ARG_OFFSETS, ARG_EXPERTS, ARG_GATES, ARG_N_TOKENS,
+enum { ARG_OUT, ARG_IN, ARG_MATRIX, ARG_SCALES, ARG_BIAS, ARG_PLACES, ARG_TOTALS, ARG_EXPERTS, ARG_GATES, ARG_N_TOKENS,
        ARG_K, MOST_COLUMNS = 48 };
 
 typedef struct {
@@ -19,7 +19,7 @@ typedef struct {
     int n_in, n_out, in_stride, out_stride, n_experts, dtype, act, in_pairs, out_kind, gated, has_bias, epilogue;
     int n_tokens, top_k, n_rows, k_len;      /* n_rows: of out */
     const uint8_t *in, *out, *before;
-    const int32_t *slots, *offsets, *experts;
+    const int32_t *slots, *totals, *experts;
     const float *gates, *bias;
     double worst;
     char *where;
@@ -68,8 +68,8 @@ static bool gather(ProductCheck *p, const BenchPass *pass)
 #define ADDRESS(i) bench_address(p->side, p->launch, i)
     p->in = copy(p, ADDRESS(ARG_IN), 2 * (size_t)in_rows * (size_t)p->in_stride, &good);
     p->out = copy(p, ADDRESS(ARG_OUT), gpu_product_out_len(p->side, p->launch, pass), &good);
-    p->slots = copy(p, ADDRESS(ARG_PLACES), 4 * n_pairs, &good);
-    p->offsets = copy(p, ADDRESS(ARG_OFFSETS), 4 * (size_t)(p->n_experts + 1), &good);
+    p->slots = copy(p, ADDRESS(ARG_PLACES), 4 * (size_t)p->n_experts * (size_t)p->n_tokens, &good);
+    p->totals = copy(p, ADDRESS(ARG_TOTALS), 4 * (size_t)p->n_experts, &good);
     p->experts = copy(p, ADDRESS(ARG_EXPERTS), 4 * n_pairs, &good);
     p->gates = copy(p, ADDRESS(ARG_GATES), 4 * n_pairs, &good);
     int n_biases = p->n_experts;
@@ -167,14 +167,15 @@ static void compare(ProductCheck *p, int row, int column, double want, double si
 static bool check_column(ProductCheck *p, int expert, int column, double *even, double *odd)
 {
     const bool swiglu = p->epilogue == 1, dense = p->n_experts == 1;
-    const int first = dense ? 0 : p->offsets[expert], last = dense ? p->n_tokens : p->offsets[expert + 1];
-    if (first == last)
+    const int n_rows = dense ? p->n_tokens : p->totals[expert];
+    if (n_rows == 0)
         return true;
     if (!read_weights(p, expert, swiglu ? 2 * column : column, even)
         || (swiglu && !read_weights(p, expert, 2 * column + 1, odd)))
         return false;
-    for (int i = first; i < last; i++) {
-        const int row = dense ? i : p->slots[i], in_row = dense || p->in_pairs ? row : row / p->top_k;
+    for (int i = 0; i < n_rows; i++) {
+        const int row = dense ? i : p->slots[(size_t)expert * (size_t)p->n_tokens + (size_t)i];
+        const int in_row = dense || p->in_pairs ? row : row / p->top_k;
         double size, bias = bias_of(p, expert, column, row), value = product(p, in_row, even, &size);
         value += bias;
         size += fabs(bias);

@@ -126,9 +126,9 @@ typedef struct {
     uint16_t *in;                          /* [n_in_rows][in_stride] */
     void *weights;                         /* [E][n_out][k] */
     float *scales, *bias, *gates;          /* [E][n_out], [BIAS_EXPERTS or E][n_out], [pairs] */
-    int32_t *slots, *offsets, *experts;
+    int32_t *slots, *totals, *experts;     /* slots [E][n_tokens] */
     void *out;                             /* [n_out_rows][out_stride], as it is before */
-    size_t in_len, weights_len, scales_len, bias_len, pairs_len, out_len;
+    size_t in_len, weights_len, scales_len, bias_len, pairs_len, slots_len, out_len;
 } Data;
 
 static uint64_t random_state = 1;
@@ -195,15 +195,12 @@ static void route(const Case *c, Data *d)
                 e = 2;
             d->experts[t * top_k + s] = e;
         }
-    int64_t n = 0;
-    for (int e = 0; e < n_routed; e++) {
-        if (e <= c->n_experts)
-            d->offsets[e] = (int32_t)n;
-        for (int64_t p = 0; p < n_pairs; p++)
+    for (int e = 0; e < c->n_experts; e++) {
+        d->totals[e] = 0;
+        for (int64_t p = 0; p < n_pairs && c->n_experts > 1; p++)
             if (d->experts[p] == e)
-                d->slots[n++] = (int32_t)p;
+                d->slots[(int64_t)e * c->n_tokens + d->totals[e]++] = (int32_t)p;
     }
-    d->offsets[c->n_experts] = (int32_t)n;
 }
 
 static void make_data(const Case *c, Data *d)
@@ -218,15 +215,16 @@ static void make_data(const Case *c, Data *d)
     d->scales_len = (size_t)c->n_experts * c->n_out * 4;
     d->bias_len = (size_t)(c->has_bias == 2 ? BIAS_EXPERTS : c->n_experts) * c->n_out * 4;
     d->pairs_len = (size_t)n_pairs * 4;
+    d->slots_len = (size_t)c->n_experts * (size_t)c->n_tokens * 4;
     d->out_len = (size_t)(d->n_out_rows * c->out_stride) * (c->out_kind == 0 ? 2 : 4);
     d->in = allocate(d->in_len);
     d->weights = allocate(d->weights_len);
     d->scales = allocate(d->scales_len);
     d->bias = allocate(d->bias_len);
     d->gates = allocate(d->pairs_len);
-    d->slots = allocate(d->pairs_len);
+    d->slots = allocate(d->slots_len);
     d->experts = allocate(d->pairs_len);
-    d->offsets = allocate((size_t)(c->n_experts + 1) * 4);
+    d->totals = allocate((size_t)c->n_experts * 4);
     d->out = allocate(d->out_len);
     for (int64_t r = 0; r < d->n_in_rows; r++)
         for (int k = 0; k < c->in_stride; k++)            /* padding: NaN */
@@ -490,16 +488,16 @@ int main(int argc, char **argv)
         if (line[0] == '#' || !read_case(line, &c))
             continue;
         if (!has_data || !same_data(&last, &c)) {
-            void *const host[] = { d.out, d.in, d.weights, d.scales, d.bias, d.slots, d.offsets, d.experts, d.gates };
+            void *const host[] = { d.out, d.in, d.weights, d.scales, d.bias, d.slots, d.totals, d.experts, d.gates };
             for (int i = 0; i < 9 && has_data; i++) {
                 free(host[i]);
                 CU(cuMemFree_v2, on_device[i]);
             }
             make_data(&c, &d);
-            const void *const data[] = { d.out, d.in, d.weights, d.scales, d.bias, d.slots, d.offsets, d.experts,
+            const void *const data[] = { d.out, d.in, d.weights, d.scales, d.bias, d.slots, d.totals, d.experts,
                 d.gates };
-            const size_t lens[] = { d.out_len, d.in_len, d.weights_len, d.scales_len, d.bias_len, d.pairs_len,
-                (size_t)(c.n_experts + 1) * 4, d.pairs_len, d.pairs_len };
+            const size_t lens[] = { d.out_len, d.in_len, d.weights_len, d.scales_len, d.bias_len, d.slots_len,
+                (size_t)c.n_experts * 4, d.pairs_len, d.pairs_len };
             for (int i = 0; i < 9; i++)
                 on_device[i] = to_device(data[i], lens[i]);
             has_data = true;

@@ -6,9 +6,9 @@
  * position, and keys a row does not see change nothing, not even a bit: how a prompt is cut makes no
  * difference. Scores are S = Q Kᵀ, p = 2^(c (S - top)), out = Σ p v / Σ p; c top is at most 8 below the largest c S.
  *
- * Grid: tokens / T, with G = n_heads / n_kv_heads, H = min(G, rows), T = rows / H rounded down;
+ * Grid: tokens / T + n_sequences - 1, with G = n_heads / n_kv_heads, H = min(G, rows), T = rows / H rounded down;
  * n_kv_heads · ceil(G / H). Threads: 128. Shared: (rows + 256) · (head_dim rounded up to 16, + 8) · 2
- * bytes. head_dim: a multiple of 8, at most 128. `out` may be `q`. slots and positions: one entry.
+ * bytes. head_dim: a multiple of 8, at most 128. `out` may be `q`.
  */
 PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(kv_stride, ks)
 PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
@@ -113,8 +113,8 @@ DEVICE void raise_top(float score[MAX_TILES][KEYS / 8][4], float sum[MAX_TILES][
 
 KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_tokens][q_stride], rotated */,
     const act_t *k /* [n_tokens][kv_stride], rotated */, const act_t *v, const act_t *ring_k /* [rows][kv_stride] */,
-    const act_t *ring_v, const int64_t *positions, const int32_t *slots, int64_t state_stride, int64_t n_context,
-    int32_t n_tokens)
+    const act_t *ring_v, const int64_t *positions, const int32_t *slots, const int32_t *ends, int64_t state_stride,
+    int64_t n_context, int32_t n_sequences, int32_t n_tokens)
 {
     const int group = n_heads / n_kv_heads, m_tiles = head_dim <= 64 ? 2 : 1, n_rows = 64 * m_tiles;
     const int tile_heads = group < n_rows ? group : n_rows, tile_tokens = n_rows / tile_heads;
@@ -122,22 +122,25 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8;
 
     const int kv_head = block_y() / head_tiles, first_head = block_y() % head_tiles * tile_heads;   /* of the group */
-    const int t0 = (n_blocks_x() - 1 - block_x()) * tile_tokens;      /* the longest walks first */
-    const int t1 = min_i(t0 + tile_tokens, n_tokens);
-    if (t0 >= n_tokens)
-        return;
     act_t *queries = shared();                                 /* [n_rows][row_len] */
     act_t *keys = queries + n_rows * row_len;                  /* [2][KEYS][row_len] */
     act_t *values = keys + 2 * KEYS * row_len;                 /* as keys */
 
     dependency_wait();
     dependency_launch();
-    const int64_t position = positions[0], slot = slots[0] * state_stride;
+    /* the longest walks first */
+    const SequenceTile tile = sequence_tile(ends, n_sequences, n_tokens, n_blocks_x() - 1 - block_x(), tile_tokens);
+    const int t0 = tile.first, t1 = min_i(t0 + tile_tokens, tile.end - tile.begin);
+    if (t0 >= t1)
+        return;
+    const int64_t position = positions[tile.sequence], slot = slots[tile.sequence] * state_stride;
     const int64_t last = position + t1 - 1;
     const int64_t first = window > 0 && position + t0 >= window ? position + t0 - window + 1 : 0;
     const int64_t begin = first / KEYS * KEYS;
-    k += kv_head * head_dim;
-    v += kv_head * head_dim;
+    q += (int64_t)tile.begin * q_stride;
+    out += (int64_t)tile.begin * out_stride;
+    k += (int64_t)tile.begin * kv_stride + kv_head * head_dim;
+    v += (int64_t)tile.begin * kv_stride + kv_head * head_dim;
     ring_k = (const act_t *)((const uint8_t *)ring_k + slot) + kv_head * head_dim;
     ring_v = (const act_t *)((const uint8_t *)ring_v + slot) + kv_head * head_dim;
 

@@ -1,8 +1,8 @@
 /* Causal depthwise convolution over time with bias and SiLU; a token's input may be the sum of its pairs.
  *
- * Grid: ceil(n_channels / 512) × ceil(n_tokens / 16), or × n_tokens with sequences; 64 threads, each 8 channels of a
- * run of tokens. The state is the last d_conv - 1 inputs, oldest first, in float32. Only the first run reads it, and
- * it writes the new one, so no block waits for another; with many taps it does all tokens.
+ * Grid: ceil(n_channels / 512) × ceil(n_tokens / 16) + n_sequences - 1, or × n_tokens with sequences; 64 threads,
+ * each 8 channels of a run of a sequence's tokens. The state is the last d_conv - 1 inputs, oldest first, in float32. Only the
+ * first run reads it, and it writes the new one, so no block waits for another; with many taps it does all tokens.
  */
 PARAM(n_channels, c) PARAM(d_conv, k) PARAM(in_stride, is) PARAM(in_pairs, ip) PARAM(out_stride, os) PARAM(silu, si)
 PARAM(act, a) PARAM(sequences, sq)
@@ -182,22 +182,22 @@ DEVICE void conv1d_long(act_t *out, const act_t *in, const float *weight, const 
 
 KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_tokens, or pairs][in_stride] */,
     const float *restrict weight /* [n_channels][d_conv] */, const float *restrict bias /* [n_channels] */,
-    float *state /* [d_conv - 1][n_channels] */, const int32_t *slots, int64_t state_stride, int32_t n_tokens,
-    int32_t top_k)
+    float *state /* [d_conv - 1][n_channels] */, const int32_t *slots, const int32_t *ends, int64_t state_stride,
+    int32_t n_sequences, int32_t n_tokens, int32_t top_k)
 {
     const int channel = (block_x() * n_threads() + thread_x()) * 8;
     const int n = min_i(n_channels - channel, 8);
     dependency_wait();
     dependency_launch();
-    if (n <= 0 || (!sequences && block_y() * CONV1D_RUN >= n_tokens))
+    const SequenceTile run = sequences ? (SequenceTile){ block_y(), block_y(), block_y() + 1, 0 }
+        : sequence_tile(ends, n_sequences, n_tokens, block_y(), CONV1D_RUN);
+    const int first = run.first;
+    n_tokens = run.end - run.begin;
+    if (n <= 0 || first >= n_tokens)
         return;
-    const int sequence = sequences ? block_y() : 0, first = sequences ? 0 : block_y() * CONV1D_RUN;
-    state = (float *)((char *)state + slots[sequence] * state_stride);
-    if (sequences) {
-        in += (int64_t)sequence * (in_pairs ? top_k : 1) * in_stride;
-        out += (int64_t)sequence * out_stride;
-        n_tokens = 1;
-    }
+    state = (float *)((char *)state + slots[run.sequence] * state_stride);
+    in += (int64_t)run.begin * (in_pairs ? top_k : 1) * in_stride;
+    out += (int64_t)run.begin * out_stride;
     if (d_conv <= CONV1D_TAPS) {
         conv1d_run(out, in, weight, bias, state, channel, n, first, min_i(first + CONV1D_RUN, n_tokens), top_k);
         if (first == 0)

@@ -273,6 +273,13 @@ DEVICE uint32_t add_acquire_release(uint32_t *global, uint32_t value)
     __asm__ volatile("atom.acq_rel.gpu.global.add.u32 %0, [%1], %2;" : "=r"(old) : "l"(global), "r"(value) : "memory");
     return old;
 }
+/* The same, but nothing that others wrote is seen by it. */
+DEVICE int add_counter(int32_t *global, int value)
+{
+    int old;
+    __asm__ volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], %2;" : "=r"(old) : "l"(global), "r"(value) : "memory");
+    return old;
+}
 DEVICE uint32_t load_acquire(const uint32_t *global)
 {
     uint32_t value;
@@ -285,5 +292,7 @@ DEVICE uint32_t load_acquire(const uint32_t *global)
 #include "decode.h"
 #include "gemm.h"
 #include "hopper.h"
+#include "routing.h"
+#include "sequences.h"
 
 #endif

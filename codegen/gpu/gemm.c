@@ -3,7 +3,7 @@
  * Grid: any number of blocks x; each takes every n_blocks_x-th tile of tile_rows x tile_columns outputs. Threads: 32 *
  * tile_rows / 64 * tile_columns / warp_columns. Shared bytes: stages * 64 * (2 tile_rows + weight bytes * tile_columns)
  * + 2048 a warp + 4 * (2 (n_experts + 1) + 4 tile_rows).
- * The list of tiles comes from offsets: a tile has one expert, and groups of 16 tile rows run down all columns, so
+ * The list of tiles comes from totals: a tile has one expert, and groups of 16 tile rows run down all columns, so
  * that both factors stay in the L2 cache. They stream through a ring of `stages` pieces of 64 k, on past the ends of
  * tiles: while one is written the next is on its way. Rows beyond the ends are zero, columns repeat the last one;
  * neither is written. k beyond n_in is zero. Sums are float32, 16 k at a time, ascending.
@@ -86,17 +86,19 @@ typedef struct {
     const char *a, *b;       /* in; this thread's first row of the tile's weights */
     char *ring;
     int tile, k, stage;      /* next piece: k of tile, into stage */
+    int n_tokens;
     int row;                 /* of in, for copy (lane & 7) of 8 lanes that share their rows; -1: none, zeros */
     int edge;                /* how many rows of weights follow *b */
 } GemmFetch;
 
 /* The block's next tile: what this thread will copy of it. */
-DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *begins, const void *weights,
+DEVICE void gemm_open_tile(GemmFetch *fetch, const int *ends, const int *n_rows, const void *weights,
     const int32_t *slots, int top_k)
 {
     const int n_block = tile_rows / 64 * (tile_columns / warp_columns) * 32, weight_len = weight_dtype == 3 ? 1 : 2;
     const int64_t row_len = (n_in + PIECE - 1) / PIECE * PIECE * weight_len;
-    const GemmTile tile = gemm_find_tile(fetch->tile, ends, begins, n_experts, n_out, tile_rows, tile_columns, 16);
+    const GemmTile tile = gemm_find_tile(fetch->tile, ends, n_rows, fetch->n_tokens, n_experts, n_out, tile_rows,
+        tile_columns, 16);
     const int row = (thread_x() >> 3) + (lane() & 7) * (n_block / 8), at = tile.first + row;
     const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
     fetch->row = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
@@ -227,7 +229,7 @@ DEVICE void gemm_write(void *out, float sums[][MAX_COLUMNS][4], char *staging, c
 }
 
 KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict weights, const float *restrict scales,
-    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict offsets,
+    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict totals,
     const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
 {
     const int weight_len = weight_dtype == 3 ? 1 : 2, n_pieces = (n_in + PIECE - 1) / PIECE;
@@ -237,23 +239,23 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
 
     char *const ring = shared();                /* stages of A [tile_rows][64], B [tile_columns][64] */
     char *const staging = ring + stages * stage_len + warp() * STAGING_LEN;
-    int *const ends = (int *)(ring + stages * stage_len + n_warps * STAGING_LEN), *const begins = ends + n_experts + 1;
-    int32_t *row_table = begins + n_experts + 1;                                         /* two of [tile_rows] */
+    int *const ends = (int *)(ring + stages * stage_len + n_warps * STAGING_LEN), *const n_rows = ends + n_experts + 1;
+    int32_t *row_table = n_rows + n_experts + 1;                                         /* two of [tile_rows] */
     float *gate_table = (float *)(row_table + 2 * tile_rows);                            /* two of [tile_rows] */
     int table = 0;                                                                       /* 0 or tile_rows */
 
     dependency_wait();
     dependency_launch();
-    gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, tile_rows);
+    gemm_list_tiles(ends, n_rows, totals, n_tokens, n_experts, tile_rows);
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
     if (block_x() >= n_tiles)
         return;
     const int n_steps = ((n_tiles - 1 - block_x()) / n_blocks_x() + 1) * n_pieces;
 
-    GemmFetch fetch = { .a = (const char *)in, .ring = ring, .tile = block_x() };
+    GemmFetch fetch = { .a = (const char *)in, .ring = ring, .tile = block_x(), .n_tokens = n_tokens };
     UNROLL for (int i = 0; i < stages - 1; i++) {
         if (i < n_steps && fetch.k == 0)
-            gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
+            gemm_open_tile(&fetch, ends, n_rows, weights, slots, top_k);
         gemm_fetch_piece(&fetch, i < n_steps);
         copy_commit();
     }
@@ -273,9 +275,9 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
         GemmTile tile = { 0, 0, 0, 0 };   /* of the last piece only: no register keeps it */
         int out_row = 0;
         if (fetches && fetch.k == 0)
-            gemm_open_tile(&fetch, ends, begins, weights, slots, top_k);
+            gemm_open_tile(&fetch, ends, n_rows, weights, slots, top_k);
         if (is_last) {
-            tile = gemm_find_tile(tile_at, ends, begins, n_experts, n_out, tile_rows, tile_columns, 16);
+            tile = gemm_find_tile(tile_at, ends, n_rows, n_tokens, n_experts, n_out, tile_rows, tile_columns, 16);
             if (thread_x() < tile.n_rows)
                 out_row = n_experts == 1 ? tile.first + thread_x() : slots[tile.first + thread_x()];
         }

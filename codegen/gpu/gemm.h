@@ -2,27 +2,27 @@
 #ifndef MOSSC_CODEGEN_GPU_GEMM_H
 #define MOSSC_CODEGEN_GPU_GEMM_H
 
-typedef struct { int expert, first, n_rows, column; } GemmTile;   /* rows: positions first … in slots */
+/* Rows first … of E = 1, else those in slots first …; an expert's slots begin at expert · n_tokens. */
+typedef struct { int expert, first, n_rows, column; } GemmTile;
 
-/* By the whole block. ends [n_experts + 1]: tile rows before each expert; begins: its first position in slots
- * (E = 1: 0, n_tokens). */
-DEVICE void gemm_list_tiles(int *ends, int *begins, const int32_t *offsets, int n_tokens, int n_experts, int tile_rows)
+/* By the whole block. ends [n_experts + 1]: tile rows before each expert; n_rows [n_experts]: how many rows it has. */
+DEVICE void gemm_list_tiles(int *ends, int *n_rows, const int32_t *totals, int n_tokens, int n_experts, int tile_rows)
 {
-    for (int e = thread_x(); e <= n_experts; e += n_threads())
-        begins[e] = n_experts > 1 ? offsets[e] : e == 0 ? 0 : n_tokens;
+    for (int e = thread_x(); e < n_experts; e += n_threads())
+        n_rows[e] = n_experts > 1 ? totals[e] : n_tokens;
     barrier();
     int n_tiles = 0;
     for (int e = 0; thread_x() == 0 && e <= n_experts; e++) {
         ends[e] = n_tiles;
         if (e < n_experts)
-            n_tiles += (begins[e + 1] - begins[e] + tile_rows - 1) / tile_rows;
+            n_tiles += (n_rows[e] + tile_rows - 1) / tile_rows;
     }
     barrier();
 }
 
 /* Groups of n_group tile rows run down all columns. */
-DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *begins, int n_experts, int n_out, int tile_rows,
-    int tile_columns, int n_group)
+DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *n_rows, int n_tokens, int n_experts, int n_out,
+    int tile_rows, int tile_columns, int n_group)
 {
     const int n_columns = (n_out + tile_columns - 1) / tile_columns;
     const int group = tile / (n_group * n_columns), in_group = tile - group * n_group * n_columns;
@@ -38,8 +38,8 @@ DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *begins, int
     }
     GemmTile found;
     found.expert = e;
-    found.first = begins[e] + (row - ends[e]) * tile_rows;
-    found.n_rows = min_i(begins[e + 1] - found.first, tile_rows);
+    found.first = e * n_tokens + (row - ends[e]) * tile_rows;
+    found.n_rows = min_i(n_rows[e] - (row - ends[e]) * tile_rows, tile_rows);
     found.column = in_group / group_rows * tile_columns;
     return found;
 }

@@ -31,20 +31,21 @@ enum {
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
 /* Work of a block: `full` tiles, then halves of tiles, `all` together. */
-typedef struct { int full, all; } GemmUnits;
+typedef struct { int full, all, n_tokens; } GemmUnits;
 
 DEVICE int gemm_h100_half(void) { return tile_columns == 256 ? 128 : tile_columns; }
 
-DEVICE GemmUnits gemm_h100_units(int n_tiles)
+DEVICE GemmUnits gemm_h100_units(int n_tiles, int n_tokens)
 {
     const int left = n_tiles % n_blocks_x(), halves = tile_columns == 256 && 2 * left <= n_blocks_x();
-    return (GemmUnits){ halves ? n_tiles - left : n_tiles, halves ? n_tiles + left : n_tiles };
+    return (GemmUnits){ halves ? n_tiles - left : n_tiles, halves ? n_tiles + left : n_tiles, n_tokens };
 }
 
-DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, const int *ends, const int *begins)
+DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, const int *ends, const int *n_rows)
 {
     const int half = max_i(unit - units.full, 0), t = min_i(unit, units.full) + half / 2;
-    GemmTile tile = gemm_find_tile(t, ends, begins, n_experts, n_out, TILE_ROWS, tile_columns, 16);
+    GemmTile tile = gemm_find_tile(t, ends, n_rows, units.n_tokens, n_experts, n_out, TILE_ROWS, tile_columns,
+        16);
     tile.column += half % 2 * gemm_h100_half();
     return tile;
 }
@@ -53,9 +54,9 @@ DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, const int *ends, const
 typedef struct { int rows[COPIES], weight_row; } GemmFetch;
 
 DEVICE void gemm_h100_open(GemmFetch *fetch, int unit, GemmUnits units, const int32_t *slots, const int *ends,
-    const int *begins, int top_k)
+    const int *n_rows, int top_k)
 {
-    const GemmTile tile = gemm_h100_tile(unit, units, ends, begins);
+    const GemmTile tile = gemm_h100_tile(unit, units, ends, n_rows);
     UNROLL for (int i = 0; i < COPIES; i++) {
         const int row = (thread_x() >> 3) + i * 16, at = tile.first + row;
         const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
@@ -66,7 +67,7 @@ DEVICE void gemm_h100_open(GemmFetch *fetch, int unit, GemmUnits units, const in
 
 /* Warps 0 to 3: every piece of every tile, in order. The next tile's rows are looked up before they are needed. */
 DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
-    const int32_t *slots, const int *ends, const int *begins, GemmUnits units, int top_k)
+    const int32_t *slots, const int *ends, const int *n_rows, GemmUnits units, int top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
     const int half = gemm_h100_half();
@@ -74,7 +75,7 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
     int stage = 0, parity = 1;
     GemmFetch fetch, next;
     if (block_x() < units.all)
-        gemm_h100_open(&next, block_x(), units, slots, ends, begins, top_k);
+        gemm_h100_open(&next, block_x(), units, slots, ends, n_rows, top_k);
     for (int u = block_x(); u < units.all; u += n_blocks_x()) {
         const int n_copies = u < units.full ? tile_columns / half : 1;
         fetch = next;
@@ -97,7 +98,7 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
             if (k == 0 && u + n_blocks_x() < units.all)
-                gemm_h100_open(&next, u + n_blocks_x(), units, slots, ends, begins, top_k);
+                gemm_h100_open(&next, u + n_blocks_x(), units, slots, ends, n_rows, top_k);
         }
     }
 }
@@ -179,10 +180,10 @@ DEVICE void gemm_h100_write(void *out, const float *sums, int n_columns, char *s
 typedef struct { int expert, column, n_rows, row; float gate; } GemmTake;
 
 DEVICE GemmTake gemm_h100_take(int unit, GemmUnits units, const int32_t *slots, const float *gates, const int *ends,
-    const int *begins)
+    const int *n_rows)
 {
     const int warp_row = (warp() - 4) * 16;
-    const GemmTile tile = gemm_h100_tile(unit, units, ends, begins);
+    const GemmTile tile = gemm_h100_tile(unit, units, ends, n_rows);
     const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
     GemmTake take;
     take.expert = tile.expert;
@@ -199,7 +200,7 @@ typedef struct {
     void *out;
     const float *bias, *gates;
     const int32_t *slots, *experts;
-    const int *ends, *begins;
+    const int *ends, *n_rows;
     GemmUnits units;
     int top_k;
 } GemmMultiply;
@@ -221,7 +222,7 @@ DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, Ge
         wgmma_piece(sums, n_columns, a + ahead, b + ahead, k > 0, act);
         wgmma_commit();
         if (k == 0 && next_unit < m->units.all)
-            *next = gemm_h100_take(next_unit, m->units, m->slots, m->gates, m->ends, m->begins);
+            *next = gemm_h100_take(next_unit, m->units, m->slots, m->gates, m->ends, m->n_rows);
         wgmma_wait_before();
         if (before >= 0 && thread_x() % 128 == 0)
             mbarrier_arrive(m->empty + before * 8);
@@ -250,7 +251,7 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
     GemmTake take, next;
     int u = block_x();
     if (u < m->units.all)
-        next = gemm_h100_take(u, m->units, m->slots, m->gates, m->ends, m->begins);
+        next = gemm_h100_take(u, m->units, m->slots, m->gates, m->ends, m->n_rows);
     for (; u < m->units.full; u += n_blocks_x()) {
         take = next;
         gemm_h100_unit(m, sums, tile_columns, &at, take, &next, u + n_blocks_x());
@@ -262,14 +263,14 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
 }
 
 KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weights, const float *restrict scales,
-    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict offsets,
+    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict totals,
     const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
 {
     const int stage_len = A_LEN + tile_columns * 128;
     char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
     char *const staging = ring + stages * stage_len + (warp() - 4) * 2048;
     char *const full = ring + stages * stage_len + 8 * 2048, *const empty = full + stages * 8;
-    int *const ends = (int *)(empty + stages * 8), *const begins = ends + n_experts + 1;
+    int *const ends = (int *)(empty + stages * 8), *const n_rows = ends + n_experts + 1;
     (void)scales;
 
     if (thread_x() == 0) {
@@ -281,14 +282,14 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     }
     dependency_wait();
     dependency_launch();
-    gemm_list_tiles(ends, begins, offsets, n_tokens, n_experts, TILE_ROWS);
-    const GemmUnits units = gemm_h100_units(ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns));
+    gemm_list_tiles(ends, n_rows, totals, n_tokens, n_experts, TILE_ROWS);
+    const GemmUnits units = gemm_h100_units(ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns), n_tokens);
     if (warp() < 4) {
         registers_give();
-        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, begins, units, top_k);
+        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, n_rows, units, top_k);
     } else {
         registers_take();
-        const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, ends, begins,
+        const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, ends, n_rows,
                                         units, top_k };
         gemm_h100_multiply(&multiply);
     }

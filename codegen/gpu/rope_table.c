@@ -1,7 +1,7 @@
 /* Angles of the rotary embedding: cosines and sines of position · theta^(-2i/head_dim), in double inside.
  *
  * Positions grow large, so the angle is reduced by multiples of π/2 in double before the series: good
- * to 1e-7 for positions to 1e9. sequences: 0, token t is at positions[0] + t; 1, at positions[t].
+ * to 1e-7 for positions to 1e9. sequences: 0, token t of sequence i is at positions[i] + t; 1, token i at positions[i].
  *
  * Grid: a token a block; any number of threads. head_dim is even, theta at least 1e-3.
  */
@@ -40,7 +40,8 @@ DEVICE double exp2_of(double x)
     return sum * power.value;
 }
 
-KERNEL(rope_table)(float *table /* [n_tokens][head_dim] */, const int64_t *positions, int32_t n_tokens)
+KERNEL(rope_table)(float *table /* [n_tokens][head_dim] */, const int64_t *positions, const int32_t *ends,
+    int32_t n_sequences, int32_t n_tokens)
 {
     const int half = head_dim / 2;
     const int t = block_x();
@@ -48,7 +49,9 @@ KERNEL(rope_table)(float *table /* [n_tokens][head_dim] */, const int64_t *posit
     dependency_launch();
     if (t >= n_tokens)
         return;
-    const int64_t position = sequences ? positions[t] : positions[0] + t;
+    const SequenceTile at = sequences ? (SequenceTile){ t, t, t + 1, 0 }
+        : sequence_of_row(ends, n_sequences, n_tokens, t);
+    const int64_t position = positions[at.sequence] + at.first;
     const double step = log2_of((double)theta) * (-2.0 / head_dim);
     float *to = table + (int64_t)t * head_dim;
     for (int i = thread_x(); i < half; i += n_threads()) {

@@ -1,10 +1,10 @@
 /* Selective scan with D and the gate: s = 2^(Δ a) ⊙ s + (Δ B) x, y = (C · s + D x) silu(z); a = A log2(e).
  *
  * block_channels 0: token by token, the state in global memory; for sequences and for any d_state.
- * Grid: ceil(n_channels / 32) × 1, or × n_tokens with sequences; 256 threads.
+ * Grid: ceil(n_channels / 32) × n_sequences, or × n_tokens with sequences; 256 threads.
  *
- * Else 8 or 16: one sequence. Grid: ceil(n_channels / block_channels); threads: block_channels (4 P + 16),
- * P = ceil(d_state / 8). Time is not split: that would double the exponentials. Of the first warps each has 8 channels
+ * Else 8 or 16; several sequences only with an even d_state. Grid: ceil(n_channels / block_channels) × n_sequences;
+ * threads: block_channels (4 P + 16), P = ceil(d_state / 8). Time is not split: that would double the exponentials. Of the first warps each has 8 channels
  * × 8 states, a lane two of one channel, in registers for the whole run. The others help, one half with even tiles of
  * 32 tokens, one with odd ones, a lane for a token and four channels: they copy inputs well ahead, turn them so that a
  * lane that scans reads what it multiplies, add up the P parts of y, and gate. Tensor cores multiply (Δ x) B and C · s,
@@ -484,12 +484,16 @@ KERNEL(scan)(act_t *y /* [n_tokens][y_stride] */, const float *dt /* [n_tokens][
     const act_t *x /* [n_tokens][x_stride] */, const float *bc /* [n_tokens][2 d_state] */,
     const act_t *z /* [n_tokens, or pairs][z_stride] */, const float *restrict a /* [n_channels][d_state] */,
     const float *restrict d /* [n_channels] */, float *state /* [n_channels][d_state] */, const int32_t *slots,
-    int64_t state_stride, int32_t n_tokens, int32_t top_k)
+    const int32_t *ends, int64_t state_stride, int32_t n_tokens, int32_t top_k)
 {
-    const ScanArrays in = { dt, bc, x, z, y, d, n_tokens, z ? z_pairs ? top_k : 1 : 0 };
+    const int n_z = z ? z_pairs ? top_k : 1 : 0;
     dependency_wait();
     dependency_launch();
-    state = (float *)((char *)state + slots[sequences ? block_y() : 0] * state_stride);
+    const int64_t begin = sequences || block_y() == 0 ? 0 : ends[block_y() - 1];
+    n_tokens = sequences ? n_tokens : ends[block_y()] - (int)begin;
+    const ScanArrays in = { dt + begin * dt_stride, bc + begin * 2 * d_state, x + begin * x_stride,
+                            z + begin * n_z * z_stride, y + begin * y_stride, d, n_tokens, n_z };
+    state = (float *)((char *)state + slots[block_y()] * state_stride);
     if (block_channels == 0) {
         for (int t = sequences ? block_y() : 0; t < (sequences ? block_y() + 1 : n_tokens); t++)
             scan_token(in, state, a, t);

@@ -1,5 +1,5 @@
-/* attention and attention_decode: against plain loops; a prompt cut in two gives the same bits; decode writes the
- * rings, in every order of its blocks.
+/* attention and attention_decode: against plain loops; a prompt cut in two gives the same bits, and so do sequences in
+ * one call; decode writes the rings, in every order of its blocks.
  *
  * Rings hold NaNs in rows that no token has written yet, and so do all other slots.
  */
@@ -71,36 +71,82 @@ static double tolerance(int act)
 
 /* ---- prefill ---- */
 
-typedef struct { uint8_t *state; int64_t state_stride; size_t values_at; int32_t *slots; int64_t *positions; } Place;
+typedef struct {
+    uint8_t *state;
+    int64_t state_stride;
+    size_t values_at;
+    int32_t *slots, *ends;
+    int64_t *positions;
+} Place;
 
-static Place make_place(const Sequence *s, int64_t position)
+/* n calls of the sequence, each with its rest from its position on. */
+static Place make_place(const Sequence *s, const int64_t *positions, const int32_t *ends, int n)
 {
     Place p = { .state_stride = (int64_t)((2 * ring_len(s) + 255) / 256 * 256), .values_at = ring_len(s) };
     p.state = check_buffer((size_t)(N_SLOTS * p.state_stride));
-    p.slots = check_buffer(sizeof *p.slots);
-    p.positions = check_buffer(sizeof *p.positions);
-    p.slots[0] = N_SLOTS - 1;
-    p.positions[0] = position;
-    uint8_t *slot = p.state + p.slots[0] * p.state_stride;
-    fill_ring(s, position, s->keys, (uint16_t *)slot);
-    fill_ring(s, position, s->values, (uint16_t *)(slot + p.values_at));
+    p.slots = check_buffer(sizeof *p.slots * (size_t)n);
+    p.ends = check_buffer(sizeof *p.ends * (size_t)n);
+    p.positions = check_buffer(sizeof *p.positions * (size_t)n);
+    for (int i = 0; i < n; i++) {
+        p.slots[i] = N_SLOTS - 1 - i;
+        p.positions[i] = positions[i];
+        p.ends[i] = ends[i];
+        uint8_t *slot = p.state + p.slots[i] * p.state_stride;
+        fill_ring(s, positions[i], s->keys, (uint16_t *)slot);
+        fill_ring(s, positions[i], s->values, (uint16_t *)(slot + p.values_at));
+    }
     check_freeze(p.state);
+    check_freeze(p.ends);
     check_freeze(p.slots);
     check_freeze(p.positions);
     return p;
 }
 
-/* out [n_tokens][out_stride] for n_tokens tokens at `position` */
-static void launch(const Sequence *s, int64_t position, int n_tokens, const uint16_t *q, uint16_t *out)
+/* out [n_tokens][out_stride] for n_tokens tokens of n sequences */
+static void launch(const Sequence *s, const Place *p, int n, int n_tokens, const uint16_t *q, const uint16_t *k,
+    const uint16_t *v, uint16_t *out)
 {
     const int group = s->n_heads / s->n_kv_heads, n_rows = s->head_dim <= 64 ? 128 : 64;
     const int heads = group < n_rows ? group : n_rows, tokens = n_rows / heads;
     const int dim = (s->head_dim + 15) / 16 * 16;
-    const Place p = make_place(s, position);
-    const uint16_t *k = s->keys + position * s->kv_stride, *v = s->values + position * s->kv_stride;
-    CHECK_LAUNCH((n_tokens + tokens - 1) / tokens + 1, s->n_kv_heads * ((group + heads - 1) / heads), 128,
-        (n_rows + 256) * (dim + 8) * 2, out, q, k, v, p.state, p.state + p.values_at, p.positions, p.slots,
-        p.state_stride, s->n_context, n_tokens);
+    CHECK_LAUNCH((n_tokens + tokens - 1) / tokens + n, s->n_kv_heads * ((group + heads - 1) / heads), 128,
+        (n_rows + 256) * (dim + 8) * 2, out, q, k, v, p->state, p->state + p->values_at, p->positions, p->slots,
+        p->ends, p->state_stride, s->n_context, n, n_tokens);
+}
+
+static void launch_one(const Sequence *s, int64_t position, int n_tokens, const uint16_t *q, uint16_t *out)
+{
+    const Place p = make_place(s, &position, &n_tokens, 1);
+    launch(s, &p, 1, n_tokens, q, s->keys + position * s->kv_stride, s->values + position * s->kv_stride, out);
+}
+
+/* `from` [n][stride], and behind it its rows from `cut` on. */
+static uint16_t *twice(const uint16_t *from, int n, int cut, int stride)
+{
+    const size_t row = (size_t)stride;
+    uint16_t *both = check_buffer(2 * row * (size_t)(2 * n - cut));
+    memcpy(both, from, 2 * row * (size_t)n);
+    memcpy(both + row * (size_t)n, from + row * (size_t)cut, 2 * row * (size_t)(n - cut));
+    check_freeze(both);
+    return both;
+}
+
+/* The whole and its rest from `cut` on as two sequences of one call: what each gave alone. */
+static void check_together(const Sequence *s, int n_tokens, int cut, const uint16_t *q, const uint16_t *whole,
+    const uint16_t *rest)
+{
+    const int q_stride = check_param("q_stride"), out_stride = check_param("out_stride"), n = 2 * n_tokens - cut;
+    const int32_t ends[2] = { n_tokens, n };
+    const int64_t positions[2] = { s->position, s->position + cut };
+    const Place p = make_place(s, positions, ends, 2);
+    const int64_t first = s->position * s->kv_stride;
+    uint16_t *out = check_buffer(2 * (size_t)n * (size_t)out_stride);
+    launch(s, &p, 2, n, twice(q, n_tokens, cut, q_stride), twice(s->keys + first, n_tokens, cut, s->kv_stride),
+        twice(s->values + first, n_tokens, cut, s->kv_stride), out);
+    for (int t = 0; t < n; t++)
+        check_bytes("a token of two sequences", out + t * out_stride,
+            t < n_tokens ? whole + t * out_stride : rest + (t - n_tokens) * out_stride,
+            2 * (size_t)(s->n_heads * s->head_dim));
 }
 
 /* As many times larger as the case says: then the largest score grows a lot on the way, and few keys matter. */
@@ -130,15 +176,16 @@ static void check_attention(void)
         for (int head = 0; head < s.n_heads; head++)
             attend(&s, s.position + t, head, q + t * q_stride + head * s.head_dim, score,
                 want + t * columns + head * s.head_dim);
-    launch(&s, s.position, n_tokens, q, out);
+    launch_one(&s, s.position, n_tokens, q, out);
     check_rows_act("out", out, want, n_tokens, columns, out_stride, s.act, tolerance(s.act));
 
     /* In two calls: the second sees the first one's keys in the ring. */
     const int cut = n_tokens / 3;
     uint16_t *rest = check_buffer(2 * (size_t)(n_tokens - cut) * (size_t)out_stride);
-    launch(&s, s.position + cut, n_tokens - cut, q + cut * q_stride, rest);
+    launch_one(&s, s.position + cut, n_tokens - cut, q + cut * q_stride, rest);
     for (int t = cut; t < n_tokens; t++)
         check_bytes("the token after a cut", rest + (t - cut) * out_stride, out + t * out_stride, 2 * (size_t)columns);
+    check_together(&s, n_tokens, cut, q, out, rest);
 }
 
 /* ---- decode ---- */

@@ -1,5 +1,5 @@
-/* conv1d: a sequence in pieces, or a token of several sequences; states of slots that nobody uses stay. */
-#include "check.h"
+/* conv1d: tokens of sequences, or a token of several; states of slots that nobody uses stay. */
+#include "check_sequences.h"
 
 enum { N_SLOTS = 20 };
 
@@ -40,7 +40,8 @@ static void check_conv1d(void)
     Conv conv = { check_param("n_channels"), check_param("d_conv"), check_param("in_stride"), check_param("out_stride"),
         check_param("silu"), check_param("act"), check_param("n_tokens"), in_pairs ? check_param("top_k") : 1,
         NULL, NULL };
-    const int n_state = (conv.d_conv - 1) * conv.n_channels, n_sequences = sequences ? conv.n_tokens : 1;
+    const CheckSequences of = check_sequences(conv.n_tokens, sequences);
+    const int n_state = (conv.d_conv - 1) * conv.n_channels, n_sequences = of.n;
     const int64_t state_stride = 4 * n_state + 48;
     conv.weight = check_random_f32(conv.n_channels, conv.d_conv, conv.d_conv);
     conv.bias = check_random_f32(1, conv.n_channels, conv.n_channels);
@@ -55,11 +56,11 @@ static void check_conv1d(void)
         float *state = (float *)(states + slots[i] * state_stride);
         for (int j = 0; j < n_state; j++)
             want_states[i * n_state + j] = state[j] = check_random();
-        expect(&conv, want, want_states + i * n_state, in, sequences ? i : 0, sequences ? 1 : conv.n_tokens);
+        expect(&conv, want, want_states + i * n_state, in, check_begin(of, i), check_len(of, i));
     }
     check_freeze(slots);
-    CHECK_LAUNCH((conv.n_channels + 511) / 512, sequences ? conv.n_tokens : (conv.n_tokens + 15) / 16, 64, 0, out, in,
-                 conv.weight, conv.bias, (float *)states, slots, state_stride, conv.n_tokens,
+    CHECK_LAUNCH((conv.n_channels + 511) / 512, sequences ? of.n : (conv.n_tokens + 15) / 16 + of.n - 1, 64, 0, out, in,
+                 conv.weight, conv.bias, (float *)states, slots, of.ends, state_stride, of.n, conv.n_tokens,
                  in_pairs ? conv.top_k : 0);
     check_rows_act("out", out, want, conv.n_tokens, conv.n_channels, conv.out_stride, conv.act, 0x1p-20);
     for (int i = 0; i < N_SLOTS; i++) {

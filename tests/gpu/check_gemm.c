@@ -11,7 +11,7 @@ static void check_gemm(void)
     const int shared_len = check_param("stages") * stage_len + n_warps * 2048 +
                            4 * (2 * (c.n_experts + 1) + 4 * tile_rows);
     CHECK_LAUNCH(check_param("blocks"), 1, n_warps * 32, shared_len, c.out, c.in, c.weights.weights, c.weights.scales,
-        c.bias, c.slots, c.offsets, c.experts, c.gates, c.n_tokens, c.top_k);
+        c.bias, c.slots, c.totals, c.experts, c.gates, c.n_tokens, c.top_k);
     gemm_compare(&c);
 }
 

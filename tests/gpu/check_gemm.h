@@ -15,7 +15,7 @@ typedef struct {
     uint16_t *in;
     CheckWeights weights;
     float *bias, *gates;                /* or NULL */
-    int32_t *slots, *offsets, *experts; /* or NULL */
+    int32_t *slots, *totals, *experts; /* or NULL */
     void *out;
     double *want;                       /* [n_rows][n_columns] */
 } GemmCheck;
@@ -34,18 +34,17 @@ static void gemm_route(GemmCheck *c)
     c->gates = check_random_f32(1, n_pairs, n_pairs);
     if (c->n_experts == 1)
         return;
-    c->slots = check_buffer(sizeof(int32_t) * (size_t)n_pairs);
-    c->offsets = check_buffer(sizeof(int32_t) * (size_t)(c->n_experts + 1));
-    int n = 0;
+    c->slots = check_buffer(sizeof(int32_t) * (size_t)c->n_experts * (size_t)c->n_tokens);
+    c->totals = check_buffer(sizeof(int32_t) * (size_t)c->n_experts);
     for (int e = 0; e < c->n_experts; e++) {
-        c->offsets[e] = n;
-        for (int p = 0; p < n_pairs; p++)
+        int32_t *const own = c->slots + (size_t)e * (size_t)c->n_tokens;
+        c->totals[e] = 0;
+        for (int p = n_pairs - 1; p >= 0; p--)
             if (c->experts[p] == e)
-                c->slots[n++] = p;
+                own[c->totals[e]++] = p;
     }
-    c->offsets[c->n_experts] = n;
     check_freeze(c->slots);
-    check_freeze(c->offsets);
+    check_freeze(c->totals);
     check_freeze(c->experts);
 }
 

@@ -18,7 +18,7 @@ static void check_gemm_h100(void)
         .box_rows = tile_columns == 256 ? 128 : tile_columns };
     const float *scales = NULL;
     const int shared_len = 1024 + stages * (16384 + 128 * tile_columns + 16) + 8 * 2048 + 8 * (c.n_experts + 2);
-    CHECK_LAUNCH(check_param("blocks"), 1, 384, shared_len, c.out, c.in, map, scales, c.bias, c.slots, c.offsets,
+    CHECK_LAUNCH(check_param("blocks"), 1, 384, shared_len, c.out, c.in, map, scales, c.bias, c.slots, c.totals,
         c.experts, c.gates, c.n_tokens, c.top_k);
     gemm_compare(&c);
 }

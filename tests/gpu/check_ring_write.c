@@ -1,5 +1,5 @@
 /* ring_write: whole states byte by byte, so that what must stay is seen to stay. */
-#include "check.h"
+#include "check_sequences.h"
 
 enum { N_SLOTS = 18 };
 
@@ -7,7 +7,9 @@ static void check_ring_write(void)
 {
     const int columns = check_param("n_columns"), stride = check_param("kv_stride"), window = check_param("window");
     const int act = check_param("act"), sequences = check_param("sequences"), n_tokens = check_param("n_tokens");
-    const int first = check_param("first"), n_sequences = sequences ? n_tokens : 1;
+    const int first = check_param("first");
+    const CheckSequences of = check_sequences(n_tokens, sequences);
+    const int n_sequences = of.n;
     const int64_t n_context = check_param("n_context"), rows = window ? window : n_context;
     const size_t ring_len = sizeof(uint16_t) * (size_t)rows * (size_t)stride;
     const int64_t state_stride = (int64_t)(2 * ring_len + 256) / 256 * 256, v_at = (int64_t)ring_len;
@@ -20,20 +22,21 @@ static void check_ring_write(void)
     memset(states, 0x5A, (size_t)state_stride * N_SLOTS);
     memset(want, 0x5A, (size_t)state_stride * N_SLOTS);
     for (int i = 0; i < n_sequences; i++) {
-        positions[i] = sequences ? check_random_below(first) : first;
+        positions[i] = i ? check_random_below(first + 1) : first;
         slots[i] = (7 * i + 3) % N_SLOTS;
     }
     check_freeze(positions);
     check_freeze(slots);
-    for (int t = 0; t < n_tokens; t++) {
-        const int64_t position = sequences ? positions[t] : first + t;
-        char *state = want + state_stride * slots[sequences ? t : 0] + position % rows * stride * 2;
+    for (int t = 0, i = 0; t < n_tokens; t++) {
+        i += t == check_begin(of, i) + check_len(of, i);
+        const int64_t position = positions[i] + t - check_begin(of, i);
+        char *state = want + state_stride * slots[i] + position % rows * stride * 2;
         memcpy(state, k + t * stride, 2 * (size_t)columns);
         memcpy(state + v_at, v + t * stride, 2 * (size_t)columns);
     }
     uint16_t *ring_k = (uint16_t *)states, *ring_v = (uint16_t *)(states + v_at);
-    CHECK_LAUNCH(n_tokens / 8 + 2, 1, check_param("threads"), 0, ring_k, ring_v, k, v, positions, slots, state_stride,
-                 n_context, n_tokens);
+    CHECK_LAUNCH(n_tokens / 8 + 2, 1, check_param("threads"), 0, ring_k, ring_v, k, v, positions, slots, of.ends,
+                 state_stride, n_context, of.n, n_tokens);
     check_bytes("states", states, want, (size_t)state_stride * N_SLOTS);
 }
 

@@ -1,5 +1,5 @@
-/* scan: one sequence, or a token of several; some A are 0, which zoh must survive. States of other slots stay. */
-#include "check.h"
+/* scan: tokens of sequences, or a token of several; some A are 0, which zoh must survive. Other slots stay. */
+#include "check_sequences.h"
 
 enum { N_SLOTS = 20 };
 
@@ -46,7 +46,8 @@ static void check_scan(void)
     Scan scan = { .n_channels = check_param("n_channels"), .d_state = check_param("d_state"), .zoh = check_param("zoh"),
         .act = check_param("act"), .dt_stride = check_param("dt_stride"), .x_stride = check_param("x_stride"),
         .z_stride = check_param("z_stride"), .n_z = !check_param("gate") ? 0 : z_pairs ? top_k : 1 };
-    const int channels = scan.n_channels, n_states = channels * scan.d_state, n_sequences = sequences ? n_tokens : 1;
+    const CheckSequences of = check_sequences(n_tokens, sequences);
+    const int channels = scan.n_channels, n_states = channels * scan.d_state, n_sequences = of.n;
     const int64_t state_stride = 4 * n_states + 16;
     float *dt = check_buffer(4 * (size_t)n_tokens * (size_t)scan.dt_stride), *a = check_buffer(4 * (size_t)n_states);
     for (int i = 0; i < n_states; i++)
@@ -72,17 +73,19 @@ static void check_scan(void)
         for (int j = 0; j < n_states; j++)
             want_states[i * n_states + j] = state[j] = check_random();
     }
-    for (int t = 0; t < n_tokens; t++)
+    for (int t = 0, i = 0; t < n_tokens; t++) {
+        i += t == check_begin(of, i) + check_len(of, i);
         for (int c = 0; c < channels; c++)
-            want[t * channels + c] = step(&scan, want_states + (sequences ? t : 0) * n_states + c * scan.d_state, t, c);
+            want[t * channels + c] = step(&scan, want_states + i * n_states + c * scan.d_state, t, c);
+    }
     check_freeze(slots);
     const double tolerance = block ? 0x1p-11 : 0x1p-19;      /* in blocks, factors of products have 11 bits */
     const int parts = (scan.d_state + 7) / 8;
     const int n_blocks = block ? (channels + block - 1) / block : (channels + 31) / 32;
     const int n_threads = block ? 32 * (block / 8 * parts + block / 2) : 256;
-    CHECK_LAUNCH(n_blocks, sequences ? n_tokens : 1, n_threads,
+    CHECK_LAUNCH(n_blocks, of.n, n_threads,
                  block ? shared_len(block, scan.d_state, z_pairs, stages) : 0, y, scan.dt, scan.x, scan.bc,
-                 scan.z, scan.a, scan.d, (float *)states, slots, state_stride, n_tokens, top_k);
+                 scan.z, scan.a, scan.d, (float *)states, slots, of.ends, state_stride, n_tokens, top_k);
     check_rows_act("y", y, want, n_tokens, channels, y_stride, scan.act, tolerance);
     for (int i = 0; i < N_SLOTS; i++) {
         const int j = (i + 17) * 3 % N_SLOTS;                /* the sequence in slot i: 7 j + 3 = i */

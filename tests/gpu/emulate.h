@@ -148,6 +148,10 @@ DEVICE uint32_t add_acquire_release(uint32_t *counter, uint32_t value)
 {
     return __atomic_fetch_add(counter, value, __ATOMIC_ACQ_REL);
 }
+DEVICE int add_counter(int32_t *counter, int value)
+{
+    return __atomic_fetch_add(counter, value, __ATOMIC_RELAXED);
+}
 DEVICE uint32_t load_acquire(const uint32_t *counter)
 {
     emulate_yield();

@@ -26,23 +26,24 @@ static const moss_gpu_arg args[] = {
     { MOSS_GPU_ARG_SLOTS, 0, 0 }, { MOSS_GPU_ARG_POSITIONS, 0, 0 }, { MOSS_GPU_ARG_TOKENS, 0, 0 },
     { MOSS_GPU_ARG_WEIGHTS, 0, 1 }, { MOSS_GPU_ARG_SCRATCH, 0, 64 }, { MOSS_GPU_ARG_COUNT, 0, MOSS_GPU_TOKENS },
     { MOSS_GPU_ARG_COUNT, 0, MOSS_GPU_SEQUENCES }, { MOSS_GPU_ARG_COUNT, 0, MOSS_GPU_TOP_K },
-    { MOSS_GPU_ARG_N_CONTEXT, 0, 0 },
-    /* logits, at 15 */
+    { MOSS_GPU_ARG_N_CONTEXT, 0, 0 }, { MOSS_GPU_ARG_ENDS, 0, 0 },
+    /* logits, at 16 */
     { MOSS_GPU_ARG_LOGITS, 0, 0 }, { MOSS_GPU_ARG_SCRATCH, 0, 64 }, { MOSS_GPU_ARG_COUNT, 0, MOSS_GPU_TOKENS },
     { MOSS_GPU_ARG_COUNT, 0, MOSS_GPU_LOGITS }, { MOSS_GPU_ARG_INT, 0, FAKE_VOCAB },
-    /* argmax, at 20 */
+    { MOSS_GPU_ARG_ENDS, 0, 0 }, { MOSS_GPU_ARG_COUNT, 0, MOSS_GPU_SEQUENCES },
+    /* argmax, at 23 */
     { MOSS_GPU_ARG_TOKENS, 0, 0 }, { MOSS_GPU_ARG_HISTORY, 0, 0 }, { MOSS_GPU_ARG_POSITIONS, 0, 0 },
     { MOSS_GPU_ARG_LOGITS, 0, 0 },
 };
 
 static const moss_gpu_launch launches[] = {
     { KERNEL_CLEAR, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PROCESSORS, 1, 1 }, ONE }, 32, 0, 0, 3 },   /* on nothing */
-    { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PAIRS, 3, 0 }, { MOSS_GPU_TOKENS, 4, 1 } }, 64, 60000, 3, 12 },
-    { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS | MOSS_GPU_DEPENDENT, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 15, 5 },
+    { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PAIRS, 3, 0 }, { MOSS_GPU_APART, 4, 1 } }, 64, 60000, 3, 13 },
+    { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS | MOSS_GPU_DEPENDENT, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 16, 7 },
     { KERNEL_CLEAR, MOSS_GPU_COOPERATIVE, { ONE, ONE }, 32, 0, 0, 3 },
-    { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 64, 0, 3, 12 },
-    { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 15, 5 },
-    { KERNEL_ARGMAX, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 256, 0, 20, 4 },
+    { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 64, 0, 3, 13 },
+    { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 16, 7 },
+    { KERNEL_ARGMAX, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 256, 0, 23, 4 },
 };
 
 static const moss_gpu_tensor_map maps[] = {
@@ -51,7 +52,7 @@ static const moss_gpu_tensor_map maps[] = {
 
 static const moss_gpu_program good_tables = {
     .sm = 90, .ptx = "the kernels", .ptx_len = 11, .kernels = kernel_names, .n_kernels = N_KERNELS,
-    .launches = launches, .args = args, .tensor_maps = maps, .n_launches = 7, .n_args = 24, .n_tensor_maps = 1,
+    .launches = launches, .args = args, .tensor_maps = maps, .n_launches = 7, .n_args = 27, .n_tensor_maps = 1,
     .prefill = { 0, 3 }, .decode = { 3, 6 }, .feed = { 6, 7 }, .scratch_len = FAKE_SCRATCH_LEN,
     .zeroed_len = FAKE_ZEROED_LEN,
 };
@@ -238,9 +239,12 @@ static void run_fold(const Kernel *kernel)
     const int32_t *tokens = pointer(kernel, 5, (size_t)n_tokens * 4);
     const uint8_t *weights = pointer(kernel, 6, FAKE_DATA_LEN - 1);
     uint64_t *hashes = pointer(kernel, 7, (size_t)n_tokens * 8);
-    for (int32_t i = 0; i < n_tokens; i++) {
-        const int32_t s = n_sequences > 1 ? i : 0;
-        const int64_t seen = positions[s] + (n_sequences > 1 ? 0 : i);
+    const int32_t *ends = pointer(kernel, 12, (size_t)n_sequences * 4);
+    if (ends[n_sequences - 1] != n_tokens || (int32_t)kernel->config.grid[1] > 1 + (n_tokens + 3) / 4 + n_sequences - 1)
+        abort();
+    for (int32_t i = 0, s = 0; i < n_tokens; i++) {
+        s += i == ends[s];
+        const int64_t seen = positions[s] + i - (s ? ends[s - 1] : 0);
         Kernel at = { .values = { kernel->values[0] + (uint64_t)(slots[s] * stride),
                                   kernel->values[1] + (uint64_t)(slots[s] * stride) } };
         uint64_t *state = pointer(&at, 0, FAKE_FIXED_LEN);
@@ -264,8 +268,10 @@ static void run_logits(const Kernel *kernel)
     const int32_t n_tokens = number(kernel, 2), n_logits = number(kernel, 3), vocab_size = number(kernel, 4);
     float *logits = pointer(kernel, 0, (size_t)n_logits * (size_t)vocab_size * 4);
     const uint64_t *hashes = pointer(kernel, 1, (size_t)n_tokens * 8);
+    const int32_t n_sequences = number(kernel, 6), *ends = pointer(kernel, 5, (size_t)n_sequences * 4);
     for (int32_t i = 0; i < n_logits; i++)
-        fake_logits(hashes[n_tokens - n_logits + i], logits + (ptrdiff_t)i * vocab_size);
+        fake_logits(hashes[n_sequences > 1 ? ends[i] - 1 : n_tokens - n_logits + i],
+                    logits + (ptrdiff_t)i * vocab_size);
 }
 
 static void run_argmax(const Kernel *kernel)
@@ -623,7 +629,7 @@ static void note_launch(const moss_cu_launch *config, int kernel)
 
 static int fake_launch_kernel(const moss_cu_launch *config, moss_cu_function function, void **arguments, void **extra)
 {
-    static const int n_args[N_KERNELS] = { 3, 12, 5, 4 };
+    static const int n_args[N_KERNELS] = { 3, 13, 7, 4 };
     (void)extra;
     ENTER("cuLaunchKernelEx");
     Work work = { .kernel = { .kernel = (int)(uintptr_t)function - 1, .config = *config } };

@@ -68,7 +68,8 @@ static bool fits(const LaunchArg *arg, const char *declaration)
     case ARG_N_CONTEXT: case ARG_STATE_STRIDE: return !pointer && wide;
     case ARG_TENSOR_MAP: return strstr(declaration, "tensor_map") != NULL;
     case ARG_POSITIONS: return pointer && wide;
-    case ARG_TOKENS: case ARG_SLOTS: case ARG_HISTORY: return pointer && strstr(declaration, "int32_t") != NULL;
+    case ARG_TOKENS: case ARG_SLOTS: case ARG_ENDS: case ARG_HISTORY:
+        return pointer && strstr(declaration, "int32_t") != NULL;
     default: return pointer;
     }
 }
@@ -248,9 +249,11 @@ static void test_top_k(void)
     for (int i = 0; i < l->n_launches; i++) {
         const Launch *launch = &l->launches[i];
         const char *template = l->kernels[launch->kernel].template;
-        if (strcmp(template, "group") != 0 && strcmp(template, "decode_in") != 0 && strcmp(template, "decode_gated") != 0)
+        const bool norm = strcmp(template, "norm_route") == 0;
+        if (!norm && strcmp(template, "route") != 0 && strcmp(template, "decode_in") != 0
+            && strcmp(template, "decode_gated") != 0)
             continue;
-        const LaunchArg *k = &l->args[launch->first_arg + launch->n_args - 1];
+        const LaunchArg *k = &l->args[launch->first_arg + launch->n_args - (norm ? 2 : 1)];
         of_mode += launch->layer < 4 && k->kind == ARG_COUNT && k->offset == COUNT_TOP_K;
         own += launch->layer == 4 && k->kind == ARG_INT && k->offset == 3;
     }

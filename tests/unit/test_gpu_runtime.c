@@ -441,6 +441,81 @@ static void test_batch(void)
     fixture_close(&fixture);
 }
 
+/* Prompts of several sequences together: every length, pieces of one in two passes, more than one pass takes. */
+static void check_prompts(Fixture *fixture, int32_t n, int32_t chunk, int32_t longest, bool wants_logits)
+{
+    enum { MOST = 19 };
+    moss_state *states[MOST];
+    int32_t lens[MOST], tokens[MOST * MAX_TOKENS], n_all = 0;
+    static float expected[MOST][FAKE_VOCAB], found[MOST][FAKE_VOCAB];
+    uint64_t hashes[MOST] = { 0 };
+    for (int32_t i = 0; i < n; i++) {
+        states[i] = state_new(MAX_TOKENS);
+        const int32_t seen = i % 3;
+        for (int32_t t = 0; t < seen; t++)
+            fake_step(&hashes[i], t, t, 3, expected[i]);
+        if (seen)
+            CU_ASSERT_EQUAL(moss_eval(fixture->context, states[i], 1, 0, (int32_t[2]){ 0, 1 }, seen, NULL, 0, NULL),
+                            MOSS_OK);
+        lens[i] = 1 + (i * 7 + longest) % longest;
+        for (int32_t t = 0; t < lens[i]; t++) {
+            tokens[n_all] = (i * 31 + t * 17) % FAKE_VOCAB;
+            fake_step(&hashes[i], seen + t, tokens[n_all++], 3, expected[i]);
+        }
+    }
+    memset(found, 0xFF, sizeof found);
+    CU_ASSERT_EQUAL(moss_eval_prompts(fixture->context, states, n, 1, chunk, tokens, lens,
+                                      wants_logits ? &found[0][0] : NULL, &fixture->error), MOSS_OK);
+    if (wants_logits)
+        CU_ASSERT_EQUAL(memcmp(expected, found, (size_t)n * sizeof *found), 0);
+    for (int32_t i = 0; i < n; i++) {
+        CU_ASSERT_EQUAL(moss_state_position(states[i]), i % 3 + lens[i]);
+        CU_ASSERT_EQUAL(moss_state_sync(fixture->context, states[i], NULL), MOSS_OK);
+        free(states[i]);
+    }
+}
+
+static void test_prompts(void)
+{
+    for (int full = 0; full < 2; full++) {
+        Fixture fixture;
+        fake_reset();
+        fake_full_attention(full);
+        CU_ASSERT_EQUAL_FATAL(fixture_open(&fixture, 19, MAX_TOKENS), MOSS_OK);
+        for (int32_t n = 1; n <= 19; n += 3)
+            for (int32_t chunk = 0; chunk < 2 * FAKE_CHUNK; chunk += 3)
+                for (int32_t longest = 1; longest < MAX_TOKENS - 2; longest += 5)
+                    check_prompts(&fixture, n, chunk, longest, (n + longest) % 2);
+        fixture_close(&fixture);
+    }
+}
+
+/* What is refused leaves every state as it was. */
+static void test_prompts_errors(void)
+{
+    Fixture fixture;
+    fake_reset();
+    CU_ASSERT_EQUAL_FATAL(fixture_open(&fixture, 2, 0), MOSS_OK);
+    moss_state *states[2] = { state_new(0), state_new(0) }, *twice[2] = { states[0], states[0] };
+    const int32_t tokens[4] = { 1, 2, FAKE_VOCAB - 1, 0 }, wrong[4] = { 0, 0, 0, FAKE_VOCAB };
+    const struct { moss_state **states; int32_t n, mode, chunk; const int32_t *tokens; int32_t lens[2]; } bad[] = {
+        { twice, 2, 0, 0, tokens, { 2, 2 } }, { states, 2, 0, 0, wrong, { 2, 2 } }, { states, 2, 0, 0, NULL, { 2, 2 } },
+        { NULL, 2, 0, 0, tokens, { 2, 2 } }, { states, 0, 0, 0, tokens, { 2, 2 } },
+        { states, 2, 9, 0, tokens, { 2, 2 } }, { states, 2, 0, -1, tokens, { 2, 2 } },
+        { states, 2, 0, 0, tokens, { 4, 0 } }, { states, 2, 0, 0, tokens, { INT32_MAX, 1 } },
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        const int status = moss_eval_prompts(fixture.context, bad[i].states, bad[i].n, bad[i].mode, bad[i].chunk,
+                                             bad[i].tokens, bad[i].lens, NULL, &fixture.error);
+        CU_ASSERT_EQUAL(status, MOSS_ERROR_ARGUMENT);
+    }
+    CU_ASSERT_EQUAL(moss_eval_prompts(fixture.context, states, 2, 0, 0, tokens, NULL, NULL, NULL), MOSS_ERROR_ARGUMENT);
+    CU_ASSERT(moss_state_position(states[0]) == 0 && moss_state_position(states[1]) == 0);
+    free(states[0]);
+    free(states[1]);
+    fixture_close(&fixture);
+}
+
 /* --- States --- */
 
 /* The logits of one more token are those of `hash` after `seen` tokens. */
@@ -750,6 +825,8 @@ static const UnitTest tests[] = {
     { "more graphs than room", test_graphs_run_out },
     { "results do not depend on how calls are cut", test_cuts_agree },
     { "a batch is its sequences", test_batch },
+    { "prompts of several sequences together", test_prompts },
+    { "prompts that are refused", test_prompts_errors },
     { "states stay on the device", test_states_stay },
     { "states fork and roll back", test_states_fork_and_roll_back },
     { "stale copies are refused", test_stale_copies },

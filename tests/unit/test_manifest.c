@@ -344,6 +344,49 @@ static void test_prefill_equals_steps(void)
     CU_ASSERT_EQUAL(memcmp(whole, pieces, sizeof whole), 0);
 }
 
+static int eval_prompts(Library *library, void **states, int n, int chunk, const int32_t *tokens,
+                        const int32_t *n_tokens, float *logits)
+{
+    moss_error error = { 0 };
+    return CALL(library, "eval_prompts", POINTER(library->context), POINTER(states), I32(n), I32(0), I32(chunk),
+                POINTER(tokens), POINTER(n_tokens), POINTER(logits), POINTER(&error)).i32;
+}
+
+/* Prompts of several sequences in one call, one at another position: what each would give alone, to the bit. */
+static void test_prompts(void)
+{
+    enum { N = 4 };
+    static const int32_t lens[N] = { 5, 2, 7, 3 }, zero[N] = { 1, 0, 1, 1 };
+    static float alone[N][VOCAB], together[N][VOCAB];
+    for (int chunk = 0; chunk < 5; chunk += 2) {
+        void *states[N], *single[N];
+        const size_t len = state_len(&first);
+        for (int i = 0, at = 0; i < N; at += lens[i++]) {
+            states[i] = state_new(&first);
+            single[i] = state_new(&first);
+            if (i == 2) {
+                CU_ASSERT_EQUAL(eval(&first, states[i], prompt(), 6, NULL, 0), MOSS_OK);
+                CU_ASSERT_EQUAL(eval(&first, single[i], prompt(), 6, NULL, 0), MOSS_OK);
+            }
+            CU_ASSERT_EQUAL(eval(&first, single[i], prompt() + at, lens[i], alone[i], 1), MOSS_OK);
+        }
+        CU_ASSERT_EQUAL(eval_prompts(&first, states, N, chunk, prompt(), lens, &together[0][0]), MOSS_OK);
+        CU_ASSERT_EQUAL(memcmp(alone, together, sizeof alone), 0);
+        CU_ASSERT_EQUAL(eval_prompts(&first, states, N, chunk, prompt(), zero, NULL), MOSS_ERROR_ARGUMENT);
+        CU_ASSERT_EQUAL(eval_prompts(&first, states, N, chunk, prompt(), NULL, NULL), MOSS_ERROR_ARGUMENT);
+        CU_ASSERT_EQUAL(eval_prompts(&first, states, N, -1, prompt(), lens, NULL), MOSS_ERROR_ARGUMENT);
+        CU_ASSERT_EQUAL(eval_prompts(&first, (void *[]){ states[0], states[0] }, 2, chunk, prompt(), lens, NULL),
+                        MOSS_ERROR_ARGUMENT);
+        for (int i = 0; i < N; i++) {
+            sync_state(&first, states[i]);
+            sync_state(&first, single[i]);
+            CU_ASSERT_EQUAL(memcmp(states[i], single[i], len), 0);
+            state_free(&first, states[i]);
+            state_free(&first, single[i]);
+        }
+    }
+}
+
 static int eval_batch(Library *library, void **states, int n, const int32_t *tokens, float *logits)
 {
     moss_error error = { 0 };
@@ -638,6 +681,7 @@ static const UnitTest tests[] = {
     { "open model and context", test_open },
     { "prefill equals steps and pieces", test_prefill_equals_steps },
     { "a batch equals its sequences", test_batch },
+    { "prompts together equal prompts alone", test_prompts },
     { "modes differ", test_modes },
     { "states fork, save, restore, roll back", test_states },
     { "state errors", test_state_errors },

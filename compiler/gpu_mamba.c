@@ -1,0 +1,173 @@
+/* Operations of a mamba layer for GPUs: convolution, spread and dt_proj, scan. */
+#include "gpu_lower.h"
+
+#include "../ir/text.h"
+
+/* Is `value` x_proj's: does a product read a slice of it? */
+bool gpu_is_dbc(const Lowering *l, const Value *value)
+{
+    for (const Op *op = l->block->first; op; op = op->next)
+        if ((op->kind == OP_LINEAR || op->kind == OP_EXPERT_LINEAR) && value_is(op->operand[0], OP_SLICE)
+            && op->operand[0]->def->operand[0] == value)
+            return true;
+    return false;
+}
+
+/* x_proj's rows become gate-weighted columns of joined dt_proj, and the token's B and C. */
+static Rows emit_spread(Lowering *l, const Value *dbc, int64_t dt_rank, const Routing *r)
+{
+    GpuModel *g = l->g;
+    Rows in = gpu_rows_of(l, dbc);
+    int64_t n_experts = r ? r->n_experts : 1, d_state = (gpu_columns(dbc) - dt_rank) / 2;
+    Rows out = gpu_new_rows(g, "spread", n_experts * dt_rank, 2);
+    l->bc = gpu_buffer(g->b, "bc", 4 * g->n_rows * 2 * d_state);
+    gpu_begin(g->b, "spread", l->layer);
+    gpu_param(g->b, "dt_rank", (double)dt_rank);
+    gpu_param(g->b, "d_state", (double)d_state);
+    gpu_param(g->b, "n_experts", (double)n_experts);
+    gpu_param(g->b, "in_stride", (double)in.stride);
+    gpu_param(g->b, "out_stride", (double)out.stride);
+    gpu_param(g->b, "act", g->act);
+    gpu_rows(g, &out, ACCESS_WRITE);
+    gpu_scratch(g->b, l->bc, 0, ACCESS_WRITE);
+    gpu_rows(g, &in, ACCESS_READ);
+    gpu_buffer_or_null(g, r ? r->chosen : NULL, ACCESS_READ);
+    gpu_buffer_or_null(g, r ? r->gates : NULL, ACCESS_READ);
+    gpu_count(g->b, COUNT_TOKENS);
+    gpu_top_k(g, r ? r->top_k : (TopK){ 1, 1 });
+    gpu_end_line(l, gpu_extent(COUNT_TOKENS, 8, 0), 256, 0, 0);
+    return out;
+}
+
+/* dt_proj: of one expert, or of all at once, their biases mixed by the gates. */
+void gpu_lower_dt(Lowering *l, const Op *op)
+{
+    GpuModel *g = l->g;
+    Product p = gpu_new_product(l, op);
+    const Routing *r = p.routing;
+    int bias = op->kind == OP_LINEAR ? 2 : 3;
+    const Value *result = op->result[0];
+    const Op *sum = gpu_reader(l, result, OP_COMBINE);
+    const Value *dt = sum ? sum->result[0] : result;
+    const Op *scan = gpu_reader(l, dt, OP_SCAN);
+    if (!scan || op->n_operands <= bias || !op->operand[bias])
+        BUG("@%s: dt_proj without a bias or a scan", l->block->name);
+    p.in = emit_spread(l, op->operand[0]->def->operand[0], p.n_in, r);
+    p.n_in *= r ? r->n_experts : 1;
+    p.n_out = p.slot->n_out;
+    p.n_experts = 1;
+    p.out = gpu_new_rows(g, "dt", p.n_out, 4);
+    p.out_kind = OUT_F32;
+    p.bias_kind = r ? BIAS_MIXED : BIAS_PLAIN;
+    p.bias_offset = l->weights + op->operand[bias]->buffer->offset;
+    p.end = op_int(scan, ATTR_SOFTPLUS, 0) ? END_SOFTPLUS : END_NONE;
+    gpu_product(g, &p);
+    gpu_bind_rows(l, dt, p.out);
+}
+
+void gpu_lower_conv1d(Lowering *l, const Op *op)
+{
+    GpuModel *g = l->g;
+    Rows in = gpu_rows_of(l, op->operand[0]), out = gpu_new_rows(g, op->result[0]->name, gpu_columns(op->result[0]), 2);
+    gpu_begin(g->b, "conv1d", l->layer);
+    gpu_param(g->b, "n_channels", (double)gpu_columns(op->result[0]));
+    gpu_param(g->b, "d_conv", (double)gpu_columns(op->operand[1]));
+    gpu_param(g->b, "in_stride", (double)in.stride);
+    gpu_param(g->b, "in_pairs", in.pairs);
+    gpu_param(g->b, "out_stride", (double)out.stride);
+    gpu_param(g->b, "silu", (double)op_int(op, ATTR_SILU, 0));
+    gpu_param(g->b, "act", g->act);
+    gpu_param(g->b, "sequences", g->sequences);
+    gpu_rows(g, &out, ACCESS_WRITE);
+    gpu_rows(g, &in, ACCESS_READ);
+    gpu_weight_arg(l, op->operand[1]);
+    gpu_weight_arg(l, op->operand[2]);
+    gpu_state_arg(l, op->operand[3]);
+    gpu_special(g->b, ARG_SLOTS);
+    gpu_ends_arg(l);
+    gpu_special(g->b, ARG_STATE_STRIDE);
+    gpu_count(g->b, COUNT_SEQUENCES);
+    gpu_count(g->b, COUNT_TOKENS);
+    gpu_top_k(g, in.pairs ? in.top_k : (TopK){ 1, 1 });
+    gpu_end(g->b, gpu_fixed((int)(gpu_columns(op->result[0]) + 511) / 512),
+            gpu_tiles(l, g->sequences ? 1 : 16), 64, 0, gpu_flags(g));
+    gpu_bind_rows(l, op->result[0], out);
+}
+
+/* Channels of a block whose state stays in registers, and tiles in flight; 0: token by token, the state in memory. */
+typedef struct { int channels, stages, n_threads, shared_len; } ScanBlock;
+
+/* See codegen/gpu/scan.c. */
+static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
+{
+    int parts = (d_state + 7) / 8, bc_row = 2 * d_state + (d_state % 2 ? 0 : (40 - 2 * d_state % 32) % 32);
+    int tile = 32 * (4 * channels + 2 * channels * (z_rows + 1) + 4 * bc_row);
+    return (ScanBlock){ channels, stages, 32 * (channels / 8 * parts + channels / 2),
+                        stages * tile + 2880 * channels + 512 * parts * (channels + 4) };
+}
+
+static ScanBlock scan_block(const Lowering *l, const char *key, int64_t d_state, int64_t z_rows)
+{
+    enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16 };
+    /* Rows of B and C of a sequence begin at a multiple of 16 bytes when d_state is even. */
+    bool held = !l->g->sequences && d_state % 2 == 0 && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
+    int chosen = gpu_choice(l->g, key, "block_channels", 0), stages_chosen = gpu_choice(l->g, key, "stages", 6);
+    ScanBlock wanted = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
+    if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10
+        && wanted.shared_len <= gpu_shared_most(l->g) && wanted.n_threads <= THREADS_MOST)
+        return wanted;
+    for (int channels = 16; channels >= 8 && held; channels /= 2)
+        for (int stages = 10; stages >= 6; stages -= 2) {
+            ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
+            if (block.shared_len <= SHARED_MOST && block.n_threads <= THREADS_MOST)
+                return block;
+        }
+    return (ScanBlock){ 0, 0, 256, 0 };
+}
+
+void gpu_lower_scan(Lowering *l, const Op *op)
+{
+    GpuModel *g = l->g;
+    const Value *gate = op->n_operands > 6 ? op->operand[6] : NULL;
+    Rows dt = gpu_rows_of(l, op->operand[0]), x = gpu_rows_of(l, op->operand[1]);
+    Rows z = gate ? gpu_rows_of(l, gate) : (Rows){ 0 };
+    Rows y = gpu_new_rows(g, op->result[0]->name, gpu_columns(op->result[0]), 2);
+    const char *key = gpu_key(g, "scan", gpu_columns(op->operand[3]), gpu_columns(op->result[0]), 1, DTYPE_F32);
+    key = arena_printf(g->arena, "%s z_pairs=%lld zoh=%d", key, z.pairs ? (long long)z.top_k.most : 0ll,
+                       (int)op_int(op, ATTR_ZOH, 0));
+    gpu_begin(g->b, "scan", l->layer);
+    gpu_keyed(g->b, g->sequences ? NULL : key);
+    gpu_param(g->b, "n_channels", (double)gpu_columns(op->result[0]));
+    gpu_param(g->b, "d_state", (double)gpu_columns(op->operand[3]));
+    gpu_param(g->b, "dt_stride", (double)dt.stride);
+    gpu_param(g->b, "x_stride", (double)x.stride);
+    gpu_param(g->b, "z_stride", (double)z.stride);
+    gpu_param(g->b, "z_pairs", z.pairs ? (double)z.top_k.most : 0);
+    gpu_param(g->b, "y_stride", (double)y.stride);
+    gpu_param(g->b, "zoh", (double)op_int(op, ATTR_ZOH, 0));
+    gpu_param(g->b, "act", g->act);
+    gpu_param(g->b, "sequences", g->sequences);
+    ScanBlock block = scan_block(l, key, gpu_columns(op->operand[3]), z.pairs ? z.top_k.most : 1);
+    gpu_param(g->b, "block_channels", block.channels);
+    gpu_param(g->b, "stages", block.stages);
+    gpu_rows(g, &y, ACCESS_WRITE);
+    gpu_rows(g, &dt, ACCESS_READ);
+    gpu_rows(g, &x, ACCESS_READ);
+    gpu_scratch(g->b, l->bc, 0, ACCESS_READ);
+    if (gate)
+        gpu_rows(g, &z, ACCESS_READ);
+    else
+        gpu_null(g->b);
+    gpu_weight_arg(l, op->operand[3]);
+    gpu_weight_arg(l, op->operand[4]);
+    gpu_state_arg(l, op->operand[5]);
+    gpu_special(g->b, ARG_SLOTS);
+    gpu_ends_arg(l);
+    gpu_special(g->b, ARG_STATE_STRIDE);
+    gpu_count(g->b, COUNT_TOKENS);
+    gpu_top_k(g, z.pairs ? z.top_k : (TopK){ 1, 1 });
+    int per_block = block.channels ? block.channels : 32;
+    gpu_end(g->b, gpu_fixed((int)(gpu_columns(op->result[0]) + per_block - 1) / per_block),
+            gpu_extent(COUNT_SEQUENCES, 1, 0), block.n_threads, block.shared_len, gpu_flags(g));
+    gpu_bind_rows(l, op->result[0], y);
+}
