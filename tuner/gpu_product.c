@@ -153,7 +153,7 @@ static double product(const ProductCheck *p, int in_row, const double *weights, 
 static void compare(ProductCheck *p, int row, int column, double want, double size, double extra)
 {
     const double got = element(p, p->out, row, column), ulp = p->out_kind ? 0x1p-23 : p->act == 1 ? 0x1p-8 : 0x1p-11;
-    const double allowed = 0x1p-24 * (4 * sqrt(p->n_in) + 8) * size + (ulp + extra) * fabs(want) + 1e-30
+    const double allowed = 0x1p-24 * (16 * sqrt(p->n_in) + 16) * size + (ulp + extra) * fabs(want) + 1e-30
         + (p->out_kind == 0 && p->act == 2 ? 0x1p-25 : 0);
     const double error = fabs(got - want) / allowed;
     if (error <= p->worst)

@@ -27,6 +27,8 @@ struct GpuWorker {
     Shared *shared;
     pid_t pid;                   /* 0: none */
     int line;                    /* a socket: a byte a request, a byte an answer */
+    bool refused;                /* the device cannot be used at all: words in the result of the last try */
+    TrialResult refusal;
 };
 
 /* ---- choices as text ---- */
@@ -286,13 +288,17 @@ static bool open_child(GpuWorker *w, TrialResult *result)
         tell_end(w, byte, OPEN_SECONDS, interrupted, result);
     end(w);
     result->status = TRIAL_RUNNER_FAILED;
+    w->refused = !interrupted;
+    w->refusal = *result;
     return false;
 }
 
 void gpu_worker_ask(GpuWorker *w, double seconds, TrialResult *result)
 {
     bool interrupted = false;
-    if (!w->pid && !open_child(w, result))
+    if (w->refused)
+        *result = w->refusal;
+    if (w->refused || (!w->pid && !open_child(w, result)))
         return;
     w->shared->result = (TrialResult){ .status = TRIAL_CRASHED, .max_error = -1 };
     say(w->line, 'r');
