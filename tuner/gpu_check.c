@@ -244,8 +244,8 @@ static bool last_logits(BenchSide *side, int n, bool decodes, uint64_t seed, flo
     const BenchPass one = { .list = LIST_DECODE, .n_tokens = 1, .n_logits = 1 };
     int32_t token;
     if (!bench_clear(side) || !bench_input(side, n, 1, 0, 0, seed)
-        || !bench_read(side->bench, &token, side->tokens + 4 * (CudaPointer)(n - 1), 4) || !bench_run(side, &whole)
-        || !bench_wait(side->bench))
+        || !bench_read(side->bench, &token, side->tokens + 4 * (CudaPointer)(n - 1), 4)
+        || !bench_input(side, whole.n_tokens, 1, 0, 0, seed) || !bench_run(side, &whole) || !bench_wait(side->bench))
         return false;
     if (decodes && (!bench_input(side, 1, 1, n - 1, 0, seed) || !bench_write(side->bench, side->tokens, &token, 4)
                     || !bench_run(side, &one) || !bench_wait(side->bench)))
