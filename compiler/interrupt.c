@@ -99,7 +99,8 @@ static void remember(pid_t pid, ChildKind kind)
     BUG("more than %d children", MAX_CHILDREN);
 }
 
-static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log, const sigset_t *mask)
+/* files: standard input, output and error; NULL: mossc's. Input -1: nothing. */
+static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, const int *files, const sigset_t *mask)
 {
     posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
@@ -107,29 +108,46 @@ static int spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log, c
     posix_spawnattr_init(&attributes);
     posix_spawnattr_setsigmask(&attributes, mask);
     posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | (kind == CHILD_TOOL ? POSIX_SPAWN_SETPGROUP : 0));
-    if (log >= 0) {
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-        posix_spawn_file_actions_adddup2(&actions, log, 1);
-        posix_spawn_file_actions_adddup2(&actions, log, 2);
-    }
+    for (int i = 0; files && i < 3; i++)
+        if (files[i] < 0)
+            posix_spawn_file_actions_addopen(&actions, i, "/dev/null", O_RDONLY, 0);
+        else
+            posix_spawn_file_actions_adddup2(&actions, files[i], i);
     int status = posix_spawnp(pid, argv[0], &actions, &attributes, (char *const *)argv, environ);
     posix_spawnattr_destroy(&attributes);
     posix_spawn_file_actions_destroy(&actions);
     return status;
 }
 
-int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log)
+static int spawn_known(pid_t *pid, ChildKind kind, const char *const *argv, const int *files)
 {
     sigset_t set = signal_set(), before;
     interrupt_check();
     set_handlers();
     /* Blocked until the child is known to the handler, so that no signal misses it. */
     pthread_sigmask(SIG_BLOCK, &set, &before);
-    int status = spawn(pid, kind, argv, log, &before);
+    int status = spawn(pid, kind, argv, files, &before);
     if (status == 0)
         remember(*pid, kind);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return status;
+}
+
+int interrupt_spawn(pid_t *pid, ChildKind kind, const char *const *argv, int log)
+{
+    const int files[3] = { -1, log, log };
+    return spawn_known(pid, kind, argv, log >= 0 ? files : NULL);
+}
+
+int interrupt_spawn_files(pid_t *pid, const char *const *argv, const int files[3])
+{
+    return spawn_known(pid, CHILD_TOOL, argv, files);
+}
+
+bool interrupt_ended(pid_t pid)
+{
+    siginfo_t info = { 0 };
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) != 0 || info.si_pid == pid;
 }
 
 int interrupt_wait(pid_t pid)

@@ -6,10 +6,10 @@
  */
 #include "choices.h"
 
+#include "candidate.h"
 #include "identity.h"
 #include "jobs.h"
 #include "step.h"
-#include "../compiler/toolchain.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -100,13 +100,13 @@ static const char *choose_device(Compilation *c, Records *records, const char *p
 
 static void choose(Compilation *c, Records *records, const char *path, Choices *choices)
 {
-    ToolCommand cc = { .n = 0 };
+    Builder builder = { .arena = c->arena, .target = c->target };
     int n_found;
     const char *device = choose_device(c, records, path);
     if (!device || (!c->plan->launches
-                    && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &cc)))
+                    && !candidate_find_compiler(&builder, c->diags, c->options->value[OPTION_CC])))
         return;
-    const char *toolchain = identity_toolchain(c->arena, c->target, cc.args, cc.n);
+    const char *toolchain = identity_toolchain(c->arena, c->target, builder.cc.args, builder.cc.n);
     const RecordKey machine = { .features = identity_features(c->arena, c->target), .device = device,
                                 .toolchain = toolchain };
     if (choices_fill(records, c->arena, c->diags, c->plan, device, toolchain, choices, &n_found)

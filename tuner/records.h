@@ -8,6 +8,7 @@
 #ifndef MOSSC_TUNER_RECORDS_H
 #define MOSSC_TUNER_RECORDS_H
 
+#include "status.h"
 #include "../ir/diag.h"
 
 #include <stdint.h>
@@ -23,12 +24,6 @@ typedef struct {
     const char *template_hash;   /* identity_template(): other code is another key */
 } RecordKey;
 
-typedef enum {
-#define STATUS(id, ...) TRIAL_##id,
-#include "status.def"
-#undef STATUS
-    N_TRIAL_STATUSES
-} TrialStatus;
 const char *trial_status_text(TrialStatus status);
 bool trial_status_from_text(const char *text, TrialStatus *status);
 

@@ -3,26 +3,22 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { MAX_PANEL = 64 };
+enum { MAX_WIDTH = 64 };
 static const double half_ulp = 0x1p-24;
 
-static double silu(double x) { return x / (1 + exp(-x)); }
+double ref_silu(double x) { return x / (1 + exp(-x)); }
 
-/* Row of `in` as numbers. */
-static void read_row(const RefProduct *p, int row, double *to /* [n_in] */)
+void ref_group(int32_t *slots, int32_t *offsets, const int32_t *experts, int n_pairs, int n_experts)
 {
-    if (!p->quantised) {
-        for (int i = 0; i < p->n_in; i++)
-            to[i] = ((const float *)p->in)[(size_t)row * (size_t)p->in_stride + (size_t)i];
-        return;
+    int n = 0;
+    for (int e = 0; e < n_experts; e++) {
+        offsets[e] = n;
+        for (int p = 0; p < n_pairs; p++)
+            if (experts[p] == e)
+                slots[n++] = p;
     }
-    const int8_t *from = (const int8_t *)p->in + (size_t)row * (size_t)p->in_stride;
-    float scale;
-    memcpy(&scale, from + (p->n_in + 63) / 64 * 64, 4);
-    for (int i = 0; i < p->n_in; i++)
-        to[i] = from[i] * (double)scale;
+    offsets[n_experts] = n;
 }
 
 static bool is_computed(const RefProduct *p, int panel, int n_panels)
@@ -34,37 +30,36 @@ static void allow_all(const RefProduct *p, int panel, double *allowed)
 {
     const int rows = p->out_pairs ? p->n_tokens * p->top_k : p->n_tokens;
     for (int r = 0; r < rows; r++)
-        for (int c = panel * p->panel; c < (panel + 1) * p->panel && c < p->n_out; c++)
+        for (int c = panel * p->width; c < (panel + 1) * p->width && c < p->n_out; c++)
             allowed[(size_t)r * (size_t)p->n_out + (size_t)c] = INFINITY;
 }
 
-/* One pair's part of one panel, added to its row. */
+/* One pair's part of one panel, added to its row. weights: [n_in][width], x: [n_in] */
 static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, const double *weights, const double *x,
-                     double *want,
-                     double *allowed)
+                     double *want, double *allowed)
 {
-    const int panel = p->panel, token = pair / p->top_k, row = p->out_pairs ? pair : token, dense = p->n_experts == 1;
-    const int n_panels = (p->n_out + panel - 1) / panel, first = n_panel * panel;
-    double sum[MAX_PANEL], size[MAX_PANEL];
-    for (int c = 0; c < panel; c++) {
-        sum[c] = p->bias ? p->bias[(size_t)(expert * n_panels + n_panel) * (size_t)panel + (size_t)c] : 0;
+    const int width = p->width, token = pair / p->top_k, row = p->out_pairs ? pair : token, dense = p->n_experts == 1;
+    const int n_panels = (p->n_out + width - 1) / width, first = n_panel * width;
+    double sum[MAX_WIDTH], size[MAX_WIDTH];
+    for (int c = 0; c < width; c++) {
+        sum[c] = p->bias ? p->bias[(size_t)(expert * n_panels + n_panel) * (size_t)width + (size_t)c] : 0;
         size[c] = fabs(sum[c]);
     }
     for (int k = 0; k < p->n_in; k++)
-        for (int c = 0; c < panel; c++) {
-            const double term = x[k] * weights[(size_t)k * (size_t)panel + (size_t)c];
+        for (int c = 0; c < width; c++) {
+            const double term = x[k] * weights[(size_t)k * (size_t)width + (size_t)c];
             sum[c] += term;
             size[c] += fabs(term);
         }
     const double gate = dense || p->out_pairs ? 1 : p->gates[pair], unit = half_ulp * (4 * sqrt(p->n_in) + 8);
     const bool begins = dense || p->out_pairs || pair == token * p->top_k;
-    for (int c = 0; c < panel && first + c < p->n_out; c++) {
+    for (int c = 0; c < width && first + c < p->n_out; c++) {
         const double there = p->initial[(size_t)row * (size_t)p->out_stride + (size_t)(first + c)];
         double *to = want + (size_t)row * (size_t)p->n_out + (size_t)(first + c);
         double *off = allowed + (size_t)row * (size_t)p->n_out + (size_t)(first + c);
         if (p->accumulate == 2) {
-            *to = silu(there) * sum[c];
-            *off = fabs(silu(there)) * (unit + 16 * half_ulp) * size[c] + 1e-30;
+            *to = ref_silu(there) * sum[c];
+            *off = fabs(ref_silu(there)) * (unit + 16 * half_ulp) * size[c] + 1e-30;
             continue;
         }
         const double before = p->accumulate && begins ? there : *to;
@@ -75,37 +70,26 @@ static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, con
 
 bool ref_product(const RefProduct *p, double *want, double *allowed)
 {
-    const int n_panels = (p->n_out + p->panel - 1) / p->panel, n_pairs = p->n_tokens * p->top_k;
-    const size_t len = (size_t)p->n_in * (size_t)p->panel;
-    const int in_rows = p->in_pairs ? n_pairs : p->n_tokens;
-    float *read = malloc(len * sizeof *read);
-    double *weights = malloc(len * sizeof *weights), *rows = malloc((size_t)in_rows * (size_t)p->n_in * sizeof *rows);
-    const bool good = read && weights && rows && p->panel <= MAX_PANEL;
-    for (int r = 0; good && r < in_rows; r++)
-        read_row(p, r, rows + (size_t)r * (size_t)p->n_in);
+    const int n_panels = (p->n_out + p->width - 1) / p->width, dense = p->n_experts == 1;
+    double *weights = malloc((size_t)p->n_in * (size_t)p->width * sizeof *weights);
+    const bool good = weights && p->width <= MAX_WIDTH;
     for (int e = 0; good && e < p->n_experts; e++)
         for (int panel = 0; panel < n_panels; panel++) {
-            const int first = p->n_experts == 1 ? 0 : p->offsets[e];
-            const int last = p->n_experts == 1 ? p->n_tokens : p->offsets[e + 1];
+            const int first = dense ? 0 : p->offsets[e], last = dense ? p->n_tokens : p->offsets[e + 1];
             if (first == last || !is_computed(p, panel, n_panels))
                 continue;
-            p->reader(read, p->weights + (size_t)(e * n_panels + panel) * p->panel_len, p->n_in, p->panel,
-                      p->weight_dtype);
-            for (size_t i = 0; i < len; i++)
-                weights[i] = read[i];
+            p->read(p, e, panel, weights);
             for (int i = first; i < last; i++) {
-                const int pair = p->n_experts == 1 ? i : p->slots[i];
-                const double *row = rows + (size_t)(p->in_pairs ? pair : pair / p->top_k) * (size_t)p->n_in;
-                add_pair(p, e, pair, panel, weights, row, want, allowed);
+                const int pair = dense ? i : p->slots[i], row = p->in_pairs ? pair : pair / p->top_k;
+                add_pair(p, e, pair, panel, weights, p->in + (size_t)row * (size_t)p->n_in, want, allowed);
             }
         }
     for (int panel = 0; good && panel < n_panels; panel++)
         if (!is_computed(p, panel, n_panels))
             allow_all(p, panel, allowed);
-    free(read), free(weights), free(rows);
+    free(weights);
     return good;
 }
-
 /* Key or value row `at`: of the ring before the chunk, else of the chunk. */
 static const float *key_row(const RefAttention *a, const float *ring, const float *chunk, int64_t at)
 {

@@ -1,25 +1,33 @@
 /* Reference: products with experts and attention as plain loops in double, with what float32 may be off by.
  *
- * `want` and `allowed` are [rows][columns] without padding, zeroed by the caller. False: no memory.
+ * Input: numbers, however the caller stores them. Output: `want` and `allowed`, [rows][columns] without padding, zeroed
+ * by the caller. Uses the C library only: the tuner, the programs it sends to boards and the kernel tests share it.
  */
 #ifndef MOSSC_TUNER_REFERENCE_H
 #define MOSSC_TUNER_REFERENCE_H
 
-#include "workload.h"
+#include <stdbool.h>
+#include <stdint.h>
 
-typedef struct {
-    int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, in_pairs, out_pairs, accumulate, panel, top_k,
-        quantised;
-    /* only every panel_step-th panel and the last are computed; of others all is allowed */
-    int n_tokens, panel_step;
-    size_t panel_len;            /* bytes */
-    const void *in;              /* float [rows][in_stride], or quantised rows of in_stride bytes */
-    const uint8_t *weights;      /* [n_experts][n_panels][panel_len] */
-    const float *bias, *gates;   /* [n_experts][n_panels * panel], [n_pairs], or NULL */
-    const float *initial;        /* [out rows][out_stride]: what accumulate adds to or is gated by */
-    const int32_t *experts, *slots, *offsets;
-    WorkReader *reader;
-} RefProduct;
+typedef struct RefProduct RefProduct;
+/* Columns [panel * width, + width) of an expert's matrix, [n_in][width]; what lies beyond n_out is not looked at. */
+typedef void RefReader(const RefProduct *p, int expert, int panel, double *to);
+
+struct RefProduct {
+    int n_in, n_out, n_experts, top_k, n_tokens;
+    int in_pairs, out_pairs;     /* rows are those of pairs, not of tokens */
+    int accumulate;              /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
+    int width, panel_step;       /* only every panel_step-th panel and the last are computed; of others all is allowed */
+    const double *in;            /* [rows][n_in] */
+    const float *bias;           /* [n_experts][n_panels * width], or NULL */
+    const float *gates;          /* [n_pairs]; not read where n_experts is 1 or out_pairs */
+    const float *initial;        /* [out rows][out_stride]: what accumulate adds to or gates */
+    int out_stride;
+    const int32_t *slots, *offsets;      /* as ref_group writes them; not read where n_experts is 1 */
+    RefReader *read;
+    const void *weights;         /* for `read` */
+};
+/* False: no memory, or panels wider than it takes. */
 bool ref_product(const RefProduct *p, double *want, double *allowed);
 
 typedef struct {
@@ -27,6 +35,11 @@ typedef struct {
     int64_t position, n_context;
     const float *q, *k, *v, *ring_k, *ring_v;
 } RefAttention;
+/* False: no memory. */
 bool ref_attention(const RefAttention *a, double *want, double *allowed);
+
+double ref_silu(double x);
+/* Pairs by expert, ascending: slots [n_pairs], offsets [n_experts + 1]. */
+void ref_group(int32_t *slots, int32_t *offsets, const int32_t *experts, int n_pairs, int n_experts);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include "identity.h"
 #include "progress.h"
+#include "runner.h"
 #include "search_measure.h"
 #include "search_order.h"
 #include "../compiler/interrupt.h"
@@ -61,7 +62,7 @@ const char *search_point_text(const SearchRun *run, const SearchState *s, int po
     return copy;
 }
 
-/* What this search knew of a point against an incumbent, in an earlier session. */
+/* What this search knew of a point against an incumbent, in an earlier session. A machine that failed said nothing. */
 static const Trial *find_old(const SearchRun *run, const RecordKey *key, const char *point, const char *incumbent)
 {
     for (int i = 0; i < run->n_old; i++) {
@@ -69,7 +70,7 @@ static const Trial *find_old(const SearchRun *run, const RecordKey *key, const c
         if (strcmp(t->key.kernel, key->kernel) == 0 && strcmp(t->key.shape, key->shape) == 0
             && strcmp(t->key.dtypes, key->dtypes) == 0 && strcmp(t->key.template_hash, key->template_hash) == 0
             && strcmp(t->key.toolchain, key->toolchain) == 0 && strcmp(t->point, point) == 0
-            && strcmp(t->incumbent, incumbent) == 0)
+            && strcmp(t->incumbent, incumbent) == 0 && t->status != TRIAL_RUNNER_FAILED)
             return t;
     }
     return NULL;
@@ -280,7 +281,7 @@ bool search_settle(SearchRun *run, SearchBatch *batch, const TrialResult *result
     batch->n_lost = 0;
     if (run->progress)
         progress_show(run->progress, run, s);
-    return true;
+    return !runner_lost(run->builder.runner, run->diags);
 }
 
 /* When the time is over, what earlier sessions measured is still gone through: it costs none. */

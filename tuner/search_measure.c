@@ -86,11 +86,12 @@ static bool same_bits(const SearchState *s, const SpacePoint *point)
     return keys < 0 || point->value[keys] == s->job->initial.value[keys];
 }
 
-static void run_trial(const SearchState *s, int point, const char *path, const char *incumbent, TrialResult *result)
+static void run_trial(Runner *runner, const SearchState *s, int point, const char *path, const char *incumbent, TrialResult *result)
 {
     double values[TEMPLATE_MAX_PARAMS];
     job_values(s->job, point_of(s, point), values);
-    TrialRequest request = { .path = path, .suffix = "", .incumbent = incumbent, .n_checks = s->n_checks,
+    TrialRequest request = { .runner = runner, .original = s->default_path,
+                             .original_pack_len = job_scratch(s->job, s->job->values), .path = path, .suffix = "", .incumbent = incumbent, .n_checks = s->n_checks,
                              .n_times = s->n_times, .pack_len = job_scratch(s->job, values),
                              .same_bits = s->has_bits && same_bits(s, point_of(s, point)), .measure_all = point < 0,
                              .deadline = s->deadline };
@@ -139,7 +140,8 @@ bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, Tr
     const Candidate *candidate = point < 0 ? &itself : &s->built[point];
     *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
     if (candidate->built)
-        run_trial(s, point, candidate->path, incumbent < 0 ? s->default_path : s->built[incumbent].path, result);
+        run_trial(run->builder.runner, s, point, candidate->path,
+                  incumbent < 0 ? s->default_path : s->built[incumbent].path, result);
     else
         strncpy(result->detail, candidate->words, sizeof result->detail - 1);
     /* What was not kept is not needed again. */

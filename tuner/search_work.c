@@ -18,7 +18,7 @@ enum { MOST_FAR = 320 << 20 };
 /* The reader of stored weights, built from the runtime's headers once a search. */
 static bool load_reader(SearchRun *run)
 {
-    if (run->reader)
+    if (run->reader || run->builder.runner)
         return true;
     Text source = { 0 };
     kernel_file_write_reader(&source);
@@ -45,8 +45,9 @@ static int64_t far_of(const SearchRun *run, const Job *job)
 bool search_work_keep_bits(SearchRun *run, SearchState *s)
 {
     char words[TRIAL_DETAIL_LEN];
-    if (s->has_bits)
-        return true;
+    /* Where a runner has trials, they keep the bits themselves. */
+    if (s->has_bits || run->builder.runner)
+        return s->has_bits = true;
     KernelCall *call = kernel_load(s->default_path, "", words, sizeof words);
     bool good = call != NULL;
     for (int i = 0; i < s->n_checks && good; i++) {
@@ -71,6 +72,12 @@ double search_work_deadline(const Job *job)
     return 20 + 2 * DECIDE_MOST_PAIRS * 4 * (operations / 4e9 + bytes / 2e9);
 }
 
+/* A workload; for a runner only what it follows from. */
+static Work *make(const SearchRun *run, const WorkSpec *spec)
+{
+    return run->builder.runner ? work_elsewhere(spec) : work_new(spec, run->reader);
+}
+
 bool search_work_make(SearchRun *run, SearchState *s)
 {
     static const int rows[2][3] = { { 1, 29, 631 }, { 1, 1, 1 } };
@@ -83,13 +90,16 @@ bool search_work_make(SearchRun *run, SearchState *s)
     bool good = true, attention = strcmp(shape.kernel, "attention") == 0;
     for (int i = 0; i < 3 && good; i++) {
         int n_tokens = attention && i == 2 ? 75 : rows[s->job->phase == PLAN_DECODE][i];
-        s->checks[i] = work_new(&shape, WORK_CHECK, n_tokens, seed * 8 + (uint64_t)i, 0, run->reader);
+        const WorkSpec spec = { .shape = shape, .kind = WORK_CHECK, .n_tokens = n_tokens,
+                                .seed = seed * 8 + (uint64_t)i };
+        s->checks[i] = make(run, &spec);
         good = s->checks[i] != NULL;
         s->n_checks += good;
     }
     for (int i = 0; i < s->job->n_tokens && good; i++) {
-        int64_t far = far_of(run, s->job) / (i ? 4 : 1);
-        s->times[i] = work_new(&shape, WORK_TIME, s->job->tokens[i], seed * 8 + 7 - (uint64_t)i, far, run->reader);
+        const WorkSpec spec = { .shape = shape, .kind = WORK_TIME, .n_tokens = s->job->tokens[i],
+                                .seed = seed * 8 + 7 - (uint64_t)i, .far = far_of(run, s->job) / (i ? 4 : 1) };
+        s->times[i] = make(run, &spec);
         good = s->times[i] != NULL;
         s->n_times += good;
     }

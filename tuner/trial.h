@@ -1,38 +1,29 @@
-/* Trial: one candidate, checked and measured in a process of its own.
+/* Trial: one candidate, checked and measured where it cannot harm.
  *
- * Input: shared objects of a candidate and of its incumbent, and workloads. Output: how it ended, with the
- * pairs of samples. Whatever a candidate does (hang, crash, write where it must not, wrong results) is a
- * status, and the caller goes on.
+ * Input: a candidate and its incumbent, compiled, and workloads. Output: how it ended, with the pairs of samples.
+ * Whatever a candidate does (hang, crash, write where it must not, wrong results) is a status, and the caller goes on.
+ * Invariant: nothing but trial_run knows where a candidate runs: in a process of its own here, or on a board.
  */
 #ifndef MOSSC_TUNER_TRIAL_H
 #define MOSSC_TUNER_TRIAL_H
 
-#include "decide.h"
+#include "measure.h"
 #include "records.h"
-#include "workload.h"
 
-enum { TRIAL_MAX_WORKS = 4, TRIAL_DETAIL_LEN = 240 };
+typedef struct Runner Runner;            /* runner.h: a board that is reached by a command */
 
 typedef struct {
-    const char *path, *suffix;           /* of the candidate; "" for the suffix */
+    Runner *runner;                      /* NULL: this machine */
+    const char *path, *suffix;           /* of the candidate: a shared object, for a runner an object; "" for the suffix */
     const char *incumbent;               /* NULL: only check */
+    const char *original;                /* for a runner: the default, whose bits are kept before the candidate runs */
     Work *checks[TRIAL_MAX_WORKS], *times[TRIAL_MAX_WORKS];      /* the first of `times` decides */
     int n_checks, n_times;
-    int64_t pack_len;                    /* bytes of scratch that the candidate has */
+    int64_t pack_len, original_pack_len; /* bytes of scratch that the candidate has, and the default */
     bool measure_all;                    /* every token count, whoever is faster */
-    bool same_bits;                      /* must give the bits that work_keep_bits kept */
+    bool same_bits;                      /* must give the bits that were kept of the default */
     double deadline;                     /* seconds */
 } TrialRequest;
-
-typedef struct { double candidate[DECIDE_MOST_PAIRS], incumbent[DECIDE_MOST_PAIRS]; int n; } TrialPairs;
-
-typedef struct {
-    TrialStatus status;
-    char detail[TRIAL_DETAIL_LEN];
-    double max_error;                    /* negative: not checked */
-    TrialPairs pairs[TRIAL_MAX_WORKS];   /* by `times` */
-    bool interrupted;                    /* a signal came: there is no result */
-} TrialResult;
 
 void trial_run(const TrialRequest *request, TrialResult *result);
 /* The checks alone, in this process: for candidates that are known to be harmless. */

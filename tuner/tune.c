@@ -11,6 +11,7 @@
 #include "identity.h"
 #include "mpi_tune.h"
 #include "progress.h"
+#include "runner.h"
 #include "search_measure.h"
 #include "step.h"
 #include "tune_parts.h"
@@ -26,7 +27,7 @@ bool tune_read_options(Compilation *c, TuneOptions *o)
     const Options *options = c->options;
     const char *order = options->value[OPTION_ORDER];
     long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    *o = (TuneOptions){ .c = c, .db = options->value[OPTION_DB] };
+    *o = (TuneOptions){ .c = c, .db = options->value[OPTION_DB], .runner = options->value[OPTION_RUNNER] };
     if (!o->db) {
         diag_report(c->diags, DIAG_USAGE, NULL, "`--db FILE` is missing: where the records go");
         return false;
@@ -38,6 +39,7 @@ bool tune_read_options(Compilation *c, TuneOptions *o)
     return options_int(options, c->diags, OPTION_TRIALS, 1, INT32_MAX, 0, &o->trials)
         && options_int(options, c->diags, OPTION_TIME, 1, INT32_MAX, 600, &o->seconds)
         && options_int(options, c->diags, OPTION_SEARCH_SEED, 0, INT32_MAX, 0, &o->seed)
+        && options_int(options, c->diags, OPTION_RUNNER_TIMEOUT, 1, 3600, 30, &o->runner_timeout)
         && options_int(options, c->diags, OPTION_JOBS, 1, CANDIDATE_MOST_JOBS,
                        n_cpus < 1 ? 1 : n_cpus < CANDIDATE_MOST_JOBS ? n_cpus : CANDIDATE_MOST_JOBS, &o->jobs);
 }
@@ -48,18 +50,22 @@ bool tune_check_target(Compilation *c)
         return false;
     const Target *t = target_info(c->target);
     const char *why;
-    if (t->family == FAMILY_GPU) {
+    if (c->options->value[OPTION_RUNNER]) {
+        if (t->family != FAMILY_GPU)
+            return true;
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--runner` for target %s: GPUs are tuned where they are", t->name);
+    } else if (t->family == FAMILY_GPU) {
         if (gpu_device_runs(c->arena, c->target, &why))
             return true;
         diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s, and what is not measured is not "
                     "tuned: %s", t->name, why);
     } else if (target_has_codes(c->target))
-        diag_report(c->diags, DIAG_USAGE, NULL,
-                    "`--target %s` holds the code of several targets: tune them one by one", t->name);
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--target %s` holds the code of several targets: which of them counts, "
+                    "a phone says that --runner reaches", t->name);
     else if (!target_runs_here(c->target))
         diag_report(c->diags, DIAG_RUN, NULL,
                     "this machine cannot run code for %s, and what is not measured is not tuned "
-                    "(mossc targets)", t->name);
+                    "(mossc targets; --runner reaches a machine that can)", t->name);
     else
         return true;
     return false;
@@ -76,13 +82,26 @@ static const char *search_command(const TuneOptions *o, const SearchRun *run)
 
 bool tune_identify(Compilation *c, SearchRun *run)
 {
-    if (!run->plan->launches
-        && !toolchain_find(c->arena, c->diags, c->target, c->options->value[OPTION_CC], &run->builder.cc))
+    Builder found = { .arena = c->arena, .target = c->target };
+    if (!run->plan->launches && !candidate_find_compiler(&found, c->diags, c->options->value[OPTION_CC]))
         return false;
+    run->builder.cc = found.cc;
+    run->builder.android = found.android;
     run->key = (RecordKey){ .features = identity_features(c->arena, c->target),
                             .device = identity_device(c->arena, c->target),
                             .toolchain = identity_toolchain(c->arena, c->target, run->builder.cc.args,
                                                             run->builder.cc.n) };
+    return true;
+}
+
+/* With --runner: whoever is at its end is the device. False after reporting, or when a signal came. */
+static bool open_runner(const TuneOptions *o, SearchRun *run)
+{
+    if (!o->runner)
+        return true;
+    if (!runner_open(&run->builder, run->diags, o->runner, (double)o->runner_timeout))
+        return false;
+    run->key.device = runner_device(run->builder.runner);
     return true;
 }
 
@@ -151,19 +170,27 @@ void tune_measure_ceilings(SearchRun *run, double *operations, double *bytes)
     host_unlock(&lock);
 }
 
+/* The last word is the whole model's; but weights are not sent through a command. */
+static void compare_models(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
+{
+    if (o->runner)
+        printf("whole models are not compared on a machine that --runner reaches: kernels keep what won alone\n");
+    else if (!o->c->options->value[OPTION_KERNELS_ONLY])
+        step_compare(o->c, run, folder->path);
+}
+
 static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
 {
     Progress progress = progress_new();
-    tune_set_builder(o, folder, run);
     run->progress = &progress;
-    if (!(run->journal.peak_operations > 0))
+    if (!(run->journal.peak_operations > 0) && !o->runner)
         tune_measure_ceilings(run, &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
     search_measure_free(run);
     if (run->interrupted)
         fprintf(stderr, "stopped: %d trials are in %s; the same command goes on\n", run->n_trials, o->db);
-    else if (ok && tune_print(run) && !o->c->options->value[OPTION_KERNELS_ONLY])
-        step_compare(o->c, run, folder->path);
+    else if (ok && tune_print(run))
+        compare_models(o, run, folder);
 }
 
 static void tune_alone(const TuneOptions *o)
@@ -173,10 +200,13 @@ static void tune_alone(const TuneOptions *o)
     if (!tune_check_target(c) || !driver_check_output(c, o->db) || !driver_plan(c, false))
         return;
     SearchRun run = { .arena = c->arena, .diags = c->diags, .plan = c->plan };
-    if (tune_identify(c, &run) && (run.records = records_open(c->arena, c->diags, o->db, RECORDS_CREATE))
-        && tune_open_search(o, &run) && tune_make_folder(c, &folder)) {
-        tune(o, &run, &folder);
-        fflush(stdout);
+    if (tune_identify(c, &run) && tune_make_folder(c, &folder)) {
+        tune_set_builder(o, &folder, &run);
+        if (open_runner(o, &run) && (run.records = records_open(c->arena, c->diags, o->db, RECORDS_CREATE))
+            && tune_open_search(o, &run)) {
+            tune(o, &run, &folder);
+            fflush(stdout);
+        }
         out_folder_remove(&folder);
     }
     records_close(run.records);
@@ -189,7 +219,9 @@ void tune_command(Compilation *c)
     TuneOptions o;
     if (!mpi_look(c->diags, &mpi) || !tune_read_options(c, &o))
         return;
-    if (mpi.size > 1)
+    if (mpi.size > 1 && o.runner)
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--runner` under mpirun: its machines measure by themselves%s", "");
+    else if (mpi.size > 1)
         mpi_tune(&o, &mpi);
     else
         tune_alone(&o);

@@ -9,7 +9,8 @@
 typedef struct {
     Compilation *c;
     const char *db;
-    int64_t trials, seconds, seed, jobs;
+    const char *runner;          /* NULL: this machine measures */
+    int64_t trials, seconds, seed, jobs, runner_timeout;
     SearchOrder order;
 } TuneOptions;
 

@@ -1,8 +1,11 @@
-/* Watch: work that may hang or crash, done by a child with a deadline. */
+/* Watch: work that may hang or crash, done by a child with a deadline. Also built into the programs that boards run. */
 #ifndef MOSSC_TUNER_WATCH_H
 #define MOSSC_TUNER_WATCH_H
 
-#include "records.h"
+#include "status.h"
+
+#include <stdbool.h>
+#include <stddef.h>
 
 typedef struct {
     TrialStatus status;          /* OK: it came to its end; CRASHED, HUNG, RUNNER_FAILED */

@@ -15,6 +15,7 @@ static const uint32_t canary = 0x4B1D5AFE;
 typedef struct { uint8_t *data; size_t len, mapped; } Block;     /* len without the canary */
 
 struct Work {
+    WorkSpec spec;
     WorkShape shape;
     WorkKind kind;
     int n_tokens, n_pairs, out_rows, n_copies;
@@ -145,14 +146,7 @@ static void choose_experts(Work *w)
             if ((skewed && e == 0 && t % 8) || random_below(w, usable - e) < k - s)
                 w->experts[t * k + s++] = e;
         }
-    int n = 0;
-    for (int e = 0; e < n_experts; e++) {
-        w->offsets[e] = n;
-        for (int p = 0; p < w->n_pairs; p++)
-            if (w->experts[p] == e)
-                w->slots[n++] = p;
-    }
-    w->offsets[n_experts] = n;
+    ref_group(w->slots, w->offsets, w->experts, w->n_pairs, n_experts);
 }
 
 static bool make_product(Work *w, int64_t far)
@@ -215,6 +209,58 @@ static bool make_attention(Work *w)
 
 /* ---- the reference ---- */
 
+/* Stored panels as the reference reads them. */
+typedef struct { const uint8_t *data; size_t panel_len; int dtype, n_panels; float *line; WorkReader *reader; } Stored;
+
+static void read_stored(const RefProduct *p, int expert, int panel, double *to /* [n_in][width] */)
+{
+    const Stored *s = p->weights;
+    const size_t len = (size_t)p->n_in * (size_t)p->width;
+    s->reader(s->line, s->data + (size_t)(expert * s->n_panels + panel) * s->panel_len, p->n_in, p->width, s->dtype);
+    for (size_t i = 0; i < len; i++)
+        to[i] = s->line[i];
+}
+
+/* Row of `in` as numbers. */
+static void read_row(const Work *w, int row, double *to /* [n_in] */)
+{
+    const WorkShape *s = &w->shape;
+    const size_t at = (size_t)row * (size_t)s->in_stride;
+    if (!quantised(w)) {
+        for (int i = 0; i < s->n_in; i++)
+            to[i] = ((const float *)w->in)[at + (size_t)i];
+        return;
+    }
+    const int8_t *from = (const int8_t *)w->in + at;
+    float scale;
+    memcpy(&scale, from + whole(s->n_in, 64), 4);
+    for (int i = 0; i < s->n_in; i++)
+        to[i] = from[i] * (double)scale;
+}
+
+static bool product_reference(Work *w, WorkReader *reader)
+{
+    const WorkShape *s = &w->shape;
+    const int n_panels = (s->n_out + s->panel - 1) / s->panel, rows = s->in_pairs ? w->n_pairs : w->n_tokens;
+    Stored stored = { .data = w->weights, .dtype = s->weight_dtype, .n_panels = n_panels, .reader = reader,
+                      .panel_len = (size_t)s->weights_len / (size_t)s->n_experts / (size_t)n_panels,
+                      .line = malloc(4 * (size_t)s->n_in * (size_t)s->panel) };
+    double *in = malloc((size_t)rows * (size_t)s->n_in * sizeof *in);
+    RefProduct p = { .n_in = s->n_in, .n_out = s->n_out, .n_experts = s->n_experts, .top_k = s->top_k,
+                     .n_tokens = w->n_tokens, .in_pairs = s->in_pairs, .out_pairs = s->out_pairs,
+                     .accumulate = s->accumulate, .width = s->panel, .in = in, .bias = w->bias, .gates = w->gates,
+                     .initial = w->initial, .out_stride = s->out_stride, .slots = w->slots, .offsets = w->offsets,
+                     .read = read_stored, .weights = &stored };
+    const double work = (double)s->n_in * s->n_out * w->n_pairs;
+    p.panel_step = work > REFERENCE_WORK ? (int)(work / REFERENCE_WORK) + 1 : 1;
+    bool good = stored.line && in;
+    for (int r = 0; good && r < rows; r++)
+        read_row(w, r, in + (size_t)r * (size_t)s->n_in);
+    good = good && ref_product(&p, w->want, w->allowed);
+    free(in), free(stored.line);
+    return good;
+}
+
 static bool reference(Work *w, WorkReader *reader)
 {
     const WorkShape *s = &w->shape;
@@ -222,37 +268,31 @@ static bool reference(Work *w, WorkReader *reader)
     w->allowed = calloc((size_t)w->out_rows * (size_t)w->n_cols, sizeof *w->allowed);
     if (!w->want || !w->allowed)
         return false;
-    if (is(w, "attention")) {
-        const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride,
-                                 s->kv_stride,
-                                 w->position, w->n_context, w->in, w->in2, w->in3, w->ring_k, w->ring_v };
-        return ref_attention(&a, w->want, w->allowed);
-    }
-    RefProduct p = { .n_in = s->n_in, .n_out = s->n_out, .in_stride = s->in_stride, .out_stride = s->out_stride,
-                           .n_experts = s->n_experts, .weight_dtype = s->weight_dtype, .in_pairs = s->in_pairs,
-                           .out_pairs = s->out_pairs, .accumulate = s->accumulate, .panel = s->panel, .top_k = s->top_k,
-                           .quantised = quantised(w), .n_tokens = w->n_tokens, .panel_len = (size_t)s->weights_len
-                           / (size_t)s->n_experts / (size_t)((s->n_out + s->panel - 1) / s->panel),
-                           .in = w->in, .weights = w->weights, .bias = w->bias, .gates = w->gates,
-                           .initial = w->initial,
-                           .experts = w->experts, .slots = w->slots, .offsets = w->offsets, .reader = reader };
-    const double work = (double)s->n_in * s->n_out * w->n_pairs;
-    p.panel_step = work > REFERENCE_WORK ? (int)(work / REFERENCE_WORK) + 1 : 1;
-    return ref_product(&p, w->want, w->allowed);
+    if (!is(w, "attention"))
+        return product_reference(w, reader);
+    const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride, s->kv_stride,
+                             w->position, w->n_context, w->in, w->in2, w->in3, w->ring_k, w->ring_v };
+    return ref_attention(&a, w->want, w->allowed);
 }
 
 /* ---- using it ---- */
 
-Work *work_new(const WorkShape *shape, WorkKind kind, int n_tokens, uint64_t seed, int64_t far, WorkReader *reader)
+Work *work_elsewhere(const WorkSpec *spec)
 {
     Work *w = calloc(1, sizeof *w);
-    if (!w)
-        return NULL;
-    *w = (Work){ .shape = *shape, .kind = kind, .n_tokens = n_tokens, .n_pairs = n_tokens * shape->top_k, .n_copies = 1,
-                 .random = seed * 0x9E3779B97F4A7C15u + 0x2545F4914F6CDD1Du };
-    bool made = is(w, "attention") ? make_attention(w) : make_product(w, far);
-    if (made && (kind == WORK_TIME || reference(w, reader))) {
-        work_set_scratch(w, shape->pack_len);
+    if (w)
+        *w = (Work){ .spec = *spec, .shape = spec->shape, .kind = spec->kind, .n_tokens = spec->n_tokens,
+                     .n_pairs = spec->n_tokens * spec->shape.top_k, .n_copies = 1,
+                     .random = spec->seed * 0x9E3779B97F4A7C15u + 0x2545F4914F6CDD1Du };
+    return w;
+}
+
+Work *work_new(const WorkSpec *spec, WorkReader *reader)
+{
+    Work *w = work_elsewhere(spec);
+    bool made = w && (is(w, "attention") ? make_attention(w) : make_product(w, spec->far));
+    if (made && (spec->kind == WORK_TIME || !reader || reference(w, reader))) {
+        work_set_scratch(w, spec->shape.pack_len);
         work_reset(w);
         return w;
     }
@@ -260,6 +300,7 @@ Work *work_new(const WorkShape *shape, WorkKind kind, int n_tokens, uint64_t see
     return NULL;
 }
 
+const WorkSpec *work_spec(const Work *work) { return &work->spec; }
 int work_tokens(const Work *work) { return work->n_tokens; }
 int work_copies(const Work *work) { return work->n_copies; }
 
@@ -302,17 +343,25 @@ void work_reset(Work *w)
         memset(w->pack, 0xFF, (size_t)w->shape.pack_len);      /* NaNs */
 }
 
+/* Compared with the reference; where there is none, with the bits alone. */
+static double element_error(const Work *w, size_t at, size_t i)
+{
+    return w->want ? fabs((double)w->out[at] - w->want[i]) / w->allowed[i] : 0;
+}
+
 double work_error(const Work *w, bool same_bits, char *where, size_t where_len)
 {
     double worst = 0;
     where[0] = '\0';
     if (!canaries_live(w))
         return snprintf(where, where_len, "it wrote behind a buffer"), INFINITY;
+    if (!w->want && !(same_bits && w->bits))
+        return snprintf(where, where_len, "there is nothing to compare with"), INFINITY;
     for (int r = 0; r < w->out_rows; r++)
         for (int c = 0; c < w->n_cols; c++) {
             const size_t at = (size_t)r * (size_t)w->shape.out_stride + (size_t)c;
             const size_t i = (size_t)r * (size_t)w->n_cols + (size_t)c;
-            double error = fabs((double)w->out[at] - w->want[i]) / w->allowed[i];
+            double error = element_error(w, at, i);
             if (same_bits && w->bits && memcmp(&w->out[at], &w->bits[at], 4) != 0 && error <= 1)
                 return snprintf(where, where_len, "%d tokens, row %d, column %d: %.9g, bit for bit expected %.9g",
                                 w->n_tokens, r, c,
@@ -334,4 +383,16 @@ void work_keep_bits(Work *w)
     w->bits = malloc(4 * w->out_len);
     if (w->bits)
         memcpy(w->bits, w->out, 4 * w->out_len);
+}
+
+uint64_t work_bits(const Work *w)
+{
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (int r = 0; w->bits && r < w->out_rows; r++)
+        for (int c = 0; c < w->n_cols; c++) {
+            uint32_t bits;
+            memcpy(&bits, &w->bits[(size_t)r * (size_t)w->shape.out_stride + (size_t)c], 4);
+            hash = (hash ^ bits) * 0x100000001B3u;
+        }
+    return w->bits ? hash | 1 : 0;
 }

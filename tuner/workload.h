@@ -24,10 +24,22 @@ typedef struct {
 } WorkShape;
 
 typedef enum { WORK_CHECK, WORK_TIME } WorkKind;
-typedef struct Work Work;
 
-/* `far`: bytes of weights that a TIME workload goes through before it meets the first again. NULL: no memory. */
-Work *work_new(const WorkShape *shape, WorkKind kind, int n_tokens, uint64_t seed, int64_t far, WorkReader *reader);
+/* All that a workload follows from. */
+typedef struct {
+    WorkShape shape;
+    WorkKind kind;
+    int n_tokens;
+    uint64_t seed;
+    int64_t far;                 /* bytes of weights that a TIME workload goes through before it meets the first again */
+} WorkSpec;
+
+typedef struct Work Work;
+/* NULL: no memory. Without a reader a CHECK has no reference: results can only be compared with bits that are kept. */
+Work *work_new(const WorkSpec *spec, WorkReader *reader);
+/* One that is to be made elsewhere: it has its spec and its token count, no buffers. */
+Work *work_elsewhere(const WorkSpec *spec);
+const WorkSpec *work_spec(const Work *work);
 void work_free(Work *work);
 int work_tokens(const Work *work);
 int work_copies(const Work *work);
@@ -45,5 +57,7 @@ void work_reset(Work *work);
 double work_error(const Work *work, bool same_bits, char *where, size_t where_len);
 /* Keep the results as those that other points must give bit for bit. */
 void work_keep_bits(Work *work);
+/* A hash of the bits kept; 0: none are. */
+uint64_t work_bits(const Work *work);
 
 #endif

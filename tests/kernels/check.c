@@ -1,6 +1,7 @@
 /* Kernel tests, the half that runs on the target: instances against naive loops in double.
  *
- * Linked with the rendered instances of cases.def (driver.c writes them); knows nothing of mossc.
+ * Linked with the rendered instances of cases.def (driver.c writes them) and with tuner/reference.c, whose loops the
+ * tuner compares candidates with; knows nothing else of mossc.
  * Every kernel is compared with the specification's formula, then run again cut into chunks,
  * panel ranges and threads' shares, whose results must be equal bit for bit. Padding that may hold
  * junk holds NaN, scratch has its documented length exactly, and a canary follows every buffer.
@@ -9,6 +10,7 @@
 #include "runtime/route.h"
 #include "runtime/tile.h"
 #include "tests/unit/simd_errors.h"
+#include "tuner/reference.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,20 +104,33 @@ static float *copy(const float *from, size_t count)
     return data;
 }
 
-static void compare(const char *what, const float *got, const double *want, int rows, int cols, int stride)
+/* allowed: [rows][cols], or NULL and every element may be off by `most`. */
+static void compare_within(const char *what, const float *got, const double *want, const double *allowed, double most,
+                           int rows, int cols, int stride)
 {
-    double most = 1e-30;
-    for (int i = 0; i < rows * cols; i++)
-        most = fabs(want[i]) > most ? fabs(want[i]) : most;
     for (int r = 0; r < rows; r++)
         for (int c = 0; c < cols; c++) {
             const double g = got[(size_t)r * (size_t)stride + (size_t)c], w = want[r * cols + c];
-            if (!(fabs(g - w) <= 1e-5 * most)) {
+            if (!(fabs(g - w) <= (allowed ? allowed[r * cols + c] : most))) {
                 fprintf(stderr, "  row %d column %d: %.9g, expected %.9g\n", r, c, g, w);
                 fail(what);
                 return;
             }
         }
+}
+
+static void compare_allowed(const char *what, const float *got, const double *want, const double *allowed, int rows,
+                            int cols, int stride)
+{
+    compare_within(what, got, want, allowed, 0, rows, cols, stride);
+}
+
+static void compare(const char *what, const float *got, const double *want, int rows, int cols, int stride)
+{
+    double most = 1e-30;
+    for (int i = 0; i < rows * cols; i++)
+        most = fabs(want[i]) > most ? fabs(want[i]) : most;
+    compare_within(what, got, want, NULL, 1e-5 * most, rows, cols, stride);
 }
 
 static void compare_bits(const char *what, const float *a, const float *b, int rows, int cols, int stride)
@@ -221,7 +236,7 @@ static void check_group(int row, int n_experts, int n_pairs)
     for (int p = 0; p < n_pairs; p++)
         experts[p] = random_below((n_experts + 1) / 2) * 2 % n_experts;
     group(slots, offsets, experts, n_pairs);
-    group_naive(slots2, offsets2, experts, n_pairs, n_experts);
+    ref_group(slots2, offsets2, experts, n_pairs, n_experts);
     if (memcmp(slots, slots2, 4 * (size_t)n_pairs) || memcmp(offsets, offsets2, 4 * (size_t)(n_experts + 1)))
         fail("wrong order");
     end_case();
@@ -354,7 +369,7 @@ static void check_swiglu(int row, int d_ff, int n_rows)
     for (int r = 0; r < n_rows; r++)
         for (int i = 0; i < d_ff; i++) {
             gate[r * stride + i] *= 8;
-            want[r * d_ff + i] = silu(gate[r * stride + i]) * up[r * stride + i];
+            want[r * d_ff + i] = ref_silu(gate[r * stride + i]) * up[r * stride + i];
         }
     swiglu(up, gate, up, n_rows, 0, stride / PANEL);
     compare("swiglu", up, want, n_rows, d_ff, stride);
@@ -402,27 +417,14 @@ static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, 
     const int q_stride = whole(q_width, PANEL), kv_stride = whole(kv_width, PANEL), head_stride = whole(head_dim, PANEL);
     const int ring_rows = window ? window : n_tokens, max_rows = whole(token_block * group, kernel_tile_rows);
     float *q = random_rows(n_tokens, q_width, q_stride), *k = random_rows(n_tokens, kv_width, kv_stride), *v = random_rows(n_tokens, kv_width, kv_stride);
-    double *want = calloc((size_t)(n_tokens * q_width), 8), *p = malloc(8 * (size_t)n_tokens);
+    double *want = calloc((size_t)(n_tokens * q_width), 8), *allowed = calloc((size_t)(n_tokens * q_width), 8);
+    const RefAttention reference = { n_heads, n_kv_heads, head_dim, window, n_tokens, q_stride, kv_stride, 0, n_tokens,
+                                     q, k, v, NULL, NULL };
     key_block *= PANEL;
     for (int i = 0; i < n_tokens * q_stride; i++)
         q[i] *= 4;
-    for (int t = 0; t < n_tokens; t++)
-        for (int h = 0; h < n_heads; h++) {
-            const int first = window && t >= window ? t - window + 1 : 0, kv = h / group * head_dim;
-            double top = -1e300, sum = 0;
-            for (int j = first; j <= t; j++) {
-                p[j] = 0;
-                for (int i = 0; i < head_dim; i++)
-                    p[j] += (double)q[t * q_stride + h * head_dim + i] * k[j * kv_stride + kv + i];
-                p[j] /= sqrt(head_dim);
-                top = p[j] > top ? p[j] : top;
-            }
-            for (int j = first; j <= t; j++)
-                sum += p[j] = exp(p[j] - top);
-            for (int j = first; j <= t; j++)
-                for (int i = 0; i < head_dim; i++)
-                    want[t * q_width + h * head_dim + i] += p[j] / sum * v[j * kv_stride + kv + i];
-        }
+    if (!ref_attention(&reference, want, allowed))
+        exit(1);
     float *scratch = buffer((size_t)(max_rows * (head_dim + key_block + head_stride + PANEL + 2) + (2 * key_block + 1) * head_stride));
     float *all = buffer((size_t)(n_tokens * q_stride)), *again = buffer((size_t)(n_tokens * q_stride));
     float *ring_k = buffer((size_t)(ring_rows * kv_stride)), *ring_v = buffer((size_t)(ring_rows * kv_stride));
@@ -437,7 +439,7 @@ static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, 
             ring_write(ring_k, ring_v, k + t * kv_stride, v + t * kv_stride, t, ring_rows, n, panel, panel + 1);
     }
     compare_bits("attention in chunks differs", all, again, n_tokens, q_width, q_stride);
-    free(want), free(p);
+    free(want), free(allowed);
     end_case();
 }
 

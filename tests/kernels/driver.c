@@ -155,9 +155,9 @@ static int test_target(Arena *arena, TargetId id, const char *source_dir, const 
     if (!good)
         return perror(source), FAILED;
     const char *command = arena_printf(arena, "%s -std=c17 -O2 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Werror %s%s %s -I'%s' "
-                                       "-o '%s' '%s' '%s/tests/kernels/check.c' %s", cc, target->flags,
+                                       "-o '%s' '%s' '%s/tests/kernels/check.c' '%s/tuner/reference.c' %s", cc, target->flags,
                                        target_rounds_rows(id) ? " -DROUNDS_ROWS" : "", getenv("KERNEL_CFLAGS") ? getenv("KERNEL_CFLAGS") : "",
-                                       source_dir, program, source, source_dir, link);
+                                       source_dir, program, source, source_dir, source_dir, link);
     if (system(command) != 0)
         return fprintf(stderr, "%s: failed: %s\n", target->name, command), FAILED;
     printf("%s (%s%s): ", target->name, runner, cc);
