@@ -100,24 +100,22 @@ typedef struct { int channels, stages, n_threads, shared_len; } ScanBlock;
 /* See codegen/gpu/scan.c. */
 static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
 {
-    int parts = (d_state + 7) / 8, bc_row = 2 * d_state + (d_state % 2 ? 0 : (40 - 2 * d_state % 32) % 32);
-    int tile = 32 * (4 * channels + 2 * channels * (z_rows + 1) + 4 * bc_row);
-    return (ScanBlock){ channels, stages, 32 * (channels / 8 * parts + channels / 2),
-                        stages * tile + 2880 * channels + 512 * parts * (channels + 4) };
+    int steps = (d_state * channels + 31) / 32, bc = 288 * steps * 32 / channels;
+    int own = 128 * channels + 64 * channels * (z_rows + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps;
+    return (ScanBlock){ channels, stages, 32 * stages, stages * own + 4 * channels };
 }
 
 static ScanBlock scan_block(const Lowering *l, const char *key, int64_t d_state, int64_t z_rows)
 {
     enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16 };
-    /* Rows of B and C of a sequence begin at a multiple of 16 bytes when d_state is even. */
-    bool held = !l->g->sequences && d_state % 2 == 0 && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
+    bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
     int chosen = gpu_choice(l->g, key, "block_channels", 0), stages_chosen = gpu_choice(l->g, key, "stages", 6);
     ScanBlock wanted = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
     if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10
         && wanted.shared_len <= gpu_shared_most(l->g) && wanted.n_threads <= THREADS_MOST)
         return wanted;
     for (int channels = 16; channels >= 8 && held; channels /= 2)
-        for (int stages = 10; stages >= 6; stages -= 2) {
+        for (int stages = 8; stages >= 4; stages -= 2) {
             ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
             if (block.shared_len <= SHARED_MOST && block.n_threads <= THREADS_MOST)
                 return block;

@@ -325,8 +325,8 @@ static int64_t no_stride = 0;
 
 static int scan_shared_len(int b, int stages)
 {
-    const int parts = (STATES + 7) / 8, raw = 32 * (4 * b + 2 * b * (TOP_K + 1) + 4 * (2 * STATES + 8));
-    return stages * raw + 2880 * b + 512 * parts * (b + 4);
+    const int steps = (STATES * b + 31) / 32, bc = 288 * steps * 32 / b;
+    return stages * (128 * b + 64 * b * (TOP_K + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps) + 4 * b;
 }
 
 static const char *check_scan(const Data *data, int n_tokens)

@@ -154,6 +154,12 @@ DEVICE void copy_async16(void *shared, const void *global, int n_bytes)
     __asm__ volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;"
                      :: "r"(shared_address(shared)), "l"(global), "r"(n_bytes) : "memory");
 }
+/* 4 bytes, both ends aligned to 4: from global, or with n_bytes 0 zeros. */
+DEVICE void copy_async4(void *shared, const void *global, int n_bytes)
+{
+    __asm__ volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                     :: "r"(shared_address(shared)), "l"(global), "r"(n_bytes) : "memory");
+}
 DEVICE void copy_commit(void) { __asm__ volatile("cp.async.commit_group;" ::: "memory"); }
 /* Until at most n_left (0 to 7, a constant) of this thread's groups are under way; barrier() is yours. */
 DEVICE void copy_wait(const int n_left)

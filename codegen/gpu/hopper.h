@@ -1,4 +1,5 @@
-/* The dialect's Hopper part (sm_90a), for templates *_h100.c: barriers in memory, the bulk tensor copy, wgmma.
+/* The dialect's Hopper part (sm_90a), for templates *_h100.c: barriers in memory, the bulk tensor copy, wgmma. Of it any
+ * template may use mbarrier_init, mbarrier_arrive and mbarrier_wait.
  *
  * An mbarrier is 8 bytes of shared memory: it counts arrivals, and bytes of bulk copies under way; when all have come,
  * its phase changes. wgmma works on a warpgroup, 4 warps from a multiple of 4, on matrices in shared memory: rows
@@ -16,14 +17,14 @@
 
 DEVICE void mbarrier_init(void *barrier, int n_arrivals)
 {
-    __asm__ volatile("mbarrier.init.shared::cta.b64 [%0], %1;"
+    __asm__ volatile("mbarrier.init.shared.b64 [%0], %1;"
                      :: "r"(shared_address(barrier)), "r"(n_arrivals) : "memory");
 }
 /* By who called mbarrier_init, before the block's barrier(): copies see it too. */
 DEVICE void mbarrier_init_done(void) { __asm__ volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
 DEVICE void mbarrier_arrive(void *barrier)
 {
-    __asm__ volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" :: "r"(shared_address(barrier)) : "memory");
+    __asm__ volatile("mbarrier.arrive.shared.b64 _, [%0];" :: "r"(shared_address(barrier)) : "memory");
 }
 /* Arrives; the phase also waits for so many bytes of tensor_copy. */
 DEVICE void mbarrier_expect(void *barrier, int n_bytes)
@@ -40,8 +41,12 @@ DEVICE void mbarrier_wait(void *barrier, int parity)
 {
     int done;
     do
-        __asm__ volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; selp.b32 %0, 1, 0, p; }"
-                         : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
+        if (sm >= 90)           /* sleeps a while */
+            __asm__ volatile("{ .reg .pred p; mbarrier.try_wait.parity.shared.b64 p, [%1], %2; selp.b32 %0, 1, 0, p; }"
+                             : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
+        else
+            __asm__ volatile("{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.b32 %0, 1, 0, p; }"
+                             : "=r"(done) : "r"(shared_address(barrier)), "r"(parity) : "memory");
     while (!done);
 }
 DEVICE void proxy_fence(void) { __asm__ volatile("fence.proxy.async.shared::cta;" ::: "memory"); }

@@ -33,9 +33,8 @@ static double step(const Scan *scan, double *s, int t, int c)
 
 static int shared_len(int b, int d_state, int z_pairs, int stages)
 {
-    const int z_rows = z_pairs ? z_pairs : 1, parts = (d_state + 7) / 8;
-    const int bc_row = 2 * d_state + (d_state % 2 ? 0 : (40 - 2 * d_state % 32) % 32);
-    return stages * 32 * (4 * b + 2 * b * (z_rows + 1) + 4 * bc_row) + 2880 * b + 512 * parts * (b + 4);
+    const int z_rows = z_pairs ? z_pairs : 1, steps = (d_state * b + 31) / 32, bc = 288 * steps * 32 / b;
+    return stages * (128 * b + 64 * b * (z_rows + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps) + 4 * b;
 }
 
 static void check_scan(void)
@@ -79,10 +78,9 @@ static void check_scan(void)
             want[t * channels + c] = step(&scan, want_states + i * n_states + c * scan.d_state, t, c);
     }
     check_freeze(slots);
-    const double tolerance = block ? 0x1p-11 : 0x1p-19;      /* in blocks, factors of products have 11 bits */
-    const int parts = (scan.d_state + 7) / 8;
+    const double tolerance = 0x1p-19;
     const int n_blocks = block ? (channels + block - 1) / block : (channels + 31) / 32;
-    const int n_threads = block ? 32 * (block / 8 * parts + block / 2) : 256;
+    const int n_threads = block ? 32 * stages : 256;
     CHECK_LAUNCH(n_blocks, of.n, n_threads,
                  block ? shared_len(block, scan.d_state, z_pairs, stages) : 0, y, scan.dt, scan.x, scan.bc,
                  scan.z, scan.a, scan.d, (float *)states, slots, of.ends, state_stride, n_tokens, top_k);

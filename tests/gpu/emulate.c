@@ -36,7 +36,7 @@ enum {
     POISON = 0xFF,                  /* NaN in every float type, -1 in the integers */
 };
 
-typedef struct { char *to; const char *from; int n_bytes, group; } Copy;
+typedef struct { char *to; const char *from; int len, n_bytes, group; } Copy;     /* n_bytes of len, then zeros */
 
 typedef struct {
     void *stack_pointer;
@@ -330,18 +330,18 @@ static void copy_now(const Copy *copy)
 {
     if (copy->n_bytes)      /* nothing may come from nowhere: a null `from` */
         memcpy(copy->to, copy->from, (size_t)copy->n_bytes);
-    memset(copy->to + copy->n_bytes, 0, (size_t)(16 - copy->n_bytes));
+    memset(copy->to + copy->n_bytes, 0, (size_t)(copy->len - copy->n_bytes));
 }
 
-void copy_async16(void *to_shared, const void *from, int n_bytes)
+static void copy_async(const char *what, void *to_shared, const void *from, int len, int n_bytes)
 {
-    emulate_check_16("copy_async16 to", to_shared);
-    emulate_check_shared("copy_async16 to", to_shared, 16);
-    emulate_check_16("copy_async16 from", from);
-    if (n_bytes < 0 || n_bytes > 16)
-        emulate_fail("copy_async16 of %d bytes", n_bytes);
+    emulate_check_shared(what, to_shared, len);
+    if ((uintptr_t)to_shared % (unsigned)len || (uintptr_t)from % (unsigned)len)
+        emulate_fail("%s %p from %p: not multiples of %d", what, to_shared, from, len);
+    if (n_bytes < 0 || n_bytes > len)
+        emulate_fail("%s %p: %d bytes of %d", what, to_shared, n_bytes, len);
     Fiber *fiber = &block->fibers[emulate_self.thread];
-    const Copy copy = { to_shared, from, n_bytes, fiber->n_groups };
+    const Copy copy = { to_shared, from, len, n_bytes, fiber->n_groups };
     if (draw() & 1) {
         copy_now(&copy);
         return;
@@ -353,6 +353,16 @@ void copy_async16(void *to_shared, const void *from, int n_bytes)
             emulate_fail("out of memory");
     }
     fiber->copies[fiber->n_copies++] = copy;
+}
+
+void copy_async16(void *to_shared, const void *from, int n_bytes)
+{
+    copy_async("copy_async16 to", to_shared, from, 16, n_bytes);
+}
+
+void copy_async4(void *to_shared, const void *from, int n_bytes)
+{
+    copy_async("copy_async4 to", to_shared, from, 4, n_bytes);
 }
 
 void copy_commit(void) { block->fibers[emulate_self.thread].n_groups++; }

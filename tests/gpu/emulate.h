@@ -137,6 +137,7 @@ DEVICE void store16(void *to, u32x4 value)
 }
 
 void copy_async16(void *to_shared, const void *from, int n_bytes);
+void copy_async4(void *to_shared, const void *from, int n_bytes);
 void copy_commit(void);
 void copy_wait(int n_groups_left);
 

@@ -221,8 +221,14 @@ static void copies_call(void *const *args)
 {
     char *to = (char *)shared() + 16 * thread_x();
     copy_async16(to, DATA(char) + 16 * thread_x(), 5);
+    char *const word = (char *)shared() + 16 * (n_threads() + thread_x()) + 4;
+    copy_async4(word, DATA(char) + 16 * thread_x() + 4, 4);
+    copy_async4(word + 4, DATA(char), 0);
     copy_commit();
     copy_wait(0);
+    for (int i = 0; i < 8; i++)
+        if (word[i] != (i < 4 ? DATA(char)[16 * thread_x() + 4 + i] : 0))
+            emulate_fail("byte %d of a word", i);
     for (int i = 0; i < 16; i++)
         if (to[i] != (i < 5 ? DATA(char)[16 * thread_x() + i] : 0))
             emulate_fail("byte %d", i);
@@ -233,7 +239,7 @@ static void copies(void)
     static _Alignas(16) char from[1024];
     for (int i = 0; i < 1024; i++)
         from[i] = (char)(i * 7 + 1);
-    launch(copies_call, 3, 64, 1024, from);
+    launch(copies_call, 3, 64, 2048, from);
 }
 
 /* Every block waits for all others. */
