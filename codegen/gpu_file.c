@@ -150,9 +150,9 @@ static void write_gpu_program(const Plan *plan, Text *out)
         text_printf(out, "    .tensor_maps = gpu_tensor_maps,\n");
     text_printf(out, "    .n_launches = %d,\n    .n_args = %d,\n    .n_tensor_maps = %d,\n", l->n_launches, l->n_args,
                 l->n_maps);
-    text_printf(out, "    .prefill = { %d, %d },\n    .decode = { %d, %d },\n    .feed = { %d, %d },\n",
+    text_printf(out, "    .prefill = { %d, %d },\n    .decode = { %d, %d },\n    .feed = { %d, %d },\n    .draw = { %d, %d },\n",
                 lists[LIST_PREFILL].begin, lists[LIST_PREFILL].end, lists[LIST_DECODE].begin, lists[LIST_DECODE].end,
-                lists[LIST_FEED].begin, lists[LIST_FEED].end);
+                lists[LIST_FEED].begin, lists[LIST_FEED].end, lists[LIST_DRAW].begin, lists[LIST_DRAW].end);
     text_printf(out, "    .scratch_len = %lld,\n    .zeroed_len = %lld,\n};\n\n", (long long)l->scratch_len,
                 (long long)l->zeroed_len);
 }

@@ -17,7 +17,7 @@ typedef struct {
     int list, launch;      /* where it looks, for messages */
 } Check;
 
-static const char *const list_names[N_LISTS] = { "prefill", "decode", "feed" };
+static const char *const list_names[N_LISTS] = { "prefill", "decode", "feed", "draw" };
 
 static bool fail(const Check *c, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static bool fail(const Check *c, const char *format, ...)

@@ -1,4 +1,4 @@
-/* Planner for GPUs: slots of weights and state, the three lists, the longest chunk that scratch allows.
+/* Planner for GPUs: slots of weights and state, the four lists, the longest chunk that scratch allows.
  *
  * Everything is exact at compile time but for rings that grow with the caller's context. A model's lists are flat:
  * every layer's launches with its own offsets.
@@ -64,6 +64,29 @@ static void feed(GpuModel *g)
     gpu_end(g->b, gpu_extent(COUNT_SEQUENCES, 1, 0), gpu_fixed(1), 256, 64, gpu_flags(g));
 }
 
+/* The same in its place, drawn by samplers. */
+static void draw(GpuModel *g)
+{
+    const int64_t vocab_size = g->plan->graph->vocab_size;
+    LaunchBuffer *weights = gpu_buffer(g->b, "sample weights", 2 * MAX_SEQUENCES * vocab_size * 4);
+    const LaunchExtent sequences = gpu_extent(COUNT_SEQUENCES, 1, 0);
+    gpu_begin(g->b, "sample_weigh", -1);
+    gpu_param(g->b, "vocab_size", (double)vocab_size);
+    gpu_scratch(g->b, weights, 0, ACCESS_WRITE);
+    gpu_special(g->b, ARG_LOGITS);
+    gpu_special(g->b, ARG_SAMPLERS);
+    gpu_end(g->b, gpu_fixed((int)((vocab_size + 1023) / 1024)), sequences, 256, 32, gpu_flags(g));
+    gpu_begin(g->b, "sample_draw", -1);
+    gpu_param(g->b, "vocab_size", (double)vocab_size);
+    gpu_special(g->b, ARG_TOKENS);
+    gpu_special(g->b, ARG_HISTORY);
+    gpu_special(g->b, ARG_POSITIONS);
+    gpu_special(g->b, ARG_SAMPLERS);
+    gpu_special(g->b, ARG_LOGITS);
+    gpu_scratch(g->b, weights, 0, ACCESS_READ);
+    gpu_end(g->b, sequences, gpu_fixed(1), 1024, 1152, gpu_flags(g));
+}
+
 static Launches *make_lists(Arena *arena, const Plan *plan, const Choices *choices)
 {
     GpuModel g = { .arena = arena, .plan = plan, .choices = choices, .b = gpu_builder_new(arena), .sm = target_sm(plan->target),
@@ -76,6 +99,8 @@ static Launches *make_lists(Arena *arena, const Plan *plan, const Choices *choic
     gpu_decode(&g);
     gpu_list(g.b, LIST_FEED);
     feed(&g);
+    gpu_list(g.b, LIST_DRAW);
+    draw(&g);
     gpu_place(g.b);
     Launches *launches = gpu_launches(g.b);
     launches->act = g.act;

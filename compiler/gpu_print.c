@@ -5,7 +5,7 @@
  */
 #include "gpu_plan.h"
 
-static const char *const list_names[N_LISTS] = { "prefill", "decode", "feed" };
+static const char *const list_names[N_LISTS] = { "prefill", "decode", "feed", "draw" };
 
 static void print_extent(LaunchExtent e, Text *out)
 {

@@ -78,7 +78,7 @@ typedef struct {
     int element_len, box_rows, box_columns, swizzle;
 } TensorMap;
 
-typedef enum { LIST_PREFILL, LIST_DECODE, LIST_FEED, N_LISTS } ListId;
+typedef enum { LIST_PREFILL, LIST_DECODE, LIST_FEED, LIST_DRAW, N_LISTS } ListId;
 
 typedef struct {
     Kernel *kernels;

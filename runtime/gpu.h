@@ -38,10 +38,14 @@ typedef struct {
     const moss_state *home;    /* the caller's block: compared, never followed */
 } moss_gpu_slot;
 
+/* Who chooses the next tokens: the host, or the device by the lists feed and draw. */
+typedef enum { MOSS_GPU_NEXT_HOST, MOSS_GPU_NEXT_FEED, MOSS_GPU_NEXT_DRAW } moss_gpu_next;
+
 /* What tells one captured graph from another; the rest is the same in every call of a context. */
 typedef struct {
     int32_t n_sequences, n_tokens, n_logits, mode;
-    bool prefill, feeds;
+    bool prefill;
+    moss_gpu_next next;
 } moss_gpu_call;
 
 /* last_use: what n_calls was, 0: this entry is free. exec: NULL until it is captured. */
@@ -52,8 +56,10 @@ typedef struct {
     int64_t positions[MOSS_GPU_MAX_SEQUENCES];
     int32_t slots[MOSS_GPU_MAX_SEQUENCES];
     int32_t ends[MOSS_GPU_MAX_SEQUENCES];     /* tokens up to the end of each sequence's */
+    moss_sampler samplers[MOSS_GPU_MAX_SEQUENCES];    /* of calls that draw */
     int32_t tokens[];          /* [moss_gpu_layout.most] */
 } moss_gpu_input;
+_Static_assert(sizeof(moss_sampler) == MOSS_GPU_SAMPLER_LEN, "kernels and moss_gpu_plan know its length");
 
 struct moss_context {
     uint32_t magic;            /* tells a context from memory never initialised */
@@ -64,8 +70,9 @@ struct moss_context {
     moss_cu_event sent[MOSS_GPU_CALLS];     /* the input of call i % MOSS_GPU_CALLS has left pinned memory */
     uint64_t n_calls, input_len;            /* bytes of one input */
     moss_cu_pointer memory;                 /* layout.end bytes */
-    uint8_t *pinned;           /* inputs; history; logits of MOSS_GPU_MAX_SEQUENCES rows */
+    uint8_t *pinned;           /* inputs; history; samplers; logits of MOSS_GPU_MAX_SEQUENCES rows */
     int32_t *history;          /* [MOSS_GPU_HISTORY][MOSS_GPU_MAX_SEQUENCES] */
+    moss_sampler *samplers;    /* [MOSS_GPU_MAX_SEQUENCES] */
     float *logits;             /* [MOSS_GPU_MAX_SEQUENCES][vocab_size] */
     moss_cu_pointer states;    /* n_slots slots, `stride` bytes apart */
     uint64_t states_len, stride;

@@ -57,20 +57,22 @@ static int moss_context_check(const moss_context *context, const moss_gpu_model 
     return MOSS_OK;
 }
 
-/* Pinned memory: inputs of some calls, the history, logits of a decode. */
+/* Pinned memory: inputs of some calls, the history, samplers, logits of a decode. */
 static int moss_context_pin(moss_context *context)
 {
     const uint64_t history_len = MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof(int32_t);
     void *pinned = NULL;
     context->input_len = moss_align_up(sizeof(moss_gpu_input) + (uint64_t)context->layout.most * sizeof(int32_t));
     const uint64_t inputs_len = MOSS_GPU_CALLS * context->input_len;
-    const uint64_t len = inputs_len + history_len + moss_context_logits_len();
+    const uint64_t samplers_len = MOSS_GPU_MAX_SEQUENCES * sizeof(moss_sampler);
+    const uint64_t len = inputs_len + history_len + samplers_len + moss_context_logits_len();
     const int result = context->model->driver.pinned_alloc(&pinned, len, 0);
     if (result)
         return result;
     context->pinned = pinned;
     context->history = (int32_t *)(void *)(context->pinned + inputs_len);
-    context->logits = (float *)(void *)(context->pinned + inputs_len + history_len);
+    context->samplers = (moss_sampler *)(void *)(context->pinned + inputs_len + history_len);
+    context->logits = (float *)(void *)(context->pinned + inputs_len + history_len + samplers_len);
     return 0;
 }
 

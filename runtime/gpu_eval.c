@@ -8,10 +8,10 @@
 
 #include <string.h>
 
-/* One copy for all: the device keeps them as moss_gpu_input. lens: how many of the tokens are each sequence's; NULL:
- * one. */
+/* One copy for all: the device keeps them as moss_gpu_input. samplers NULL: nothing is drawn. lens: how many of the
+ * tokens are each sequence's; NULL: one. */
 static int moss_gpu_send(moss_context *context, moss_state *const *states, const int32_t *slots, int32_t n_sequences,
-                         const int32_t *tokens, const int32_t *lens, moss_error *error)
+                         const moss_sampler *samplers, const int32_t *tokens, const int32_t *lens, moss_error *error)
 {
     int32_t n_tokens = 0;
     const moss_driver *driver = &context->model->driver;
@@ -22,6 +22,7 @@ static int moss_gpu_send(moss_context *context, moss_state *const *states, const
         for (int32_t i = 0; i < n_sequences; i++) {
             input->positions[i] = states[i]->position;
             input->slots[i] = slots[i];
+            input->samplers[i] = samplers ? samplers[i] : (moss_sampler){ .temperature = 0 };
             input->ends[i] = n_tokens += lens ? lens[i] : 1;
         }
         memcpy(input->tokens, tokens, (size_t)n_tokens * sizeof *tokens);
@@ -53,7 +54,7 @@ static int moss_gpu_fetch_logits(moss_context *context, float *logits, int32_t n
 static int moss_gpu_piece(moss_context *context, moss_state *state, int32_t slot, const int32_t *tokens,
                           const moss_gpu_call *call, float *logits, moss_error *error)
 {
-    int status = moss_gpu_send(context, &state, &slot, 1, tokens, &call->n_tokens, error);
+    int status = moss_gpu_send(context, &state, &slot, 1, NULL, tokens, &call->n_tokens, error);
     if (status == MOSS_OK)
         status = moss_gpu_run(context, call, error);
     if (status == MOSS_OK)
@@ -72,7 +73,7 @@ static int moss_gpu_pieces(moss_context *context, moss_state *state, int32_t mod
         const int32_t skipped = first_logits > done ? first_logits - done : 0;
         if (n - skipped > context->layout.rows)
             n = skipped + context->layout.rows;
-        const moss_gpu_call call = { 1, n, skipped < n ? n - skipped : 0, mode, n > 1, false };
+        const moss_gpu_call call = { 1, n, skipped < n ? n - skipped : 0, mode, n > 1, MOSS_GPU_NEXT_HOST };
         status = moss_gpu_piece(context, state, slot, tokens + done, &call, logits, error);
         if (call.n_logits)
             logits += (ptrdiff_t)call.n_logits * moss_program_data.vocab_size;
@@ -133,10 +134,10 @@ static int moss_gpu_run_pass(moss_context *context, const moss_gpu_prompts *prom
 {
     moss_state *const *states = prompts->states + prompts->first;
     const moss_gpu_call call = { pass->n, pass->n_tokens, prompts->logits ? pass->n_whole : 0, prompts->mode,
-                                 pass->n_tokens > 1, false };
+                                 pass->n_tokens > 1, MOSS_GPU_NEXT_HOST };
     int status = moss_gpu_slots_take(context, states, pass->n, pass->slots, error);
     if (status == MOSS_OK)
-        status = moss_gpu_send(context, states, pass->slots, pass->n, prompts->tokens, pass->lens, error);
+        status = moss_gpu_send(context, states, pass->slots, pass->n, NULL, prompts->tokens, pass->lens, error);
     if (status == MOSS_OK)
         status = moss_gpu_run(context, &call, error);
     for (int32_t i = 0; i < pass->n && status == MOSS_OK; i++)
@@ -186,13 +187,13 @@ int moss_eval_prompts(moss_context *context, moss_state *const *states, int32_t 
 typedef struct { moss_state *const *states; int32_t slots[MOSS_GPU_MAX_SEQUENCES], n; } moss_gpu_group;
 
 static int moss_gpu_begin_group(moss_context *context, moss_gpu_group *group, moss_state *const *states, int32_t n_left,
-                                const int32_t *tokens, moss_error *error)
+                                const moss_sampler *samplers, const int32_t *tokens, moss_error *error)
 {
     group->states = states;
     group->n = n_left < MOSS_GPU_MAX_SEQUENCES ? n_left : MOSS_GPU_MAX_SEQUENCES;
     int status = moss_gpu_slots_take(context, states, group->n, group->slots, error);
     if (status == MOSS_OK)
-        status = moss_gpu_send(context, states, group->slots, group->n, tokens, NULL, error);
+        status = moss_gpu_send(context, states, group->slots, group->n, samplers, tokens, NULL, error);
     return status;
 }
 
@@ -208,8 +209,8 @@ static int moss_gpu_step(moss_context *context, moss_state *const *states, int32
     moss_gpu_group group;
     int status = MOSS_OK;
     for (int32_t done = 0; done < n_states && status == MOSS_OK; done += group.n) {
-        status = moss_gpu_begin_group(context, &group, states + done, n_states - done, tokens + done, error);
-        const moss_gpu_call call = { group.n, group.n, logits ? group.n : 0, mode, false, false };
+        status = moss_gpu_begin_group(context, &group, states + done, n_states - done, NULL, tokens + done, error);
+        const moss_gpu_call call = { group.n, group.n, logits ? group.n : 0, mode, false, MOSS_GPU_NEXT_HOST };
         if (status == MOSS_OK)
             status = moss_gpu_run(context, &call, error);
         if (status == MOSS_OK)
@@ -238,23 +239,37 @@ int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_
 
 /* ---- generation ---- */
 
-/* Steps that fit into the history: the device feeds itself, its tokens come back at the end. `tokens` are rows of
- * `row` tokens, of which this group has the first. */
-static int moss_gpu_feed(moss_context *context, const moss_gpu_group *group, int32_t mode, int32_t *tokens, int32_t row,
-                         int32_t n_steps, moss_error *error)
+/* What the device has chosen since the group began, and samplers as they are now (NULL: none has drawn). */
+static int moss_gpu_fetch_choices(moss_context *context, const moss_gpu_group *group, moss_sampler *samplers,
+                                  moss_error *error)
 {
     const moss_driver *driver = &context->model->driver;
-    const moss_gpu_call call = { group->n, group->n, group->n, mode, false, true };
-    const size_t len = MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof *tokens;
+    const size_t history_len = MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * sizeof(int32_t);
+    const size_t samplers_len = (size_t)group->n * sizeof *samplers;
+    int result = driver->copy_to_host(context->history, context->memory + context->layout.history, history_len,
+                                      context->stream);
+    if (!result && samplers)
+        result = driver->copy_to_host(context->samplers, context->memory + context->layout.call
+                                      + offsetof(moss_gpu_input, samplers), samplers_len, context->stream);
+    const int waited = driver->stream_wait(context->stream);
+    const int status = moss_gpu_check(context, result ? result : waited, "the GPU failed", error);
+    if (status == MOSS_OK && samplers)
+        memcpy(samplers, context->samplers, samplers_len);
+    return status;
+}
+
+/* Steps that fit into the history: the device feeds itself, its tokens come back at the end. `tokens` are rows of
+ * `row` tokens, of which this group has the first. */
+static int moss_gpu_feed(moss_context *context, const moss_gpu_group *group, int32_t mode, moss_sampler *samplers,
+                         int32_t *tokens, int32_t row, int32_t n_steps, moss_error *error)
+{
+    const moss_gpu_call call = { group->n, group->n, group->n, mode, false,
+                                 samplers ? MOSS_GPU_NEXT_DRAW : MOSS_GPU_NEXT_FEED };
     int status = MOSS_OK;
     for (int32_t step = 0; step < n_steps && status == MOSS_OK; step++)
         status = moss_gpu_run(context, &call, error);
-    if (status != MOSS_OK)
-        return status;
-    const int result = driver->copy_to_host(context->history, context->memory + context->layout.history, len,
-                                            context->stream);
-    const int waited = driver->stream_wait(context->stream);
-    status = moss_gpu_check(context, result ? result : waited, "the GPU failed", error);
+    if (status == MOSS_OK)
+        status = moss_gpu_fetch_choices(context, group, samplers, error);
     if (status != MOSS_OK)
         return status;
     for (int32_t i = 0; i < group->n; i++)
@@ -266,47 +281,49 @@ static int moss_gpu_feed(moss_context *context, const moss_gpu_group *group, int
     return MOSS_OK;
 }
 
+static bool moss_gpu_draws(const moss_sampler *samplers, int32_t n)
+{
+    for (int32_t i = 0; i < n; i++)
+        if (samplers[i].temperature > 0)
+            return true;
+    return false;
+}
+
 static int moss_gpu_generate(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
-                             const int32_t *next, int32_t *tokens, int32_t n_steps, moss_error *error)
+                             moss_sampler *samplers, const int32_t *next, int32_t *tokens, int32_t n_steps,
+                             moss_error *error)
 {
     moss_gpu_group group;
     int status = MOSS_OK;
     for (int32_t first = 0; first < n_states && status == MOSS_OK; first += group.n) {
-        status = moss_gpu_begin_group(context, &group, states + first, n_states - first, next + first, error);
+        status = moss_gpu_begin_group(context, &group, states + first, n_states - first, samplers + first, next + first,
+                                      error);
+        moss_sampler *const drawing = moss_gpu_draws(samplers + first, group.n) ? samplers + first : NULL;
         for (int32_t done = 0, n; done < n_steps && status == MOSS_OK; done += n) {
             n = n_steps - done < MOSS_GPU_HISTORY ? n_steps - done : MOSS_GPU_HISTORY;
             int32_t *rows = tokens + (ptrdiff_t)done * n_states + first;
-            status = moss_gpu_feed(context, &group, mode, rows, n_states, n, error);
+            status = moss_gpu_feed(context, &group, mode, drawing, rows, n_states, n, error);
         }
     }
     return status;
-}
-
-/* Does the device choose as these samplers would? */
-static bool moss_gpu_chooses(const moss_sampler *samplers, int32_t n_states)
-{
-    const moss_gpu_list feed = moss_program_data.gpu->feed;
-    for (int32_t i = 0; i < n_states; i++)
-        if (samplers[i].temperature > 0)
-            return false;
-    return feed.end > feed.begin;
 }
 
 int moss_generate(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
                   moss_sampler *samplers, const int32_t *next, int32_t *tokens, int32_t n_steps, float *scratch,
                   moss_error *error)
 {
+    const moss_gpu_program *gpu = moss_program_data.gpu;
     int status = moss_gpu_check_context(context, error);
     if (status == MOSS_OK)
         status = moss_generate_check(states, n_states, mode, samplers, next, tokens, n_steps, scratch, error);
     if (status != MOSS_OK)
         return status;
-    if (!moss_gpu_chooses(samplers, n_states))
+    if (gpu->feed.begin == gpu->feed.end || gpu->draw.begin == gpu->draw.end)
         return moss_generate_steps(context, states, n_states, mode, samplers, next, tokens, n_steps, scratch, error);
     status = moss_gpu_enter(context->model, error);
     if (status != MOSS_OK)
         return status;
-    status = moss_gpu_generate(context, states, n_states, mode, next, tokens, n_steps, error);
+    status = moss_gpu_generate(context, states, n_states, mode, samplers, next, tokens, n_steps, error);
     moss_gpu_leave(context->model);
     return status;
 }

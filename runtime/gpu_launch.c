@@ -44,6 +44,7 @@ static moss_gpu_value moss_gpu_argument(const moss_context *context, const moss_
     case MOSS_GPU_ARG_POSITIONS:    return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, positions) };
     case MOSS_GPU_ARG_SLOTS:        return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, slots) };
     case MOSS_GPU_ARG_ENDS:         return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, ends) };
+    case MOSS_GPU_ARG_SAMPLERS:     return (moss_gpu_value){ .pointer = input + offsetof(moss_gpu_input, samplers) };
     case MOSS_GPU_ARG_LOGITS:       return (moss_gpu_value){ .pointer = context->memory + context->layout.logits };
     case MOSS_GPU_ARG_HISTORY:      return (moss_gpu_value){ .pointer = context->memory + context->layout.history };
     case MOSS_GPU_ARG_COUNT:        return (moss_gpu_value){ .i32 = counts[arg->offset] };
@@ -111,7 +112,9 @@ static int moss_gpu_launch_call(moss_context *context, const moss_gpu_call *call
 {
     const moss_gpu_program *gpu = moss_program_data.gpu;
     const int result = moss_gpu_launch_list(context, call->prefill ? gpu->prefill : gpu->decode, call, false);
-    return result || !call->feeds ? result : moss_gpu_launch_list(context, gpu->feed, call, true);
+    if (result || call->next == MOSS_GPU_NEXT_HOST)
+        return result;
+    return moss_gpu_launch_list(context, call->next == MOSS_GPU_NEXT_DRAW ? gpu->draw : gpu->feed, call, true);
 }
 
 /* ---- graphs ---- */
@@ -137,7 +140,7 @@ static int moss_gpu_capture(moss_context *context, const moss_gpu_call *call, mo
 static bool moss_gpu_same_call(const moss_gpu_call *a, const moss_gpu_call *b)
 {
     return a->n_sequences == b->n_sequences && a->n_tokens == b->n_tokens && a->n_logits == b->n_logits
-        && a->mode == b->mode && a->prefill == b->prefill && a->feeds == b->feeds;
+        && a->mode == b->mode && a->prefill == b->prefill && a->next == b->next;
 }
 
 /* It may still run: that is waited for. */

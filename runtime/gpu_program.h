@@ -11,6 +11,7 @@
 
 enum {
     MOSS_GPU_MAX_SEQUENCES = 16, MOSS_GPU_MAX_ARGS = 32,
+    MOSS_GPU_SAMPLER_LEN = 48, /* bytes of a moss_sampler */
     MOSS_GPU_HISTORY = 1024,  /* steps that the device can take before the host reads its tokens */
 };
 
@@ -42,6 +43,7 @@ typedef enum {
     MOSS_GPU_ARG_STATE_STRIDE,/* int64: bytes from slot to slot */
     MOSS_GPU_ARG_HISTORY,     /* pointer: int32 [MOSS_GPU_HISTORY][MOSS_GPU_MAX_SEQUENCES]: see feed */
     MOSS_GPU_ARG_TENSOR_MAP,  /* a 128-byte CUtensorMap by value: tensor_maps[offset] */
+    MOSS_GPU_ARG_SAMPLERS,    /* pointer: moss_sampler [sequences]: see draw */
 } moss_gpu_arg_kind;
 
 typedef struct { int32_t kind; int32_t token_offset; int64_t offset; } moss_gpu_arg;
@@ -89,6 +91,7 @@ typedef struct {
      * NaN) goes into tokens and into history[position % rows][sequence], and positions grow by 1, so that
      * decode can run again without the host. Empty: the host chooses every token. */
     moss_gpu_list feed;
+    moss_gpu_list draw;         /* the same in feed's place, as moss_sample chooses; samplers go on, too */
     uint64_t scratch_len;       /* bytes, enough for both */
     uint64_t zeroed_len;        /* its first bytes, set to zero once (barriers) */
 } moss_gpu_program;

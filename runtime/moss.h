@@ -113,7 +113,7 @@ MOSS_API int32_t moss_sample(moss_sampler *sampler, const float *logits, float *
 /* n_steps >= 1 tokens for each of n_states states, as moss_eval_batch and moss_sample in turn give them.
  * next [n_states]: each one's next token, not seen yet. tokens [n_steps, n_states]: what follows; its
  * last row is not seen yet either, so it is `next` of a call that goes on. samplers [n_states]: a GPU
- * goes on by itself while all temperatures are 0. scratch: (n_states + 2) * vocab_size floats. */
+ * draws by itself. scratch: (n_states + 2) * vocab_size floats. */
 MOSS_API int moss_generate(moss_context *context, moss_state *const *states, int32_t n_states, int32_t mode,
                            moss_sampler *samplers, const int32_t *next, int32_t *tokens, int32_t n_steps,
                            float *scratch, moss_error *error);

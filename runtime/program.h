@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 enum {
-    MOSS_ABI = 4,
+    MOSS_ABI = 5,
     MOSS_MAX_MODES = 8,
     MOSS_ALIGN = 64,                 /* of every buffer and of every packed tensor, bytes */
     MOSS_WEIGHTS_HEADER_LEN = 4096,  /* data starts here, page-aligned */
@@ -86,14 +86,15 @@ typedef struct {
     const moss_gpu_program *gpu;          /* NULL: for CPUs */
 } moss_program;
 
-/* Device memory of one context, offsets of its parts: scratch; a call's positions, slots and tokens; the
+/* Device memory of one context, offsets of its parts: scratch; a call's positions, slots, samplers and tokens; the
  * history of self-fed steps; logits. `most` is the longest call in tokens, `rows` in rows of logits: 64 MB of
  * them, so that a large vocabulary does not outweigh the model. */
 typedef struct { uint64_t call, history, logits, end; int32_t most, rows; } moss_gpu_layout;
 
 __attribute__((unused)) static inline moss_gpu_layout moss_gpu_plan(const moss_program *program)
 {
-    const uint64_t align = 255, call_len = MOSS_GPU_MAX_SEQUENCES * (sizeof(int64_t) + 2 * sizeof(int32_t));
+    const uint64_t align = 255, call_len = MOSS_GPU_MAX_SEQUENCES
+        * (sizeof(int64_t) + 2 * sizeof(int32_t) + MOSS_GPU_SAMPLER_LEN);
     moss_gpu_layout layout = { .most = program->chunk };
     if (layout.most < MOSS_GPU_MAX_SEQUENCES)
         layout.most = MOSS_GPU_MAX_SEQUENCES;

@@ -2,9 +2,11 @@
  *
  * Input: a sampler and logits [vocab_size]. Output: a token; the generator steps once unless the
  * temperature is 0. Filters in order top_k, top_p, min_p, then temperature, as llama.cpp's.
- * Candidates are popped from a heap, largest first, so a large vocabulary is never sorted whole.
+ * Candidates are popped from a heap, largest first, so a large vocabulary is never sorted whole;
+ * what the filters leave is drawn from in the order of tokens.
  * Invariants: NaN is never chosen (all NaN: token 0). Probabilities are integers made by integer
- * arithmetic, so neither libm nor contraction nor vector length can change a text.
+ * arithmetic, so neither libm nor contraction nor vector length can change a text. The same choice,
+ * to the bit, is made on GPUs (codegen/gpu/sample_draw.c).
  */
 #include "internal.h"
 
@@ -196,19 +198,33 @@ static uint64_t moss_random_below(uint64_t random, uint64_t total)
     return (random >> 32) * (total >> 32) + (middle_a >> 32) + (middle_b >> 32) + (carry >> 32);
 }
 
-static int32_t moss_heap_draw(const moss_heap *heap, int32_t n_left, float largest,
-                              float temperature, uint64_t random)
+/* What the filters left, in the order of tokens: all numbers, or those not behind the last one popped. */
+static bool moss_is_left(const moss_heap *heap, int32_t n_left, float logit, int32_t id)
 {
+    if (moss_is_nan(logit))
+        return false;
+    if (n_left == heap->n)
+        return true;
+    const int32_t last = heap->n - n_left;
+    return logit > heap->value[last] || (logit == heap->value[last] && (float)id <= heap->id[last]);
+}
+
+static int32_t moss_draw(const moss_heap *heap, int32_t n_left, const float *logits, float largest, float temperature,
+                         uint64_t random)
+{
+    const int32_t vocab_size = moss_program_data.vocab_size;
     uint64_t total = 0, sum = 0;
-    for (int32_t i = 0; i < n_left; i++)
-        total += moss_weight(moss_heap_popped(heap, i), largest, temperature);
+    for (int32_t i = 0; i < vocab_size; i++)
+        if (moss_is_left(heap, n_left, logits[i], i))
+            total += moss_weight(logits[i], largest, temperature);
     const uint64_t drawn = moss_random_below(random, total);
-    for (int32_t i = 0; i < n_left; i++) {
-        sum += moss_weight(moss_heap_popped(heap, i), largest, temperature);
+    for (int32_t i = 0; i < vocab_size; i++) {
+        if (moss_is_left(heap, n_left, logits[i], i))
+            sum += moss_weight(logits[i], largest, temperature);
         if (sum > drawn)
-            return (int32_t)heap->id[heap->n - 1 - i];
+            return i;
     }
-    return (int32_t)heap->id[heap->n - 1];   /* not reached: drawn < total */
+    return 0;   /* not reached: drawn < total */
 }
 
 static int32_t moss_sample_largest(const float *logits, int32_t vocab_size)
@@ -250,5 +266,5 @@ int32_t moss_sample(moss_sampler *sampler, const float *logits, float *scratch)
         return 0;
     const float largest = heap.value[0];
     const int32_t n_left = moss_heap_filter(&heap, sampler, largest);
-    return moss_heap_draw(&heap, n_left, largest, sampler->temperature, random);
+    return moss_draw(&heap, n_left, logits, largest, sampler->temperature, random);
 }

@@ -15,8 +15,8 @@ enum { FAKE_HASH = 0x5EED, FAKE_FIXED_LEN = 16, FAKE_SCRATCH_LEN = 4096, FAKE_ZE
 
 /* ---- the model ---- */
 
-enum { KERNEL_CLEAR, KERNEL_FOLD, KERNEL_LOGITS, KERNEL_ARGMAX, N_KERNELS };
-static const char *const kernel_names[N_KERNELS] = { "clear", "fold", "logits", "argmax" };
+enum { KERNEL_CLEAR, KERNEL_FOLD, KERNEL_LOGITS, KERNEL_ARGMAX, KERNEL_DRAW, N_KERNELS };
+static const char *const kernel_names[N_KERNELS] = { "clear", "fold", "logits", "argmax", "draw" };
 
 #define ONE { MOSS_GPU_ONE, 1, 0 }
 static const moss_gpu_arg args[] = {
@@ -34,6 +34,9 @@ static const moss_gpu_arg args[] = {
     /* argmax, at 23 */
     { MOSS_GPU_ARG_TOKENS, 0, 0 }, { MOSS_GPU_ARG_HISTORY, 0, 0 }, { MOSS_GPU_ARG_POSITIONS, 0, 0 },
     { MOSS_GPU_ARG_LOGITS, 0, 0 },
+    /* draw, at 27 */
+    { MOSS_GPU_ARG_TOKENS, 0, 0 }, { MOSS_GPU_ARG_HISTORY, 0, 0 }, { MOSS_GPU_ARG_POSITIONS, 0, 0 },
+    { MOSS_GPU_ARG_LOGITS, 0, 0 }, { MOSS_GPU_ARG_SAMPLERS, 0, 0 },
 };
 
 static const moss_gpu_launch launches[] = {
@@ -44,6 +47,7 @@ static const moss_gpu_launch launches[] = {
     { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 64, 0, 3, 13 },
     { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 16, 7 },
     { KERNEL_ARGMAX, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 256, 0, 23, 4 },
+    { KERNEL_DRAW, MOSS_GPU_DEPENDENT, { { MOSS_GPU_SEQUENCES, 1, 0 }, ONE }, 256, 0, 27, 5 },
 };
 
 static const moss_gpu_tensor_map maps[] = {
@@ -52,9 +56,9 @@ static const moss_gpu_tensor_map maps[] = {
 
 static const moss_gpu_program good_tables = {
     .sm = 90, .ptx = "the kernels", .ptx_len = 11, .kernels = kernel_names, .n_kernels = N_KERNELS,
-    .launches = launches, .args = args, .tensor_maps = maps, .n_launches = 7, .n_args = 27, .n_tensor_maps = 1,
-    .prefill = { 0, 3 }, .decode = { 3, 6 }, .feed = { 6, 7 }, .scratch_len = FAKE_SCRATCH_LEN,
-    .zeroed_len = FAKE_ZEROED_LEN,
+    .launches = launches, .args = args, .tensor_maps = maps, .n_launches = 8, .n_args = 32, .n_tensor_maps = 1,
+    .prefill = { 0, 3 }, .decode = { 3, 6 }, .feed = { 6, 7 }, .draw = { 7, 8 },
+    .scratch_len = FAKE_SCRATCH_LEN, .zeroed_len = FAKE_ZEROED_LEN,
 };
 static moss_gpu_program tables;
 
@@ -290,9 +294,24 @@ static void run_argmax(const Kernel *kernel)
     }
 }
 
+static void run_draw(const Kernel *kernel)
+{
+    static float scratch[2 * FAKE_VOCAB];
+    const int32_t n = (int32_t)kernel->config.grid[0];
+    int32_t *tokens = pointer(kernel, 0, (size_t)n * 4);
+    int32_t *history = pointer(kernel, 1, MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES * 4);
+    int64_t *positions = pointer(kernel, 2, (size_t)n * 8);
+    const float *logits = pointer(kernel, 3, (size_t)n * FAKE_VOCAB * 4);
+    moss_sampler *samplers = pointer(kernel, 4, (size_t)n * sizeof *samplers);
+    for (int32_t i = 0; i < n; i++, logits += FAKE_VOCAB) {
+        tokens[i] = moss_sample(&samplers[i], logits, scratch);
+        history[positions[i]++ % MOSS_GPU_HISTORY * MOSS_GPU_MAX_SEQUENCES + i] = tokens[i];
+    }
+}
+
 static void run_kernel(const Kernel *kernel)
 {
-    static void (*const run[N_KERNELS])(const Kernel *) = { run_clear, run_fold, run_logits, run_argmax };
+    static void (*const run[N_KERNELS])(const Kernel *) = { run_clear, run_fold, run_logits, run_argmax, run_draw };
     run[kernel->kernel](kernel);
 }
 
@@ -629,7 +648,7 @@ static void note_launch(const moss_cu_launch *config, int kernel)
 
 static int fake_launch_kernel(const moss_cu_launch *config, moss_cu_function function, void **arguments, void **extra)
 {
-    static const int n_args[N_KERNELS] = { 3, 13, 7, 4 };
+    static const int n_args[N_KERNELS] = { 3, 13, 7, 4, 5 };
     (void)extra;
     ENTER("cuLaunchKernelEx");
     Work work = { .kernel = { .kernel = (int)(uintptr_t)function - 1, .config = *config } };

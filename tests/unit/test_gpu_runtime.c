@@ -737,6 +737,9 @@ static void test_generate(void)
     check_generate(0, true, 20, 50, 7);            /* more than one pass */
     check_generate(0, false, 3, 40, 40);           /* the program has no such kernel */
     check_generate(2, true, 3, 40, 13);
+    check_generate(2, true, 2, 1100, 1100);        /* row 0 is greedy */
+    check_generate(0.7f, true, 20, 30, 30);
+    check_generate(2, false, 3, 40, 13);           /* drawn by the host */
 }
 
 static void test_generate_waits_once(void)
