@@ -159,7 +159,8 @@ tuning() {
     expect 0 "warning[tuning-none]" compile docs/example.json --emit plan -o "$work/plan" --target $target --tuning "$work/searches.db"
     expect 1 "error[tuning-device]" compile docs/example.json --emit plan --target $target --tuning "$work/x.db" --tuned-on toaster
     expect 0 "" inspect docs/example.json --target $target --tuning "$work/x.db"
-    expect 2 "nothing of its kernels is tuned" compile docs/example.json --emit plan --target h100 --tuning "$work/x.db"
+    "$mossc" targets | grep -q '^h100' \
+        && expect 0 "warning[tuning-none]" compile docs/example.json --emit plan -o "$work/plan" --target h100 --tuning "$work/x.db"
 }
 
 make random a.db 0 60 1

@@ -1,0 +1,82 @@
+#!/bin/sh
+# Tuning for a GPU end to end, on the stand-in driver: trials of every kernel, kernels that are wrong, hang or crash,
+# the command, going on after kill -9, what compile makes of the records.
+#
+#   gpu_tune.sh BUILD MOSSC
+# Works in a temporary folder. Exit code: 0 all well, 1 not, 77 (said loudly) where mossc was built without LLVM.
+set -u
+build=$(cd "$1" && pwd) mossc=$(realpath "$2") here=$(cd "$(dirname "$0")" && pwd)
+[ -f "$build/tests/libgpu_emulator.a" ] || { echo "SKIPPED: tuning for GPUs: built without LLVM"; exit 77; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 3
+failed=0
+fail() { echo "FAIL: $*"; failed=$((failed + 1)); }
+
+cat >small.json <<'JSON'
+{ "format": "mossnet-graph/1", "name": "small", "vocab_size": 64, "d_model": 64,
+  "experts": 2, "top_k": [1], "layers": [ { "op": "mamba", "d_inner": 64 }, { "op": "mlp", "d_ff": 64 } ] }
+JSON
+export MOSSC_TUNE_TOKENS=8 MOSS_FAKE_CUDA_SM=90 LD_LIBRARY_PATH="$build/tests/fake_cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
+
+# --- Kernels: of the model as it is, and of one more point of each ---
+"$build/tests/gpu_names" small.json h100 0 | sort -u >usual.names || fail "no names"
+"$build/tests/gpu_names" small.json h100 1 | sort -u >names || fail "no names"
+GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$here/../gpu/host_kernels.sh" names right.so \
+    || { echo "FAIL: the kernels do not compile"; exit 1; }
+
+# mutant NAME ACTION: a library whose every kernel that is not the model's own does ACTION after, or instead of, its work
+mutant() {
+    { echo '#define _GNU_SOURCE'; echo '#include <dlfcn.h>'; echo '#include <stdint.h>'; echo '#include <stdlib.h>'
+      comm -13 usual.names names | while read -r name; do
+          echo "__attribute__((visibility(\"default\"))) void ${name}_call(void *const *args)"
+          echo "{ void (*real)(void *const *) = (void (*)(void *const *))dlsym(RTLD_NEXT, \"${name}_call\"); (void)real; $2 }"
+      done; } >"$1.c"
+    cc -w -shared -fPIC "$1.c" -o "$1.so" -Wl,--no-as-needed "$PWD/right.so" -ldl || fail "no mutant $1"
+}
+# One element of what is written is another small number: all other elements are right.
+mutant wrong 'real(args); ((uint16_t *)*(void **)args[0])[5] = 0x2123;'
+mutant hung 'for (;;) { __asm__ volatile(""); }'
+mutant crashed 'abort();'
+
+MOSS_FAKE_CUDA_KERNELS=$PWD/right.so "$build/tests/test_gpu_trial" small.json h100 right 1 >said || { cat said; fail "a right kernel"; }
+grep -q '^ok.* decode_scan ' said && grep -q '^ok.* scan ' said || fail "kernels are missing: $(cat said)"
+for how in wrong hung crashed; do
+    MOSS_FAKE_CUDA_KERNELS=$PWD/$how.so "$build/tests/test_gpu_trial" small.json h100 faults $how >said 2>&1 \
+        || { cat said; fail "a kernel that is to end as $how"; }
+done
+
+# --- The command ---
+export MOSS_FAKE_CUDA_KERNELS=$PWD/right.so
+set -- small.json --target h100 --quant f16 --order grid --kernels-only
+"$mossc" tune "$@" --db all.db --trials 4 >said 2>err || { cat err; fail "tune"; }
+grep -q '^4 trials, 0 of them' said || fail "not 4 trials: $(cat said)"
+"$mossc" tune "$@" --db all.db --trials 4 >said 2>err || fail "tune again"
+grep -q '^4 trials, 4 of them' said || fail "it did not go on: $(cat said)"
+"$mossc" db export all.db --format csv | cut -d, -f1-12 >all.csv
+grep -q 'Stand-in GPU, sm_90, CUDA 13' all.csv || fail "the device is not known: $(head -3 all.csv)"
+grep -q 'gemm_h100' all.csv || fail "no record of a kernel: $(cat all.csv)"
+for name in a b; do
+    "$mossc" compile small.json --target h100 --quant f16 --emit plan --tuning all.db -o $name.plan || fail "compile --tuning"
+done
+cmp -s a.plan b.plan || fail "two plans differ"
+
+# Killed in the middle, it goes on to the same trials.
+"$mossc" tune "$@" --db killed.db --trials 4 >/dev/null 2>err &
+pid=$!
+for _ in $(seq 200); do
+    sleep 0.3
+    [ "$("$mossc" db export killed.db --format csv 2>/dev/null | wc -l)" -ge 3 ] && break
+done
+kill -9 $pid
+wait $pid 2>/dev/null
+"$mossc" tune "$@" --db killed.db --trials 4 >said 2>err || fail "tune after kill -9"
+grep -q '^4 trials, [1-3] of them' said || fail "it did not go on after kill -9: $(cat said)"
+
+# --- No driver ---
+for fault in no-device old-driver; do
+    MOSS_FAKE_CUDA_FAULT=$fault "$mossc" tune "$@" --db none.db --trials 2 >said 2>&1 && fail "$fault: it went on"
+    grep -q 'cannot run code for h100' said || fail "$fault: $(cat said)"
+done
+[ $failed -eq 0 ] && echo "gpu tune: ok"
+exit $failed
