@@ -33,6 +33,7 @@ libc6-dev-arm64-cross|tool|header:/usr/aarch64-linux-gnu/include/stdio.h|the C l
 lld-19|tool|command:ld.lld-19|links programs and libraries for Android
 musl-dev:arm64|tool|header:/usr/lib/aarch64-linux-musl/crt1.o|the C library of programs for Android; of the architecture arm64
 qemu-user|tool|command:qemu-aarch64|runs what was compiled for 64-bit ARM, and emulates older x86-64 processors
+openmpi-bin|tool|command:mpirun|tunes with several processes, as on several machines
 valgrind|tool|command:valgrind|counts instructions: guards against slow code
 chromium|tool|command:chromium|looks at the page that tuning records are shown as
 graphviz|tool|command:dot|reads the graphs of --emit dot

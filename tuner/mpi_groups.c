@@ -128,8 +128,8 @@ void group_give_up(const TuneOptions *o, Group *group)
 {
     const bool searched = group->phase == GROUP_WHOLE;
     group->phase = GROUP_FAILED;
-    diag_report(o->c->diags, DIAG_RUN, NULL, "no worker is left for %s: %d trials are in %s%s; the same command goes on",
-                group->run.key.device, group->run.n_trials, o->db,
+    diag_report(o->c->diags, DIAG_RUN, NULL, "no worker is left for %s: %d trials are in %s%s; the same command goes "
+                "on", group->run.key.device, group->run.n_trials, o->db,
                 searched ? ", the whole model was not compared" : "");
 }
 

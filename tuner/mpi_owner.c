@@ -92,9 +92,10 @@ static void lose(Owner *owner, Worker *w, const char *why)
     w->phase = WORKER_GONE;
     if (phase == WORKER_NEW)
         return;
-    progress_say(&owner->progress, "%s: %s%s", w->name, why,
-                 phase == WORKER_TRIES ? "; its trial goes to another" : "");
     count_workers(owner);
+    const int n = count_alive(owner, NULL);
+    progress_say(&owner->progress, "%s: %s%s (%d worker%s left)", w->name, why,
+                 phase == WORKER_TRIES ? "; its trial goes to another" : "", n, n == 1 ? "" : "s");
     if (phase == WORKER_TRIES)
         give_batch_back(owner, w);
     else if (phase == WORKER_PEAKS || phase == WORKER_WHOLE)

@@ -45,10 +45,10 @@ int search_trials_to(const SearchRun *run, double part)
 
 /* ---- records ---- */
 
-RecordKey search_key(const SearchRun *run, const Job *job, int n_tokens)
+static RecordKey key_of(const SearchRun *run, const Job *job)
 {
     RecordKey key = run->key;
-    job_record_key(run->arena, job, n_tokens, &key);
+    job_record_key(run->arena, job, job->tokens[0], &key);
     key.template_hash = identity_template(run->arena, run->plan->target, key.kernel);
     return key;
 }
@@ -78,8 +78,7 @@ static const Trial *find_old(const SearchRun *run, const RecordKey *key, const c
 
 static const Trial *find_point(const SearchRun *run, const SearchState *s, int point)
 {
-    const RecordKey key = search_key(run, s->job, s->job->tokens[0]);
-    return find_old(run, &key, search_point_text(run, s, point), s->incumbent_text);
+    return run->n_old ? find_old(run, &s->key, search_point_text(run, s, point), s->incumbent_text) : NULL;
 }
 
 /* One trial a token count that was measured; the first says how it ended. */
@@ -92,13 +91,14 @@ static bool record(SearchRun *run, const SearchState *s, int point, const TrialR
     for (; n == 0 || (n < s->job->n_tokens && n < TRIAL_MAX_WORKS && result->pairs[n].n > 0); n++) {
         const TrialPairs *pairs = &result->pairs[n];
         Trial *trial = &trials[n];
-        *trial = (Trial){ .key = search_key(run, s->job, s->job->tokens[n]), .point = search_point_text(run, s, point),
+        *trial = (Trial){ .key = s->key, .point = search_point_text(run, s, point),
                           .status = n ? TRIAL_OK : result->status, .detail = n ? "" : result->detail,
                           .samples = pairs->candidate, .n_samples = pairs->n, .incumbent = s->incumbent_text,
                           .incumbent_samples = pairs->incumbent, .n_incumbent_samples = pairs->n,
                           .max_error = result->max_error, .search = run->journal.id, .seed = run->journal.seed,
                           .ordinal = run->journal.next_ordinal++,
                           .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
+        job_record_key(run->arena, s->job, s->job->tokens[n], &trial->key);
         job_cost(s->job, s->job->tokens[n], &trial->operations, &trial->bytes);
     }
     run->journal.seconds = search_seconds(run);
@@ -317,7 +317,8 @@ bool search_begin(SearchRun *run, const Job *jobs, int n_jobs, const double *con
     run->due = arena_array(run->arena, SearchBatch, (size_t)n_jobs + MOST_DUE);
     for (int i = 0; i < n_jobs; i++) {
         SearchState *s = &run->states[i];
-        *s = (SearchState){ .job = &jobs[i], .ratio = 1, .incumbent = SEARCH_DEFAULT, .costs = costs ? costs[i] : NULL };
+        *s = (SearchState){ .job = &jobs[i], .key = key_of(run, &jobs[i]), .ratio = 1, .incumbent = SEARCH_DEFAULT,
+                            .costs = costs ? costs[i] : NULL };
         s->incumbent_text = search_point_text(run, s, SEARCH_DEFAULT);
         if (!search_order_points(run, s))
             return false;

@@ -24,6 +24,7 @@ enum { SEARCH_DEFAULT = -1 };
 
 typedef struct {
     const Job *job;
+    RecordKey key;               /* of its records at the token count that decides */
     const double *costs;         /* [n_points] what the cost model says of them; NULL: ask it */
     int *order, next;            /* indices of job->points, and how many of them batches were made of */
     int n_allotted;              /* trials of those batches */
@@ -113,6 +114,5 @@ double search_speedup(const SearchRun *run, int phase);
 double search_seconds(const SearchRun *run);
 /* Trials after which prefill had `part` of all that it gained; 0: it gained nothing. */
 int search_trials_to(const SearchRun *run, double part);
-RecordKey search_key(const SearchRun *run, const Job *job, int n_tokens);
 
 #endif

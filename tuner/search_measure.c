@@ -86,13 +86,15 @@ static bool same_bits(const SearchState *s, const SpacePoint *point)
     return keys < 0 || point->value[keys] == s->job->initial.value[keys];
 }
 
-static void run_trial(Runner *runner, const SearchState *s, int point, const char *path, const char *incumbent, TrialResult *result)
+static void run_trial(Runner *runner, const SearchState *s, int point, const char *path, const char *incumbent,
+                      TrialResult *result)
 {
     double values[TEMPLATE_MAX_PARAMS];
     job_values(s->job, point_of(s, point), values);
     TrialRequest request = { .runner = runner, .original = s->default_path,
-                             .original_pack_len = job_scratch(s->job, s->job->values), .path = path, .suffix = "", .incumbent = incumbent, .n_checks = s->n_checks,
-                             .n_times = s->n_times, .pack_len = job_scratch(s->job, values),
+                             .original_pack_len = job_scratch(s->job, s->job->values), .path = path, .suffix = "",
+                             .incumbent = incumbent, .n_checks = s->n_checks, .n_times = s->n_times,
+                             .pack_len = job_scratch(s->job, values),
                              .same_bits = s->has_bits && same_bits(s, point_of(s, point)), .measure_all = point < 0,
                              .deadline = s->deadline };
     memcpy(request.checks, s->checks, sizeof s->checks);

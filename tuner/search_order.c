@@ -55,8 +55,7 @@ static bool move_hints(SearchRun *run, SearchState *s)
 {
     const char **hints;
     int n;
-    const RecordKey key = search_key(run, s->job, s->job->tokens[0]);
-    if (!records_hints(run->records, run->arena, run->diags, &key, &hints, &n))
+    if (!records_hints(run->records, run->arena, run->diags, &s->key, &hints, &n))
         return false;
     int front = 0;
     for (int h = 0; h < n; h++) {

@@ -60,8 +60,8 @@ bool tune_check_target(Compilation *c)
         diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s, and what is not measured is not "
                     "tuned: %s", t->name, why);
     } else if (target_has_codes(c->target))
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--target %s` holds the code of several targets: which of them counts, "
-                    "a phone says that --runner reaches", t->name);
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--target %s` holds the code of several targets: which of them "
+                    "counts, a phone says that --runner reaches", t->name);
     else if (!target_runs_here(c->target))
         diag_report(c->diags, DIAG_RUN, NULL,
                     "this machine cannot run code for %s, and what is not measured is not tuned "
@@ -135,8 +135,7 @@ void tune_set_builder(const TuneOptions *o, const OutFolder *folder, SearchRun *
 static bool print_best(const SearchRun *run, const SearchState *s)
 {
     RecordBest best;
-    const RecordKey key = search_key(run, s->job, s->job->tokens[0]);
-    if (!records_best(run->records, run->arena, run->diags, &key, &best))
+    if (!records_best(run->records, run->arena, run->diags, &s->key, &best))
         return false;
     const char *point = best.point ? best.point : s->incumbent_text ? s->incumbent_text : "not tried";
     bool is_default = best.point && best.default_point && strcmp(best.point, best.default_point) == 0;

@@ -1,0 +1,155 @@
+#!/usr/bin/env bash
+# mpirun mossc tune: four ranks on this machine; one killed in the middle of a trial; unlike machines; what goes wrong.
+#
+#   mpi.sh MOSSC
+# Works in a temporary folder on a tiny graph. Exit code: 0 all well, 1 not, 77 no mpirun, or it is not Open MPI's.
+set -u
+mossc=$(realpath "$1")
+if ! mpirun --version 2>/dev/null | grep -q 'Open MPI'; then
+    echo "SKIPPED: no mpirun of Open MPI here (Debian: openmpi-bin): nothing of many machines was tested"
+    exit 77
+fi
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export TMPDIR=$work/tmp
+mkdir "$work/tmp"
+cd "$work" || exit 3
+failed=0
+fail() { echo "FAIL: $*"; failed=$((failed + 1)); }
+
+cat >tiny.json <<'JSON'
+{ "format": "mossnet-graph/1", "name": "tiny", "vocab_size": 256, "d_model": 32,
+  "experts": 4, "top_k": [2], "layers": [ { "op": "mamba" }, { "op": "mlp", "d_ff": 48 } ] }
+JSON
+
+# As root and with more ranks than processors; a session folder whose path is short enough for its sockets.
+mpirun_here() { TMPDIR=/tmp mpirun --allow-run-as-root --oversubscribe -x TMPDIR="$work/tmp" "$@"; }
+tune() { echo "$mossc" tune tiny.json --db "$1" --trials "$2" --time 600 --kernels-only; }
+
+# says WORDS NAME: somewhere in what a command printed
+says() { grep -qaF -- "$1" "$2.out" "$2.err" || fail "$2: no '$1' in: $(cat "$2.out" "$2.err")"; }
+
+# Kernel, shape and point of every trial at the token count that decides.
+points() {
+    "$mossc" db export "$1" --format csv |
+        sed -nE 's/^[0-9a-f]+,([^,]+),([^,]* t(512|1)),.*,[0-9a-f]+,([a-z_]+=[^,]*),(ok|stopped|crashed|hung|runner-failed),.*/\1 \2 \4/p' | sort
+}
+count() { points "$1" 2>/dev/null | wc -l; }
+
+# Processes below one, by their parents, of which there may be none any more.
+children() { pgrep -P "$1" 2>/dev/null; }
+
+# Waits for a trial that runs below the mpirun of process $1, stops it, and says "RANK WORKER": a rank of mpirun and the
+# process that works for it.
+catch_trial() {
+    local rank worker trial
+    for _ in $(seq 6000); do
+        for rank in $(children "$1"); do
+            for worker in $(children "$rank"); do
+                for trial in $(children "$worker"); do
+                    [ "$(cat /proc/"$trial"/comm 2>/dev/null)" = mossc ] || continue
+                    kill -STOP "$trial" 2>/dev/null || continue
+                    sleep 0.05
+                    [ "$(ps -o state= -p "$trial")" = T ] && [ "$(count "$2")" -ge 3 ] && echo "$rank $worker" && return
+                    kill -CONT "$trial" 2>/dev/null
+                done
+            done
+        done
+        kill -0 "$1" 2>/dev/null || return 1
+        sleep 0.01
+    done
+    return 1
+}
+
+# Waits for a process in the background; its exit code in $code.
+end_of() { wait "$1"; code=$?; }
+
+# mpirun itself, below the shell that runs the function.
+mpirun_of() { for _ in $(seq 100); do pgrep -P "$1" -x mpirun && return; sleep 0.05; done; }
+
+# --- One process, for comparison; and four ranks: the same points ---
+$(tune one.db 24) >one.out 2>one.err || fail "one process: $(tail -3 one.err)"
+says '24 trials, 0 of them' one
+mpirun_here -n 4 $(tune four.db 24) >four.out 2>four.err || fail "four ranks: $(tail -5 four.err)"
+says '24 trials, 0 of them' four
+says '3 workers' four
+[ "$(points four.db)" = "$(points one.db)" ] || fail "four ranks tried other points than one process"
+# What they measured is the same search: one process has nothing left to do.
+$(tune four.db 24) >more.out 2>more.err || fail "going on alone: $(tail -3 more.err)"
+says '24 trials, 24 of them from earlier runs' more
+[ -z "$(ls -A tmp)" ] || fail "left behind: $(ls -A tmp)"
+
+# --- A worker killed in the middle of a trial, and a rank: another does the trial, and nothing is missing ---
+for what in worker rank; do
+    recover=; [ $what = rank ] && recover=--enable-recovery
+    # shellcheck disable=SC2086
+    mpirun_here $recover -n 4 $(tune $what.db 24) >$what.out 2>$what.err &
+    shell=$!
+    top=$(mpirun_of $shell)
+    if caught=$(catch_trial "$top" $what.db); then
+        read -r rank worker <<<"$caught"
+        [ $what = rank ] && worker=$rank
+        kill -9 "$worker" || fail "$what: it was gone already"
+    else
+        fail "$what: no trial was seen: $(cat $what.err)"
+    fi
+    end_of $shell
+    [ $code -eq 0 ] || fail "$what killed: exit $code: $(tail -5 $what.err)"
+    says 'its trial goes to another' $what
+    [ $what = rank ] || says 'ended by signal 9' $what
+    says '24 trials, 0 of them' $what
+    says '2 workers left' $what
+    [ "$(points $what.db)" = "$(points one.db)" ] || fail "$what killed: other points than in one process: $(diff <(points $what.db) <(points one.db))"
+    [ -z "$(points $what.db | uniq -d)" ] || fail "$what killed: a trial is there twice"
+    "$mossc" db show $what.db >/dev/null || fail "$what killed: the database cannot be read"
+    "$mossc" db export $what.db --format csv | grep -q 'runner-failed' && fail "$what killed: half a trial is there"
+    rm -rf tmp/*
+done
+
+# --- All workers gone: an error, every trial kept, and the same command goes on ---
+mpirun_here -n 2 $(tune gone.db 24) >gone.out 2>gone.err &
+shell=$!
+top=$(mpirun_of $shell)
+caught=$(catch_trial "$top" gone.db) && kill -9 "${caught#* }"
+end_of $shell
+[ $code -eq 3 ] || fail "no worker left: exit $code: $(tail -5 gone.err)"
+says 'no worker is left for' gone
+before=$(count gone.db)
+[ "$before" -ge 3 ] || fail "no worker left: only $before trials are there"
+rm -rf tmp/*
+mpirun_here -n 3 $(tune gone.db 24) >again.out 2>again.err || fail "going on: $(tail -5 again.err)"
+says "24 trials, $before of them from earlier runs" again
+[ "$(points gone.db)" = "$(points one.db)" ] || fail "going on: other points than in one process"
+
+# --- Machines that are not alike: a search and records of their own ---
+other=$(command -v clang-19 || command -v clang) && "$mossc" targets | grep -q '^x86-64-v3 *yes' && {
+    mpirun_here -n 2 $(tune mixed.db 9) : -n 1 $(tune mixed.db 9) --cc "$other" : -n 1 $(tune mixed.db 9) --target x86-64-v3 \
+        >mixed.out 2>mixed.err || fail "unlike machines: $(tail -5 mixed.err)"
+    [ "$(grep -c '^9 trials' mixed.out)" -eq 3 ] || fail "unlike machines: not three searches: $(cat mixed.out)"
+    "$mossc" db show mixed.db --json >mixed.json
+    for words in clang x86-64-v3 gcc; do grep -q "$words" mixed.json || fail "unlike machines: no records of $words"; done
+    [ "$(points mixed.db | wc -l)" -eq 27 ] || fail "unlike machines: $(points mixed.db | wc -l) trials"
+}
+[ -z "$(ls -A tmp)" ] || fail "left behind: $(ls -A tmp)"
+
+# --- What goes wrong ---
+# expect CODE WORDS NAME COMMAND...
+expect() {
+    local code=$1 words=$2 name=$3 found
+    shift 3
+    "$@" >"$name.out" 2>"$name.err"
+    found=$?
+    [ $found -eq "$code" ] || fail "$name: exit $found, expected $code: $(tail -5 "$name.err")"
+    [ -z "$words" ] || says "$words" "$name"
+}
+expect 2 '`--db FILE` is missing' no-db mpirun_here -n 3 "$mossc" tune tiny.json
+expect 3 'false fails on' bad-cc mpirun_here -n 3 $(tune bad.db 5) --cc false
+says 'no worker is left' bad-cc
+sed 's/48/56/' tiny.json >larger.json
+mkdir a b && cp tiny.json a/m.json && cp larger.json b/m.json
+expect 3 'has another model or another mossc' unlike mpirun_here -n 1 "$mossc" tune a/m.json --db unlike.db --trials 5 : \
+    -n 1 "$mossc" tune b/m.json --db unlike.db --trials 5
+expect 3 'is not Open MPI' other-mpi env PMI_SIZE=2 PMI_RANK=0 $(tune other.db 5)
+pgrep -f "$work" >/dev/null && fail "processes are left: $(pgrep -af "$work")"
+[ $failed -eq 0 ] && echo "mpi: ok"
+exit $((failed != 0))
