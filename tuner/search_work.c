@@ -1,7 +1,7 @@
 /* Workloads of a kernel under search.
  *
- * Checks have odd row counts: one token; some, unevenly chosen, an expert left out; for one expert more than any
- * block holds.
+ * Checks have odd row counts: one token; fewer than a tile; some, unevenly chosen, an expert left out; for one expert
+ * more than any block holds.
  * Timed are the kernel's token counts, with its weights as far away as a pass over the model leaves them.
  */
 #include "search_work.h"
@@ -80,16 +80,16 @@ static Work *make(const SearchRun *run, const WorkSpec *spec)
 
 bool search_work_make(SearchRun *run, SearchState *s)
 {
-    static const int rows[2][3] = { { 1, 29, 631 }, { 1, 1, 1 } };
+    static const int rows[2][TRIAL_MAX_WORKS] = { { 1, 7, 29, 631 }, { 1, 1, 1 } };
     if (s->n_checks > 0)
         return true;
     if (!load_reader(run))
         return false;
     const WorkShape shape = job_work_shape(s->job);
     const uint64_t seed = (uint64_t)run->journal.seed + 1;
-    bool good = true, attention = strcmp(shape.kernel, "attention") == 0;
-    for (int i = 0; i < 3 && good; i++) {
-        int n_tokens = attention && i == 2 ? 75 : rows[s->job->phase == PLAN_DECODE][i];
+    bool good = true, attention = strcmp(shape.kernel, "attention") == 0, decode = s->job->phase == PLAN_DECODE;
+    for (int i = 0; i < TRIAL_MAX_WORKS && rows[decode][i] && good; i++) {
+        int n_tokens = attention && rows[decode][i] > 75 ? 75 : rows[decode][i];
         const WorkSpec spec = { .shape = shape, .kind = WORK_CHECK, .n_tokens = n_tokens,
                                 .seed = seed * 8 + (uint64_t)i };
         s->checks[i] = make(run, &spec);

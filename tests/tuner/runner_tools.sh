@@ -20,7 +20,7 @@ expect() {
     "$@" >stdout 2>stderr </dev/null
     found=$?
     [ $found -eq "$code" ] || fail "$*: exit $found, expected $code: $(tail -5 stderr)"
-    [ -z "$words" ] || grep -qaF -- "$words" stdout stderr || fail "$*: no '$words' in: $(cat stdout stderr)"
+    [ -z "$words" ] || grep -qaF -- "$words" stdout stderr || fail "$*: no '$words' in: $(tail -n 5 stdout stderr)"
     [ -z "$(ls -A tmp)" ] || fail "$*: left behind: $(ls -A tmp)"
 }
 

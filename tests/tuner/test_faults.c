@@ -200,7 +200,7 @@ typedef struct {
 /* What the template as it is gives, at this point, on sizes that no check of the search has. */
 static void make_others(Trying *t, const char *plain)
 {
-    static const int tokens[2][OTHER_WORKS] = { { 2, 7, 48, 150, 600 }, { 1, 1, 1, 1, 1 } };
+    static const int tokens[2][OTHER_WORKS] = { { 2, 11, 48, 150, 600 }, { 1, 1, 1, 1, 1 } };
     const SearchState *state = &t->state;
     char words[TRIAL_DETAIL_LEN];
     KernelCall *call = kernel_load(plain, "", words, sizeof words);
@@ -288,13 +288,14 @@ static void judge(Trying *t, const Candidate *file, int i, const char *what)
 
 /* ---- building ---- */
 
-/* A compiler that also tells all it says to a file, where those that do not compile are named. */
+/* A compiler that also tells all it says to a file, where those that do not compile are named. It does not optimise: a
+ * wrong kernel is wrong in any case, and nearly all the time is the compiler's. */
 static void listen_to_compiler(SearchRun *run)
 {
     ToolCommand cc = { 0 };
     tool_add(&cc, "sh");
     tool_add(&cc, "-c");
-    tool_add(&cc, arena_printf(trial_arena, "exec \"$@\" -O1 2>%s/words", trial_folder));
+    tool_add(&cc, arena_printf(trial_arena, "exec \"$@\" -O0 2>%s/words", trial_folder));
     tool_add(&cc, "sh");
     for (int i = 0; i < run->builder.cc.n; i++)
         tool_add(&cc, run->builder.cc.args[i]);
