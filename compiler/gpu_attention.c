@@ -22,23 +22,43 @@ void gpu_lower_rope_table(Lowering *l, const Op *op)
     gpu_bind_rows(l, op->result[0], table);
 }
 
+/* The rotation by the same table whose heads lie behind those of `op`; NULL when there is none. */
+static const Op *next_rope(const Lowering *l, const Op *op)
+{
+    Rows in = gpu_rows_of(l, op->operand[0]);
+    for (const Op *next = op->next; next; next = next->next) {
+        if (next->kind != OP_ROPE || next->operand[1] != op->operand[1] || !gpu_is_bound(l, next->operand[0]))
+            continue;
+        Rows rows = gpu_rows_of(l, next->operand[0]);
+        if (rows.buffer == in.buffer && rows.column == in.column + gpu_columns(op->result[0]))
+            return next;
+    }
+    return NULL;
+}
+
+/* In place: nobody else reads the heads as they were. Neighbours are rotated together. */
 void gpu_lower_rope(Lowering *l, const Op *op)
 {
     GpuModel *g = l->g;
-    Rows in = gpu_rows_of(l, op->operand[0]), table = gpu_rows_of(l, op->operand[1]);
-    Rows out = gpu_new_rows(g, op->result[0]->name, gpu_columns(op->result[0]), 2);
+    if (gpu_is_bound(l, op->result[0]))
+        return;
+    Rows rows = gpu_rows_of(l, op->operand[0]), table = gpu_rows_of(l, op->operand[1]);
+    int64_t n_heads = 0;
+    for (const Op *part = op; part; part = next_rope(l, part)) {
+        n_heads += op_int(part, ATTR_HEADS, 0);
+        gpu_bind_rows(l, part->result[0], gpu_rows_of(l, part->operand[0]));
+    }
     gpu_begin(g->b, "rope", l->layer);
-    gpu_param(g->b, "n_heads", (double)op_int(op, ATTR_HEADS, 0));
+    gpu_param(g->b, "n_heads", (double)n_heads);
     gpu_param(g->b, "head_dim", (double)op_int(op, ATTR_HEAD_DIM, 0));
-    gpu_param(g->b, "in_stride", (double)in.stride);
-    gpu_param(g->b, "out_stride", (double)out.stride);
+    gpu_param(g->b, "in_stride", (double)rows.stride);
+    gpu_param(g->b, "out_stride", (double)rows.stride);
     gpu_param(g->b, "act", g->act);
-    gpu_rows(g, &out, ACCESS_WRITE);
-    gpu_rows(g, &in, ACCESS_READ);
+    gpu_rows(g, &rows, ACCESS_UPDATE);
+    gpu_rows(g, &rows, ACCESS_READ);
     gpu_rows(g, &table, ACCESS_READ);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_end_line(l, gpu_extent(COUNT_TOKENS, 8, 0), 128, 0, 0);
-    gpu_bind_rows(l, op->result[0], out);
 }
 
 /* Which rows, which sequence, how long its rings are. */
@@ -76,7 +96,8 @@ void gpu_lower_attention(Lowering *l, const Op *op)
     gpu_param(g->b, "n_kv_heads", (double)op_int(op, ATTR_KV_HEADS, 0));
     gpu_param(g->b, "head_dim", (double)op_int(op, ATTR_HEAD_DIM, 0));
     gpu_param(g->b, "q_stride", (double)q.stride);
-    gpu_param(g->b, "kv_stride", (double)k.stride);
+    gpu_param(g->b, "new_stride", (double)k.stride);
+    gpu_param(g->b, "kv_stride", (double)gpu_columns(op->operand[3]));
     gpu_param(g->b, "out_stride", (double)out.stride);
     gpu_param(g->b, "window", (double)op_int(op, ATTR_WINDOW, 0));
     gpu_param(g->b, "act", g->act);
@@ -142,7 +163,8 @@ void gpu_lower_ring_write(Lowering *l, const Op *op)
     Rows k = gpu_rows_of(l, op->operand[0]), v = gpu_rows_of(l, op->operand[1]);
     gpu_begin(g->b, "ring_write", l->layer);
     gpu_param(g->b, "n_columns", (double)gpu_columns(op->operand[0]));
-    gpu_param(g->b, "kv_stride", (double)k.stride);
+    gpu_param(g->b, "new_stride", (double)k.stride);
+    gpu_param(g->b, "kv_stride", (double)gpu_columns(op->operand[2]));
     gpu_param(g->b, "window", (double)op_int(op, ATTR_WINDOW, 0));
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "sequences", g->sequences);

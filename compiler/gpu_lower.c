@@ -28,6 +28,8 @@ static const Rows *find_rows(const Lowering *l, const Value *value)
     return NULL;
 }
 
+bool gpu_is_bound(const Lowering *l, const Value *value) { return find_rows(l, value) != NULL; }
+
 /* Where column `begin` of a product lies: its parts begin at multiples of 8. */
 static int64_t padded_column(const Value *product, int64_t begin)
 {
@@ -157,9 +159,53 @@ Product gpu_new_product(const Lowering *l, const Op *op)
                       .routing = experts ? gpu_routing_of(l, op->operand[2]) : NULL, .n_tokens = COUNT_TOKENS };
 }
 
+/* Does it leave rows of tokens and nothing more? */
+static bool is_plain(const Lowering *l, const Op *op)
+{
+    const Value *result = op->result[0];
+    return op->kind == OP_LINEAR && gpu_slot(l->plan, op->operand[1])->scales == 0 && gpu_columns(result) % 8 == 0
+        && gpu_slot(l->plan, op->operand[1])->stored_rows == gpu_columns(result)
+        && !gpu_reader(l, result, OP_ADD) && !gpu_reader(l, result, OP_SWIGLU_PAIRS)
+        && !value_is(op->operand[0], OP_SLICE) && !gpu_is_dbc(l, result) && l->block->last->operand[0] != result;
+}
+
+/* The product after `op` that reads the same rows and whose weights follow op's: its columns can follow op's, too. */
+static const Op *next_product(const Lowering *l, const Op *op)
+{
+    const WeightSlot *slot = gpu_slot(l->plan, op->operand[1]);
+    for (const Op *next = op->next; next && is_plain(l, op); next = next->next)
+        if (next->kind == OP_LINEAR && next->operand[0] == op->operand[0] && is_plain(l, next)
+            && next->operand[1]->buffer->offset == slot->offset + slot->len)
+            return next;
+    return NULL;
+}
+
+/* Products of the same rows as one. False: `op` stands alone. */
+static bool lower_joined(Lowering *l, const Op *op)
+{
+    GpuModel *g = l->g;
+    Product p = gpu_new_product(l, op);
+    if (!next_product(l, op))
+        return false;
+    p.n_out = 0;
+    for (const Op *part = op; part; part = next_product(l, part))
+        p.n_out += gpu_columns(part->result[0]);
+    p.in = gpu_rows_of(l, op->operand[0]);
+    p.out = gpu_new_rows(g, op->result[0]->name, p.n_out, 2);
+    gpu_product(g, &p);
+    Rows rows = p.out;
+    for (const Op *part = op; part; part = next_product(l, part)) {
+        gpu_bind_rows(l, part->result[0], rows);
+        rows.column += gpu_columns(part->result[0]);
+    }
+    return true;
+}
+
 /* How a product ends follows from who reads it. */
 static void lower_product(Lowering *l, const Op *op)
 {
+    if (find_rows(l, op->result[0]) || lower_joined(l, op))
+        return;
     GpuModel *g = l->g;
     const Value *result = op->result[0];
     if (value_is(op->operand[0], OP_SLICE) && gpu_is_dbc(l, op->operand[0]->def->operand[0])) {

@@ -29,6 +29,7 @@ typedef struct {
 /* ---- gpu_lower.c ---- */
 
 void gpu_bind_rows(Lowering *l, const Value *value, Rows rows);
+bool gpu_is_bound(const Lowering *l, const Value *value);
 /* How to read a value: its own rows, or those it is a view of. */
 Rows gpu_rows_of(const Lowering *l, const Value *value);
 /* The operation of that kind that reads `value`; NULL when there is none. */

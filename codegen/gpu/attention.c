@@ -10,8 +10,8 @@
  * n_kv_heads · ceil(G / H). Threads: 128. Shared: (rows + 256) · (head_dim rounded up to 16, + 8) · 2
  * bytes. head_dim: a multiple of 8, at most 128. `out` may be `q`.
  */
-PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(kv_stride, ks)
-PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
+PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(new_stride, ns)
+PARAM(kv_stride, ks) PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
 
 enum { KEYS = 64, MAX_DIM = 128, MAX_TILES = 2, THREADS = 128 };
 
@@ -34,12 +34,12 @@ DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, 
 {
     const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8;
     if (base >= position && base >= first && base + KEYS - 1 <= last) {      /* most: this call's, and all of them */
-        const int64_t from = (base - position) * kv_stride;
+        const int64_t from = (base - position) * new_stride;
         UNROLL
         for (int i = 0; i < KEYS * dim / 8 / THREADS; i++) {
             const int row = chunk_row(i), column = chunk_column(i), n_bytes = column < head_dim ? 16 : 0;
-            copy_async16(to_k + row * row_len + column, k + from + row * kv_stride + column, n_bytes);
-            copy_async16(to_v + row * row_len + column, v + from + row * kv_stride + column, n_bytes);
+            copy_async16(to_k + row * row_len + column, k + from + row * new_stride + column, n_bytes);
+            copy_async16(to_v + row * row_len + column, v + from + row * new_stride + column, n_bytes);
         }
         return;
     }
@@ -51,7 +51,8 @@ DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, 
         const bool is_old = at < position, is_known = at >= first && at <= last && column < head_dim;
         int64_t from = 0;
         if (is_known)
-            from = (is_old ? (int64_t)((ring_base + (uint32_t)row) % ring_rows) : at - position) * kv_stride + column;
+            from = column + (is_old ? (int64_t)((ring_base + (uint32_t)row) % ring_rows) * kv_stride
+                : (at - position) * new_stride);
         const int n_bytes = is_known ? 16 : 0;
         copy_async16(to_k + row * row_len + column, (is_known && is_old ? ring_k : k) + from, n_bytes);
         copy_async16(to_v + row * row_len + column, (is_known && is_old ? ring_v : v) + from, n_bytes);
@@ -112,7 +113,7 @@ DEVICE void raise_top(float score[MAX_TILES][KEYS / 8][4], float sum[MAX_TILES][
 }
 
 KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_tokens][q_stride], rotated */,
-    const act_t *k /* [n_tokens][kv_stride], rotated */, const act_t *v, const act_t *ring_k /* [rows][kv_stride] */,
+    const act_t *k /* [n_tokens][new_stride], rotated */, const act_t *v, const act_t *ring_k /* [rows][kv_stride] */,
     const act_t *ring_v, const int64_t *positions, const int32_t *slots, const int32_t *ends, int64_t state_stride,
     int64_t n_context, int32_t n_sequences, int32_t n_tokens)
 {
@@ -139,8 +140,8 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     const int64_t begin = first / KEYS * KEYS;
     q += (int64_t)tile.begin * q_stride;
     out += (int64_t)tile.begin * out_stride;
-    k += (int64_t)tile.begin * kv_stride + kv_head * head_dim;
-    v += (int64_t)tile.begin * kv_stride + kv_head * head_dim;
+    k += (int64_t)tile.begin * new_stride + kv_head * head_dim;
+    v += (int64_t)tile.begin * new_stride + kv_head * head_dim;
     ring_k = (const act_t *)((const uint8_t *)ring_k + slot) + kv_head * head_dim;
     ring_v = (const act_t *)((const uint8_t *)ring_v + slot) + kv_head * head_dim;
 

@@ -2,7 +2,7 @@
  *
  * Grid: 16 rows a block; 256 threads. A warp does some rows at a time, eight columns of a chunk of 256 a lane; logits
  * are summed before the row's scale is known, which multiplies them in the end. The router lies in shared memory where
- * it fits. Shared: ROUTER + 160 E bytes, ROUTER = 4 E (n_in rounded up to 256), or 0 when that passes 98304 or E is 1.
+ * it fits. Shared: ROUTER + 96 E bytes, ROUTER = 4 E (n_in rounded up to 256), or 0 when that passes 98304 or E is 1.
  */
 PARAM(n_in, i) PARAM(in_stride, is) PARAM(pairs_stride, ps) PARAM(out_stride, os) PARAM(act, a) PARAM(n_experts, e)
 PARAM(renormalize, rn) PARAM(last, la) FPARAM(eps, eps)

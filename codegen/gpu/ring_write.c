@@ -7,12 +7,12 @@
  *
  * Grid: 8 tokens a block; any number of threads.
  */
-PARAM(n_columns, c) PARAM(kv_stride, ks) PARAM(window, w) PARAM(act, a) PARAM(sequences, sq)
+PARAM(n_columns, c) PARAM(new_stride, ns) PARAM(kv_stride, ks) PARAM(window, w) PARAM(act, a) PARAM(sequences, sq)
 
 enum { RING_TOKENS = 8 };
 
 KERNEL(ring_write)(act_t *ring_k /* slot 0's [rows][kv_stride] */, act_t *ring_v /* the same */,
-    const act_t *k /* [n_tokens][kv_stride] */, const act_t *v /* the same */, const int64_t *positions,
+    const act_t *k /* [n_tokens][new_stride] */, const act_t *v /* the same */, const int64_t *positions,
     const int32_t *slots, const int32_t *ends, int64_t state_stride, int64_t n_context, int32_t n_sequences,
     int32_t n_tokens)
 {
@@ -29,7 +29,7 @@ KERNEL(ring_write)(act_t *ring_k /* slot 0's [rows][kv_stride] */, act_t *ring_v
             continue;
         const int64_t position = positions[at.sequence] + at.first, slot = slots[at.sequence] * state_stride;
         const int column = step < whole ? step * 8 : step + whole * 7;
-        const int64_t from = (int64_t)t * kv_stride + column, to = position % rows * kv_stride + column;
+        const int64_t from = (int64_t)t * new_stride + column, to = position % rows * kv_stride + column;
         act_t *to_k = (act_t *)((uint8_t *)ring_k + slot) + to, *to_v = (act_t *)((uint8_t *)ring_v + slot) + to;
         if (step < whole) {
             store16(to_k, load16(k + from));

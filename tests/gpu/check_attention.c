@@ -114,10 +114,22 @@ static void launch(const Sequence *s, const Place *p, int n, int n_tokens, const
         p->ends, p->state_stride, s->n_context, n, n_tokens);
 }
 
+/* Rows of a call, n of them from row `first` on, as far apart as the case says. */
+static uint16_t *new_rows(const Sequence *s, const uint16_t *rows, int64_t first, int n)
+{
+    const int stride = check_param("new_stride"), columns = s->n_kv_heads * s->head_dim;
+    uint16_t *to = check_buffer(2 * (size_t)n * (size_t)stride);
+    for (int t = 0; t < n; t++)
+        memcpy(to + t * stride, rows + (first + t) * s->kv_stride, 2 * (size_t)columns);
+    check_freeze(to);
+    return to;
+}
+
 static void launch_one(const Sequence *s, int64_t position, int n_tokens, const uint16_t *q, uint16_t *out)
 {
     const Place p = make_place(s, &position, &n_tokens, 1);
-    launch(s, &p, 1, n_tokens, q, s->keys + position * s->kv_stride, s->values + position * s->kv_stride, out);
+    launch(s, &p, 1, n_tokens, q, new_rows(s, s->keys, position, n_tokens), new_rows(s, s->values, position, n_tokens),
+        out);
 }
 
 /* `from` [n][stride], and behind it its rows from `cut` on. */
@@ -139,10 +151,12 @@ static void check_together(const Sequence *s, int n_tokens, int cut, const uint1
     const int32_t ends[2] = { n_tokens, n };
     const int64_t positions[2] = { s->position, s->position + cut };
     const Place p = make_place(s, positions, ends, 2);
-    const int64_t first = s->position * s->kv_stride;
+    const int new_stride = check_param("new_stride");
+    const uint16_t *keys = new_rows(s, s->keys, s->position, n_tokens);
+    const uint16_t *values = new_rows(s, s->values, s->position, n_tokens);
     uint16_t *out = check_buffer(2 * (size_t)n * (size_t)out_stride);
-    launch(s, &p, 2, n, twice(q, n_tokens, cut, q_stride), twice(s->keys + first, n_tokens, cut, s->kv_stride),
-        twice(s->values + first, n_tokens, cut, s->kv_stride), out);
+    launch(s, &p, 2, n, twice(q, n_tokens, cut, q_stride), twice(keys, n_tokens, cut, new_stride),
+        twice(values, n_tokens, cut, new_stride), out);
     for (int t = 0; t < n; t++)
         check_bytes("a token of two sequences", out + t * out_stride,
             t < n_tokens ? whole + t * out_stride : rest + (t - n_tokens) * out_stride,

@@ -6,6 +6,7 @@ enum { N_SLOTS = 18 };
 static void check_ring_write(void)
 {
     const int columns = check_param("n_columns"), stride = check_param("kv_stride"), window = check_param("window");
+    const int new_stride = check_param("new_stride");
     const int act = check_param("act"), sequences = check_param("sequences"), n_tokens = check_param("n_tokens");
     const int first = check_param("first");
     const CheckSequences of = check_sequences(n_tokens, sequences);
@@ -14,8 +15,8 @@ static void check_ring_write(void)
     const size_t ring_len = sizeof(uint16_t) * (size_t)rows * (size_t)stride;
     const int64_t state_stride = (int64_t)(2 * ring_len + 256) / 256 * 256, v_at = (int64_t)ring_len;
 
-    const uint16_t *k = check_random_act(n_tokens, columns, stride, act);
-    const uint16_t *v = check_random_act(n_tokens, columns, stride, act);
+    const uint16_t *k = check_random_act(n_tokens, columns, new_stride, act);
+    const uint16_t *v = check_random_act(n_tokens, columns, new_stride, act);
     int64_t *positions = check_buffer(sizeof(int64_t) * (size_t)n_sequences);
     int32_t *slots = check_buffer(sizeof(int32_t) * (size_t)n_sequences);
     char *states = check_buffer((size_t)state_stride * N_SLOTS), *want = check_buffer((size_t)state_stride * N_SLOTS);
@@ -31,8 +32,8 @@ static void check_ring_write(void)
         i += t == check_begin(of, i) + check_len(of, i);
         const int64_t position = positions[i] + t - check_begin(of, i);
         char *state = want + state_stride * slots[i] + position % rows * stride * 2;
-        memcpy(state, k + t * stride, 2 * (size_t)columns);
-        memcpy(state + v_at, v + t * stride, 2 * (size_t)columns);
+        memcpy(state, k + t * new_stride, 2 * (size_t)columns);
+        memcpy(state + v_at, v + t * new_stride, 2 * (size_t)columns);
     }
     uint16_t *ring_k = (uint16_t *)states, *ring_v = (uint16_t *)(states + v_at);
     CHECK_LAUNCH(n_tokens / 8 + 2, 1, check_param("threads"), 0, ring_k, ring_v, k, v, positions, slots, of.ends,
