@@ -45,6 +45,8 @@ bf16 GEMV, loop              | arm-neon    | bf16 | gemv_i1024_o1024_ | fmla 8  
 f16 GEMV, loop               | arm-neon    | f16  | gemv_i1024_o1024_ | fmla 8              | float operations | 32 16   | -
 bf16 GEMM 8x8, loop          | arm-bf16    | bf16 | bf16_tile_8             | bfmmla 32           | float operations | 128 64  | 108 54
 bf16 GEMV, loop              | arm-bf16    | bf16 | gemv_i1024_o1024_       | bfmmla 32           | float operations | 128 64  | 52 26
+f16 GEMM 8x8, loop           | arm-fp16    | f16  | f16_tile_8              | fmla 16             | float operations | 64 32   | 54.4 27.2
+f16 GEMV, loop               | arm-fp16    | f16  | gemv_i1024_o1024_       | fmla 16             | float operations | 64 32   | 38 20
 scan: exp, update, output    | arm-neon    | bf16 | scan_n16_               | mla 4               | state elements | -       | 1.0 0.5
 scan: softplus, gate         | arm-neon    | bf16 | scan_n16_               | frecpe 4            | channels of a token | -       | -
 convolution and silu         | arm-neon    | bf16 | conv1d_                 | frecpe 4            | channels of a token | -       | -

@@ -3,13 +3,14 @@
  * Input: a Plan and a TensorSource. Output: header page, then main's slots and every layer's, at the
  * plan's offsets. Work is one (layer, slot, expert) at a time, shared among threads; the bytes do not
  * depend on how. Invariant: every element of the checkpoint that is stored is read once and checked
- * to be finite.
+ * to be finite, and where products are summed in f16, to be small enough for that.
  */
 #include "codegen.h"
 
 #include "../ir/quant.h"
 #include "../runtime/program.h"
 
+#include <float.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -54,12 +55,13 @@ static uint64_t values_sum(uint64_t place, const float *values, int64_t count)
     return sum;
 }
 
-static void read_tensor(Packer *p, int tensor, int64_t begin, int64_t count, float *out)
+/* Of at most `most`, NaN excluded. */
+static void read_tensor(Packer *p, int tensor, int64_t begin, int64_t count, float most, float *out)
 {
     p->source->read(p->source->context, tensor, begin, count, out);
     p->values += values_sum(((uint64_t)tensor << 40) + (uint64_t)begin, out, count);
     for (int64_t i = 0; i < count; i++) {
-        if (isfinite(out[i]))
+        if (fabsf(out[i]) <= most)
             continue;
         pthread_mutex_lock(&p->lock);
         if (!p->bad->found || tensor < p->bad->tensor)
@@ -71,7 +73,7 @@ static void read_tensor(Packer *p, int tensor, int64_t begin, int64_t count, flo
 
 static void read_checked(Packer *p, const Task *t, int64_t begin, int64_t count, float *out)
 {
-    read_tensor(p, t->tensor, begin, count, out);
+    read_tensor(p, t->tensor, begin, count, strcmp(t->slot->layout, "panel_f16") == 0 ? F16_MOST_WEIGHT : FLT_MAX, out);
 }
 
 static void store(uint8_t *to, DType dtype, int64_t index, float value)
@@ -167,7 +169,7 @@ static void pack_device(Packer *p, const Task *t)
         BUG("no memory to pack %s", s->tensor);
     for (int64_t r = 0; r < s->n_out; r++) {
         int64_t from = t->pair < 0 ? t->expert * t->out_rows + s->row_begin + r : t->expert * t->out_rows + r / 2;
-        read_tensor(p, t->pair >= 0 && r % 2 ? t->pair : t->tensor, from * s->n_in, s->n_in, row);
+        read_tensor(p, t->pair >= 0 && r % 2 ? t->pair : t->tensor, from * s->n_in, s->n_in, FLT_MAX, row);
         store_device_row(p, t, t->expert * s->stored_rows + r / part * padded + r % part, row, q);
     }
     free(q);

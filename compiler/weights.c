@@ -7,9 +7,11 @@
 #include "weights.h"
 #include "random_weights.h"
 #include "safetensors.h"
+#include "../ir/quant.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -281,6 +283,8 @@ void weights_value_error(const Weights *weights, Diags *diags, int tensor, int64
         index /= spec->shape[axis];
     }
     diag_report(diags, DIAG_WEIGHTS_VALUE, &(Place){ .file = weights->source },
-                "%s: found %g at %s, expected a finite number", spec->name, (double)value,
-                shape_text(weights->arena, position, spec->rank));
+                "%s: found %g at %s, expected %s", spec->name, (double)value,
+                shape_text(weights->arena, position, spec->rank), isfinite(value)
+                    ? arena_printf(weights->arena, "at most %d: this target sums products in float16", F16_MOST_WEIGHT)
+                    : "a finite number");
 }

@@ -7,11 +7,12 @@ static void print_product(const Op *op, Phase phase, Text *out)
 {
     const Product p = product_of(op);
     const Value *weight = p.weight, *y = op->result[0];
-    bool quantised = p.x->type.dtype == DTYPE_Q8, pairs = product_weight_code(weight) == 5;
+    bool quantised = p.x->type.dtype == DTYPE_Q8;
+    int code = product_weight_code(weight);
     text_printf(out, "%s%s n_in=%lld n_out=%lld n_experts=%d dtype=%s%s in_pairs=%d out_pairs=%d has_bias=%d "
                 "accumulate=%d",
                 phase == PHASE_DECODE ? "gemv" : "gemm", quantised ? "_q" : "", (long long)p.x->type.dim[1].n,
-                (long long)y->type.dim[1].n, p.n_experts, dtype_info(weight->type.dtype)->text, pairs ? "-pairs" : "",
+                (long long)y->type.dim[1].n, p.n_experts, dtype_info(weight->type.dtype)->text, code == 5 ? "-pairs" : code == 6 ? "-sums" : "",
                 p.in_pairs, p.out_pairs, p.bias != NULL, p.accumulate);
     const Attr *top_k = p.experts ? op_attr(p.experts->def, ATTR_TOP_K) : NULL;
     for (int i = 0; top_k && i < top_k->ints.n; i++)

@@ -45,7 +45,7 @@ int product_weight_code(const Value *weight)
     switch (weight->type.dtype) {
     case DTYPE_F32: return 0;
     case DTYPE_BF16: return strcmp(op_attr(weight->def, ATTR_LAYOUT)->str, "panel_pairs") == 0 ? 5 : 1;
-    case DTYPE_F16: return 2;
+    case DTYPE_F16: return strcmp(op_attr(weight->def, ATTR_LAYOUT)->str, "panel_f16") == 0 ? 6 : 2;
     case DTYPE_Q8: return 3;
     case DTYPE_Q4: return 4;
     default: BUG("no kernel reads %s weights", dtype_info(weight->type.dtype)->text);

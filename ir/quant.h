@@ -20,6 +20,9 @@ int64_t panel_len(DType dtype, int64_t n_in, int64_t panel, int64_t group);
 /* Bytes of a row that a product packs, at most: int8 by eights, else float32; bf16 by fours has eight at least. */
 int64_t packed_row_len(bool quantised, int64_t n_in);
 
+/* Products that are summed in f16 add 64 with elements below 1: larger weights might overflow. */
+enum { F16_MOST_WEIGHT = 512 };
+
 /* A quantised row of activations: int8 padded to 64, then scale and sum; bytes from row to row. */
 int64_t quant_activation_stride(int64_t n);
 

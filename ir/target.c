@@ -86,7 +86,7 @@ static bool cpu_runs(TargetId id)
     const bool dotprod = (has & HWCAP_ASIMDHP) && (has & HWCAP_ASIMDDP);
     switch (id) {
     case TARGET_ARM_NEON: case TARGET_ANDROID_ARM64: return true;      /* part of armv8-a itself */
-    case TARGET_ARM_DOTPROD: return dotprod;
+    case TARGET_ARM_DOTPROD: case TARGET_ARM_FP16: return dotprod;
     case TARGET_ARM_I8MM: case TARGET_ARM_BF16: return dotprod && (has2 & HWCAP2_I8MM) && (has2 & HWCAP2_BF16);
     default: return false;
     }
@@ -106,14 +106,17 @@ TargetId target_resolve(TargetId id)
     TargetId best = TARGET_X86_64_V3;   /* also where nothing runs: target_runs_here then says so */
 #endif
     for (int i = 0; i < N_TARGETS; i++)
-        if (i != TARGET_HOST && !target_rounds_rows((TargetId)i) && !target_has_codes((TargetId)i) && cpu_runs((TargetId)i))
+        if (i != TARGET_HOST && target_row_dtype((TargetId)i) == DTYPE_F32 && !target_has_codes((TargetId)i) && cpu_runs((TargetId)i))
             best = (TargetId)i;
     return best;
 }
 
 int target_dot_group(TargetId id) { return target_info(id)->family == FAMILY_AARCH64 ? 8 : 4; }
 
-bool target_rounds_rows(TargetId id) { return id == TARGET_X86_64_BF16 || id == TARGET_ARM_BF16; }
+DType target_row_dtype(TargetId id)
+{
+    return id == TARGET_X86_64_BF16 || id == TARGET_ARM_BF16 ? DTYPE_BF16 : id == TARGET_ARM_FP16 ? DTYPE_F16 : DTYPE_F32;
+}
 
 int target_sm(TargetId id)
 {

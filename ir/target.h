@@ -2,6 +2,8 @@
 #ifndef MOSSC_IR_TARGET_H
 #define MOSSC_IR_TARGET_H
 
+#include "dtype.h"
+
 #include <stdbool.h>
 
 typedef enum {
@@ -34,9 +36,9 @@ bool target_has_codes(TargetId id);      /* several */
 bool target_from_name(const char *name, TargetId *id);
 /* `host` becomes the best target this machine can run; others stay. */
 TargetId target_resolve(TargetId id);
-/* Do products with bf16 matrices round their rows to bf16? Faster and less exact, so only where asked for:
- * `host` never becomes such a target. */
-bool target_rounds_rows(TargetId id);
+/* The type whose matrices have their rows rounded to it too: bf16 or f16, else f32. Faster and less exact, so only
+ * where asked for: `host` never becomes such a target. */
+DType target_row_dtype(TargetId id);
 /* Bytes of a column that lie together in panels of int8, and in those of bf16 by pairs: DOT_GROUP of runtime/dot.h, one
  * layout a family. */
 int target_dot_group(TargetId id);

@@ -243,7 +243,13 @@ KERNEL_INLINE vi vdot_end(const vi *sums, const int j)
 /* Steps of k of a matrix stored as `dtype`. */
 KERNEL_INLINE int k_steps(int n_in, int dtype)
 {
-    return dtype == WEIGHT_BF16_PAIRS ? (n_in + BF16_GROUP - 1) / BF16_GROUP : n_in;
+    return dtype == WEIGHT_BF16_PAIRS ? (n_in + BF16_GROUP - 1) / BF16_GROUP : dtype == WEIGHT_F16_ROWS ? (n_in + 1) / 2 : n_in;
+}
+
+/* Float32s in whose place a row is packed. */
+KERNEL_INLINE int packed_floats(int n_in, int dtype)
+{
+    return dtype == WEIGHT_BF16_PAIRS ? k_steps(n_in, dtype) * DOT_GROUP / 4 : k_steps(n_in, dtype);
 }
 
 /* Bytes of a panel of float weights. */
@@ -335,6 +341,13 @@ KERNEL_INLINE vf vstep(vf sum, vf value, const uint8_t *step, int part, const in
     if (dtype == WEIGHT_BF16_PAIRS)
         return vdot_bf16(sum, viload(step + part * 4 * LANES), (vi)value);
     return vfma(value, vload_weight(step, (size_t)(part * LANES), dtype), sum);
+}
+
+/* A vector of columns from a tile's sums: as they are, or, of a scaled row, unscaled and only then from the start. */
+KERNEL_INLINE vf product_sum(const float *sum /* [LANES] */, const float *start /* [LANES] or NULL */,
+                             const float *unscale /* [1] or NULL */)
+{
+    return unscale ? vfma(vload(sum), vset(*unscale), start ? vload(start) : vset(0)) : vload(sum);
 }
 
 /* Can two steps of nibbles share their widening to 32 bits? Without a dot instruction they can: their

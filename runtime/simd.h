@@ -49,6 +49,7 @@ typedef int32_t vi_unaligned __attribute__((vector_size(4 * LANES), aligned(4), 
 #define WEIGHT_Q8 3     /* the panels of runtime/dot.h */
 #define WEIGHT_Q4 4
 #define WEIGHT_BF16_PAIRS 5     /* bf16, k beside each other by twos or fours: rows become bf16 too */
+#define WEIGHT_F16_ROWS 6       /* f16, rows become f16 too and sums are */
 
 /* ---- load, store, broadcast ---- */
 
@@ -240,7 +241,7 @@ KERNEL_INLINE float load_weight(const void *base, size_t index, int dtype)
     if (dtype == WEIGHT_F32)
         return ((const float *)base)[index];
     uint16_t bits = ((const uint16_t *)base)[index];
-    if (dtype == WEIGHT_F16)
+    if (dtype == WEIGHT_F16 || dtype == WEIGHT_F16_ROWS)
         return weight_from_f16(bits);
     uint32_t word = (uint32_t)bits << 16;
     float value;
@@ -256,17 +257,17 @@ KERNEL_INLINE vf vload_weight(const void *base, size_t index, int dtype)
     const uint16_t *p = (const uint16_t *)base + index;
 #if LANES == 16
     __m256i half = _mm256_loadu_si256((const __m256i *)(const void *)p);
-    if (dtype == WEIGHT_F16)
+    if (dtype == WEIGHT_F16 || dtype == WEIGHT_F16_ROWS)
         return _mm512_cvtph_ps(half);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16));
 #elif LANES == 8
     __m128i half = _mm_loadu_si128((const __m128i *)(const void *)p);
-    if (dtype == WEIGHT_F16)
+    if (dtype == WEIGHT_F16 || dtype == WEIGHT_F16_ROWS)
         return _mm256_cvtph_ps(half);
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 #elif defined __aarch64__
     uint16x4_t half = vld1_u16(p);
-    if (dtype == WEIGHT_F16)
+    if (dtype == WEIGHT_F16 || dtype == WEIGHT_F16_ROWS)
         return vcvt_f32_f16(vreinterpret_f16_u16(half));
     return vreinterpretq_f32_u32(vshll_n_u16(half, 16));
 #else

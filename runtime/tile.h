@@ -10,6 +10,7 @@
 #include "dot.h"
 #include "bf16_arm.h"
 #include "dot_arm.h"
+#include "f16_arm.h"
 #include "simd.h"
 
 enum { TILE_MOST_ROWS = 14 };
@@ -76,18 +77,26 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, float *sums, const
                                                                 const void *weights, size_t ahead, size_t step) \
     {                                                                                                       \
         tile_body(n, 1, sums, a, b, start, n_steps, weights, ahead, step);                                  \
+    }                                                                                                       \
+    static __attribute__((noinline, unused)) void f16_tile_##n(float *sums, const float *a, const float *b, int n_in, \
+                                                               const void *weights, size_t ahead, size_t step) \
+    {                                                                                                       \
+        f16_arm_tile(n, sums, a, b, n_in, weights, ahead, step);                                            \
     }
 TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
 #undef TILE
 
-/* The tile of a constant number of rows, 1 to 14. */
-KERNEL_INLINE void product_tile(const int rows, const int pairs, float *sums, const float *a, const float *b, const float *start,
-                                int n_steps, const void *weights, size_t ahead, size_t step)
+/* The tile of a constant number of rows, 1 to 14, with weights stored as `dtype`; f16 sums have no start. */
+KERNEL_INLINE void product_tile(const int rows, const int dtype, float *sums, const float *a, const float *b,
+                                const float *start, int n_in, const void *weights, size_t ahead, size_t step)
 {
+    const int n_steps = k_steps(n_in, dtype);
 #define TILE(n)                                                                \
     case n:                                                                    \
-        if (pairs)                                                             \
+        if (dtype == WEIGHT_BF16_PAIRS)                                        \
             bf16_tile_##n(sums, a, b, start, n_steps, weights, ahead, step);   \
+        else if (dtype == WEIGHT_F16_ROWS)                                     \
+            f16_tile_##n(sums, a, b, n_in, weights, ahead, step);              \
         else                                                                   \
             tile_##n(sums, a, b, start, n_steps, weights, ahead, step);        \
         break;

@@ -51,7 +51,8 @@ static void add_pair(const RefProduct *p, int expert, int pair, int n_panel, con
             sum[c] += term;
             size[c] += fabs(term);
         }
-    const double gate = dense || p->out_pairs ? 1 : p->gates[pair], unit = half_ulp * (4 * sqrt(p->n_in) + 8);
+    const double gate = dense || p->out_pairs ? 1 : p->gates[pair];
+    const double unit = p->f16_sums ? 0x1p-8 : half_ulp * (4 * sqrt(p->n_in) + 8);
     const bool begins = dense || p->out_pairs || pair == token * p->top_k;
     for (int c = 0; c < width && first + c < p->n_out; c++) {
         const double there = p->initial[(size_t)row * (size_t)p->out_stride + (size_t)(first + c)];

@@ -17,6 +17,7 @@ struct RefProduct {
     int n_in, n_out, n_experts, top_k, n_tokens;
     int in_pairs, out_pairs;     /* rows are those of pairs, not of tokens */
     int accumulate;              /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
+    bool f16_sums;               /* rows are rounded to float16, and so are sums of 64 products */
     int width, panel_step;       /* only every panel_step-th panel and the last are computed; of others all is allowed */
     const double *in;            /* [rows][n_in] */
     const float *bias;           /* [n_experts][n_panels * width], or NULL */

@@ -1,7 +1,7 @@
 /* Embedding rows of tokens, read out of the panels the logits product uses (tied weights). */
 PARAM(d_model, n)
 PARAM(stride, s)         /* floats between rows of x */
-PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 bf16 by pairs of k */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 3 q8, 4 q4, 5 bf16 by pairs of k, 6 f16 */
 PARAM(panel, nr)         /* 2 vectors */
 
 KERNEL(embed)(

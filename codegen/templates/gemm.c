@@ -5,14 +5,15 @@
  * its gate onto `out`, experts ascending: the same operations as gemv, whatever the chunk, the
  * tile or the thread. Rows are packed [k][tile row], so a tile reads both factors in sequence;
  * weights narrower than float32 become float32 once for each block of rows. Where the CPU multiplies
- * bf16, rows become bf16 instead, and a step of a chain is two k, on 64-bit ARM four.
+ * bf16, rows become bf16 instead, and a step of a chain is two k, on 64-bit ARM four. Where it sums
+ * f16, rows become f16, and the bias is added last (runtime/f16_arm.h).
  */
 PARAM(n_in, i)           /* k */
 PARAM(n_out, o)          /* columns; the last panel's others are padding */
 PARAM(in_stride, is)     /* floats between rows of in */
 PARAM(out_stride, os)    /* floats between rows of out; unless whole panels, padding is not written */
 PARAM(n_experts, e)      /* 1: dense, slots, offsets and gates are NULL, top_k is 1 */
-PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 5 bf16 by pairs of k */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 5 bf16 by pairs of k, 6 f16 with f16 sums */
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
 PARAM(out_pairs, op)     /* out has a row for each 0: token, gates applied, 1: pair, no gates */
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
@@ -35,13 +36,14 @@ KERNEL(gemm)(
     int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
-    const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, n_steps = k_steps(n_in, weight_dtype);
-    const int row_len = pairs ? n_steps * DOT_GROUP / 4 : n_in;            /* of a packed row, in floats */
+    const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, halves = weight_dtype == WEIGHT_F16_ROWS;
+    const int n_steps = k_steps(n_in, weight_dtype), row_len = packed_floats(n_in, weight_dtype);
     const size_t panel_len = float_panel_len(n_in, panel, weight_dtype);   /* bytes */
-    float *const widened = pack + (size_t)block_rows * row_len;  /* [n_in][panel]; by pairs: rows before they are packed */
+    float *const widened = pack + (size_t)block_rows * row_len;  /* [n_in][panel]; or rounded rows before they are packed */
     float sums[tile_rows * panel];  /* a tile's results */
     float *to[block_rows];          /* output row of each packed row */
     float gate[block_rows];
+    float unscale[halves ? block_rows : 1];                    /* what a rounded row is to be multiplied with */
     int fresh[block_rows];          /* 1: nothing is in out yet */
 
     for (int e = 0; e < n_experts; e++) {
@@ -60,9 +62,11 @@ KERNEL(gemm)(
                     const int token = n_experts == 1 ? pair : pair / top_k;
                     const float *from = in + (size_t)(in_pairs ? pair : token) * in_stride;
                     uint16_t *rounded = (uint16_t *)widened + (size_t)r * 2 * row_len;
-                    row_words[r] = pairs ? (const int8_t *)rounded : (const int8_t *)from;
+                    row_words[r] = pairs || halves ? (const int8_t *)rounded : (const int8_t *)from;
                     if (pairs)
                         bf16_row(rounded, from, n_in);
+                    if (halves)
+                        unscale[row + r] = f16_row(rounded, from, n_in);
                     to[row + r] = out + (size_t)(out_pairs ? pair : token) * out_stride;
                     gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
@@ -84,7 +88,7 @@ KERNEL(gemm)(
                 const int n_lo = n_out - p * panel < LANES ? n_out - p * panel : LANES;
                 const int n_hi = n_out - p * panel - n_lo < LANES ? n_out - p * panel - n_lo : LANES;
                 const float *wide = (const float *)((const uint8_t *)weights + at);
-                if (weight_dtype != WEIGHT_F32 && !pairs) {
+                if (weight_dtype != WEIGHT_F32 && !pairs && !halves) {
                     for (size_t i = 0; i < (size_t)n_in * panel; i += LANES)
                         vstore(widened + i, vload_weight((const uint8_t *)weights + at, i, weight_dtype));
                     wide = widened;
@@ -99,21 +103,22 @@ KERNEL(gemm)(
                     const float *a = pack + (size_t)row * row_len;
                     rows = tile_height(n_rows - row, tile_rows, tail_rows);
                     if (rows == tile_rows)
-                        product_tile(tile_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
+                        product_tile(tile_rows, weight_dtype, sums, a, wide, start, n_in, weights, ahead, step);
                     else if (rows != tail_rows)
-                        product_tile(tile_rows - tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
+                        product_tile(tile_rows - tail_rows, weight_dtype, sums, a, wide, start, n_in, weights, ahead, step);
                     else
-                        product_tile(tail_rows, pairs, sums, a, wide, start, n_steps, weights, ahead, step);
+                        product_tile(tail_rows, weight_dtype, sums, a, wide, start, n_in, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
                         const float *sum = sums + r * panel;
-                        const vf g = vset(gate[row + r]);
+                        const vf g = vset(gate[row + r]), lo = product_sum(sum, start, halves ? &unscale[row + r] : NULL);
+                        const vf hi = product_sum(sum + LANES, start ? start + LANES : NULL, halves ? &unscale[row + r] : NULL);
                         if (whole) {
-                            vstore(o, product_end(accumulate, g, vload(sum), fresh[row + r] ? vset(0) : vload(o)));
-                            vstore(o + LANES, product_end(accumulate, g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload(o + LANES)));
+                            vstore(o, product_end(accumulate, g, lo, fresh[row + r] ? vset(0) : vload(o)));
+                            vstore(o + LANES, product_end(accumulate, g, hi, fresh[row + r] ? vset(0) : vload(o + LANES)));
                         } else {
-                            vstore_part(o, product_end(accumulate, g, vload(sum), fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, product_end(accumulate, g, vload(sum + LANES), fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                            vstore_part(o, product_end(accumulate, g, lo, fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                            vstore_part(o + LANES, product_end(accumulate, g, hi, fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
                         }
                     }
                 }

@@ -8,7 +8,7 @@ PARAM(n_out, o)          /* columns; the last panel's others are padding */
 PARAM(in_stride, is)     /* floats between rows of in (pairs) */
 PARAM(out_stride, os)    /* floats between rows of out (pairs); unless whole panels, padding is not written */
 PARAM(n_experts, e)      /* 1: dense, experts and gates are NULL, top_k is 1 */
-PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 5 bf16 by pairs of k */
+PARAM(weight_dtype, w)   /* 0 f32, 1 bf16, 2 f16, 5 bf16 by pairs of k, 6 f16 with f16 sums */
 PARAM(in_pairs, ip)      /* in has a row for 0: the token, 1: each pair */
 PARAM(out_pairs, op)     /* out has a row for 0: the token, gates applied, 1: each pair, no gates */
 PARAM(has_bias, hb)      /* 1: chains start at the bias */
@@ -26,13 +26,17 @@ KERNEL(gemv)(
     int top_k, int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
-    const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, n_steps = k_steps(n_in, weight_dtype);
+    const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, halves = weight_dtype == WEIGHT_F16_ROWS;
+    const int n_steps = k_steps(n_in, weight_dtype);
     const size_t panel_len = float_panel_len(n_in, panel, weight_dtype), step_len = panel_len / n_steps;   /* bytes */
     enum { parts = weight_dtype == WEIGHT_BF16_PAIRS ? DOT_VECTORS : 2 };      /* vectors of a panel's step */
-    uint16_t rounded[pairs ? BF16_GROUP * n_steps : 1];  /* the row, by pairs */
+    uint16_t rounded[pairs || halves ? 2 * packed_floats(n_in, weight_dtype) : 1];     /* the row */
+    float unscale = 1;
 
     if (pairs && !in_pairs)
         bf16_row(rounded, in, n_in);
+    if (halves && !in_pairs)
+        unscale = f16_row(rounded, in, n_in);
     for (int p = panel_begin, width; p < panel_end; p += width) {
         width = panel_end - p >= 4 ? 4 : 1;
         for (int s = 0; s < top_k; s++) {
@@ -40,6 +44,8 @@ KERNEL(gemv)(
             const float *x = in + (in_pairs ? (size_t)s * in_stride : 0);
             if (pairs && in_pairs)
                 bf16_row(rounded, x, n_in);
+            if (halves && in_pairs)
+                unscale = f16_row(rounded, x, n_in);
             const float *start = has_bias ? bias + ((size_t)e * n_panels + p) * panel : bias;
             const size_t at = ((size_t)e * n_panels + p) * panel_len;
             const uint8_t *from = (const uint8_t *)weights + at;
@@ -50,7 +56,11 @@ KERNEL(gemv)(
             UNROLL
             for (int j = 0; j < 4 * parts; j++)
                 sum[j] = has_bias && j < parts * width ? vstep_begin(start, j, weight_dtype) : vset(0);
-            if (width == 4) {
+            if (halves && width == 4) {
+                f16_arm_stream(sum, 4, weights, at, panel_len, rounded, n_in, prefetch_rows);
+            } else if (halves) {
+                f16_arm_stream(sum, 1, weights, at, panel_len, rounded, n_in, 0);
+            } else if (width == 4) {
                 for (int k = 0; k < n_steps; k++) {
                     const vf a = vstep_value(x, rounded, k, weight_dtype);
                     /* Each stream goes on in the panel four further on. */
@@ -77,7 +87,8 @@ KERNEL(gemv)(
                 const int left = n_out - p * panel - j * LANES;     /* valid columns from here on */
                 if (j >= 2 * width)
                     break;
-                const vf value = vstep_end(sum, j, weight_dtype);
+                const vf end = vstep_end(sum, j, weight_dtype);
+                const vf value = halves ? vfma(end, vset(unscale), has_bias ? vload(start + j * LANES) : vset(0)) : end;
                 if ((p + j / 2 + 1) * panel <= out_stride) {
                     vstore(o + j * LANES, product_end(accumulate, g, value, fresh ? vset(0) : vload(o + j * LANES)));
                 } else if (left > 0) {

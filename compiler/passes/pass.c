@@ -21,7 +21,11 @@ PassFamilies pass_families(TargetId target)
 {
     if (target_info(target)->family == FAMILY_GPU)
         return PASS_GPU;
-    return target_rounds_rows(target) ? PASS_CPU | PASS_BF16 : PASS_CPU;
+    switch (target_row_dtype(target)) {
+    case DTYPE_BF16: return PASS_CPU | PASS_BF16;
+    case DTYPE_F16: return PASS_CPU | PASS_F16;
+    default: return PASS_CPU;
+    }
 }
 
 void pass_lay_weights(Module *module, const char *(*layout_for)(const Op *op, int i))

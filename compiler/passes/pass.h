@@ -9,7 +9,7 @@
 #include "pass.def"
 #undef PASS
 
-typedef enum { PASS_CPU = 1, PASS_GPU = 2, PASS_BF16 = 4, PASS_ALL = PASS_CPU | PASS_GPU } PassFamilies;
+typedef enum { PASS_CPU = 1, PASS_GPU = 2, PASS_BF16 = 4, PASS_F16 = 8, PASS_ALL = PASS_CPU | PASS_GPU } PassFamilies;
 typedef struct { const char *name, *summary; PassFamilies families; void (*run)(Module *); } Pass;
 extern const Pass passes[];
 extern const int n_passes;

@@ -7,6 +7,7 @@
 # (with dot products) and on one that has everything. Skipped, aloud, without qemu-aarch64 or a compiler.
 set -u
 mossc=$(realpath "$1")
+shakespeare=$(cd "$(dirname "$0")/../.." && pwd)/models/shakespeare/shakespeare
 for tool in qemu-aarch64 aarch64-linux-gnu-gcc; do
     command -v $tool >/dev/null || { echo "SKIPPED: no $tool"; exit 77; }
 done
@@ -41,6 +42,7 @@ for target in arm-neon arm-dotprod arm-i8mm; do
     "$mossc" compile tiny.json --weights random:1 --quant q8 --target $target -o $target || exit 1
 done
 "$mossc" compile tiny.json --weights random:1 --quant bf16 --target arm-bf16 -o arm-bf16 || exit 1
+"$mossc" compile tiny.json --weights random:1 --quant f16 --target arm-fp16 -o arm-fp16 || exit 1
 generated="generated: 3 tokens"
 expect 0 "$generated" arm-neon cortex-a72
 expect 3 "this CPU or its system lacks fp16" arm-dotprod cortex-a72
@@ -50,8 +52,23 @@ expect 0 "$generated" arm-dotprod cortex-a76
 expect 3 "this CPU or its system lacks i8mm" arm-i8mm cortex-a76
 expect 3 "this CPU or its system lacks i8mm" arm-bf16 cortex-a76
 expect 0 "$generated" arm-bf16 max
+expect 3 "this CPU or its system lacks fp16" arm-fp16 cortex-a72
+expect 0 "$generated" arm-fp16 cortex-a76
 for target in arm-neon arm-dotprod arm-i8mm; do
     expect 0 "$generated" $target max
     cmp $target.max arm-neon.cortex-a72 || failed=1
 done
+
+# A weight of 640, in the checkpoint's bf16: too large where products are summed in float16, and only there.
+cp "$shakespeare.safetensors" large.safetensors || exit 1
+header=$(($(od -An -tu8 -N8 large.safetensors)))
+begin=$(head -c $((8 + header)) large.safetensors | grep -ao '"layers.0.in_proj.weight":{[^}]*' | sed 's/.*offsets":\[\([0-9]*\).*/\1/')
+printf '\x20\x44' | dd of=large.safetensors bs=1 seek=$((8 + header + begin + 2)) conv=notrunc 2>stderr || exit 1
+for target in arm-dotprod arm-fp16; do
+    "$mossc" compile "$shakespeare.json" --weights large.safetensors --quant f16 --target $target --emit c -o $target.c 2>$target.said
+    echo "$target $?" >>large.codes
+done
+[ "$(paste -sd ' ' large.codes)" = "arm-dotprod 0 arm-fp16 1" ] \
+    && grep -q 'in_proj.weight: found 640 at .*expected at most 512: this target sums products in float16' arm-fp16.said \
+    || { echo "FAIL: a weight of 640: $(cat large.codes arm-fp16.said)"; failed=1; }
 exit $failed

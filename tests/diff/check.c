@@ -59,7 +59,7 @@ typedef struct {
     TargetId target;
     bool gpu;
     DType quant;         /* REF_OWN: the checkpoint's */
-    bool bf16_rows;      /* the target rounds what meets bf16 matrices: so does the reference */
+    DType row_dtype;     /* what the target rounds rows to that meet matrices of that type: so does the reference */
     bool rounds_rows;    /* the same, or to 8 bits what meets quantised ones */
     double tolerance, agree;     /* against the reference, between runs */
     double lead;         /* of every routing */
@@ -150,11 +150,11 @@ static bool prepare_quant(const Check *check, Subject *subject)
             return false;
         subject->quant = stored;
     }
-    subject->bf16_rows = stored == DTYPE_BF16 && target_rounds_rows(subject->target);
-    subject->rounds_rows = !subject->gpu && (subject->bf16_rows || dtype_is_quantised(stored));
+    subject->row_dtype = stored == target_row_dtype(subject->target) ? stored : DTYPE_F32;
+    subject->rounds_rows = !subject->gpu && (subject->row_dtype != DTYPE_F32 || dtype_is_quantised(stored));
     /* A value at a rounding boundary may go the other way, as with int8 rows. */
     subject->tolerance = subject->gpu ? GPU_UNITS * activation_unit(subject)
-                       : dtype_info(subject->bf16_rows ? DTYPE_Q8 : stored)->tolerance;
+                       : dtype_info(subject->row_dtype != DTYPE_F32 ? DTYPE_Q8 : stored)->tolerance;
     subject->agree = subject->gpu ? subject->tolerance : AGREE_TOLERANCE;
     subject->lead = subject->gpu ? GPU_LEAD_UNITS * activation_unit(subject)
                   : subject->rounds_rows ? ROUNDED_LEAD : SETTLED_LEAD;
@@ -165,7 +165,7 @@ static const Ref *open_reference(Arena *arena, const Subject *subject)
 {
     const Graph *graph = subject->graph;
     return subject->gpu ? ref_open_gpu(arena, graph, subject->weights, subject->quant)
-         : subject->bf16_rows ? ref_open_rounding(arena, graph, subject->weights, subject->quant, DTYPE_BF16)
+         : subject->row_dtype != DTYPE_F32 ? ref_open_rounding(arena, graph, subject->weights, subject->quant, subject->row_dtype)
          : ref_open(arena, graph, subject->weights, subject->quant);
 }
 

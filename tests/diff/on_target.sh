@@ -20,7 +20,7 @@ arm-* | android-*)
     command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64"
     [ -d /usr/aarch64-linux-gnu/lib ] || skip "no C library of 64-bit ARM in /usr/aarch64-linux-gnu"
     # Of the cores that may run it, one without what later ones have.
-    case $target in arm-neon) cpu=cortex-a72 ;; arm-dotprod) cpu=cortex-a76 ;; *) cpu=max ;; esac
+    case $target in arm-neon) cpu=cortex-a72 ;; arm-dotprod | arm-fp16) cpu=cortex-a76 ;; *) cpu=max ;; esac
     exec "$diff" --mossc "$mossc" --target "$target" --runner "qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" "$@" ;;
 a100 | h100)
     build=$(cd "$(dirname "$diff")/.." && pwd)

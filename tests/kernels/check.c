@@ -460,10 +460,10 @@ int main(void)
         check_gemm_q(__LINE__, i, o, e, w, ip, op, hb, ac, exact, k, t);
 #define QUANTIZE(...) check_quantize(__LINE__, __VA_ARGS__);
 #define GEMM(...) check_gemm(__LINE__, __VA_ARGS__);
-#ifdef ROUNDS_ROWS
-#define GEMM_BF16(i, o, e, ip, op, hb, ac, exact, k, t) check_gemm(__LINE__, i, o, e, 5, ip, op, hb, ac, exact, k, t);
+#ifdef ROUNDED
+#define GEMM_ROUNDED(i, o, e, ip, op, hb, ac, exact, k, t) check_gemm(__LINE__, i, o, e, ROUNDED, ip, op, hb, ac, exact, k, t);
 #else
-#define GEMM_BF16(...)
+#define GEMM_ROUNDED(...)
 #endif
 #define ROWS(...) check_rows(__LINE__, __VA_ARGS__);
 #define GROUP(...) check_group(__LINE__, __VA_ARGS__);

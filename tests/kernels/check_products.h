@@ -8,7 +8,7 @@
 
 static double value_of(int dtype, uint32_t bits)
 {
-    if (dtype == 2) {
+    if (dtype == 2 || dtype == 6) {
         const int exponent = bits >> 10 & 31, fraction = bits & 1023;
         const double magnitude = exponent ? ldexp(1024 + fraction, exponent - 25) : ldexp(fraction, -24);
         return bits >> 15 ? -magnitude : magnitude;
@@ -36,9 +36,9 @@ static void *random_weights(double *plain, int n_experts, int n_out, int n_in, i
                 memcpy(&bits, &value, 4);
                 if (dtype == 1 || dtype == 5)
                     bits >>= 16;
-                if (dtype == 2)
+                if (dtype == 2 || dtype == 6)
                     bits = (uint32_t)(random_bits() >> 20 & 0xBFFF) % 0xBC00 | (i % 7 == 0 ? 0x8000 : 0);
-                if (dtype == 2 && (bits & 0x7C00) > 0x3C00)
+                if ((dtype == 2 || dtype == 6) && (bits & 0x7C00) > 0x3C00)
                     bits &= 0x83FF;          /* small, denormals among them */
                 const size_t step = ((size_t)e * (size_t)n_panels + (size_t)(o / PANEL)) * steps + (size_t)i / n_k;
                 const size_t at = (step * PANEL + (size_t)(o % PANEL)) * n_k + (size_t)i % n_k;
@@ -99,6 +99,52 @@ static double *plain_rows(const float *in, int rows, int cols, int stride)
     return plain;
 }
 
+/* Products as runtime/f16_arm.h says they are summed. */
+static double f16_sum(const float *x /* [n] */, const double *w /* [n] */, int n)
+{
+    float sum = 0, most = 0;
+#if defined __aarch64__
+    for (int i = 0; i < n; i++)
+        most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
+    const float scale = most > 0 ? ldexpf(1, -ilogbf(most) - 1) : 1;
+    for (int begin = 0; begin < n; begin += 64) {
+        _Float16 part[2] = { 0, 0 };
+        for (int i = begin; i < n && i < begin + 64; i++)         /* exact in 113 bits, so rounded once */
+            part[i % 2] = (_Float16)((long double)(_Float16)(x[i] * scale) * w[i] + part[i % 2]);
+        sum += (float)(_Float16)(part[0] + part[1]);
+    }
+    return (double)sum / scale;
+#else
+    (void)x, (void)w, (void)n, (void)most;
+    return sum;
+#endif
+}
+
+/* What ref_product computes, of such sums; every element may be off by the same. */
+static void f16_products(const RefProduct *p, const float *in, int in_stride, const double *plain, const int32_t *experts,
+                         double *want, double *allowed)
+{
+    const int n_panels = (p->n_out + PANEL - 1) / PANEL, dense = p->n_experts == 1;
+    double most = 1e-30;
+    for (int pair = 0; pair < p->n_tokens * p->top_k; pair++)
+        for (int o = 0; o < p->n_out; o++) {
+            const int token = pair / p->top_k, e = experts[pair], row = p->out_pairs ? pair : token;
+            const size_t column = (size_t)e * (size_t)p->n_out + (size_t)o;
+            const double bias = p->bias ? p->bias[e * n_panels * PANEL + o] : 0, there = p->initial[row * p->out_stride + o];
+            const double sum = bias + f16_sum(in + (p->in_pairs ? pair : token) * in_stride, plain + column * (size_t)p->n_in, p->n_in);
+            double *to = &want[row * p->n_out + o];
+            if (p->accumulate == 2)
+                *to = ref_silu(there) * sum;
+            else if (p->out_pairs || pair % p->top_k == 0)
+                *to = (p->accumulate ? there : 0) + sum * (p->out_pairs || dense ? 1 : p->gates[pair]);
+            else
+                *to += sum * p->gates[pair];
+            most = fabs(*to) > most ? fabs(*to) : most;
+        }
+    for (int i = 0; i < (p->out_pairs ? p->n_tokens * p->top_k : p->n_tokens) * p->n_out; i++)
+        allowed[i] = 1e-5 * most;
+}
+
 static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
                        int has_bias, int accumulate, int exact, int top_k, int n_tokens)
 {
@@ -114,6 +160,8 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
     float *in = random_rows(in_rows, n_in, in_stride);
     for (int i = 0; i < in_rows * in_stride && dtype == 5; i++)
         in[i] = bf16_value(in[i]);          /* what is rounded then is exact */
+    for (int i = 0; i < in_rows * in_stride && dtype == 6 && !has_bias; i++)
+        in[i] = ldexpf(in[i], n_in % 2 ? -40 : 20);        /* beyond float16, but for a row's scale */
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
     const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
@@ -129,7 +177,9 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
                                  .accumulate = accumulate, .width = PANEL, .panel_step = 1, .in = plain_in,
                                  .bias = bias, .gates = gates, .initial = initial, .out_stride = out_stride,
                                  .slots = slots, .offsets = offsets, .read = read_plain, .weights = plain };
-    if (!ref_product(&product, want, allowed))
+    if (dtype == 6)
+        f16_products(&product, in, in_stride, plain, experts, want, allowed);
+    else if (!ref_product(&product, want, allowed))
         exit(1);
 
     const size_t out_len = (size_t)(out_rows * out_stride);

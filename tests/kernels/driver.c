@@ -81,9 +81,9 @@ static void add_all(Build *build)
 {
     const int panel = build->panel;
 #define GEMM(i, o, e, w, ip, op, hb, ac, exact, k, t) add_gemm(build, __LINE__, i, o, e, w, ip, op, hb, ac, exact);
-#define GEMM_BF16(i, o, e, ip, op, hb, ac, exact, k, t) \
-    if (target_rounds_rows(build->id)) \
-        add_gemm(build, __LINE__, i, o, e, 5, ip, op, hb, ac, exact);
+#define GEMM_ROUNDED(i, o, e, ip, op, hb, ac, exact, k, t) \
+    if (target_row_dtype(build->id) != DTYPE_F32) \
+        add_gemm(build, __LINE__, i, o, e, target_row_dtype(build->id) == DTYPE_F16 ? 6 : 5, ip, op, hb, ac, exact);
 #define GEMM_Q(i, o, e, w, ip, op, hb, ac, exact, t) add_gemm_q(build, __LINE__, i, o, e, w, ip, op, hb, ac, exact);
 #define QUANTIZE(i) add(build, __LINE__, "quantize", PARAMS("n_in=%d in_stride=%d out_stride=%d", i, whole(i, panel), whole(i, 64) + 64));
 #define ROWS(i, e, rn)                                                                                             \
@@ -121,7 +121,7 @@ static bool have(Arena *arena, const char *tool)
 /* The oldest kind of core that a target of 64-bit ARM is for: one that lacks what comes after. */
 static const char *emulated_cpu(TargetId id)
 {
-    return id == TARGET_ARM_NEON ? "cortex-a72" : id == TARGET_ARM_DOTPROD ? "cortex-a76" : "max";
+    return id == TARGET_ARM_NEON ? "cortex-a72" : id == TARGET_ARM_DOTPROD || id == TARGET_ARM_FP16 ? "cortex-a76" : "max";
 }
 
 enum { PASSED = 0, FAILED = 1, SKIPPED = 77 };   /* a target that cannot run here is skipped loudly */
@@ -156,7 +156,8 @@ static int test_target(Arena *arena, TargetId id, const char *source_dir, const 
         return perror(source), FAILED;
     const char *command = arena_printf(arena, "%s -std=c17 -O2 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Werror %s%s %s -I'%s' "
                                        "-o '%s' '%s' '%s/tests/kernels/check.c' '%s/tuner/reference.c' %s", cc, target->flags,
-                                       target_rounds_rows(id) ? " -DROUNDS_ROWS" : "", getenv("KERNEL_CFLAGS") ? getenv("KERNEL_CFLAGS") : "",
+                                       target_row_dtype(id) == DTYPE_BF16 ? " -DROUNDED=5" : target_row_dtype(id) == DTYPE_F16 ? " -DROUNDED=6" : "",
+                                       getenv("KERNEL_CFLAGS") ? getenv("KERNEL_CFLAGS") : "",
                                        source_dir, program, source, source_dir, source_dir, link);
     if (system(command) != 0)
         return fprintf(stderr, "%s: failed: %s\n", target->name, command), FAILED;

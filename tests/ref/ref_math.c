@@ -27,7 +27,9 @@ const double *ref_activation(DType rows, const double *x, int64_t n, Arena *scra
     double *rounded = arena_array(scratch, double, (size_t)n), most = 0;
     for (int64_t i = 0; i < n && rows == DTYPE_BF16; i++)
         rounded[i] = (double)dtype_bf16_to_f32(dtype_f32_to_bf16((float)x[i]));
-    if (rows == DTYPE_BF16)
+    for (int64_t i = 0; i < n && rows == DTYPE_F16; i++)
+        rounded[i] = (double)dtype_f16_to_f32(dtype_f32_to_f16((float)x[i]));
+    if (rows == DTYPE_BF16 || rows == DTYPE_F16)
         return rounded;
     for (int64_t i = 0; i < n; i++)
         most = fmax(most, fabs(x[i]));

@@ -260,6 +260,9 @@ static void test_value_error(void)
     diags_print(c.diags, &text);
     CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "error[weights-value]: layers.0.in_proj.weight: found nan at [1,2,3], "
                                              "expected a finite number"));
+    weights_value_error(weights, c.diags, t, 0, -600);
+    diags_print(c.diags, &text);
+    CU_ASSERT_PTR_NOT_NULL(strstr(text.data, "found -600 at [0,0,0], expected at most 512: this target sums products in float16"));
     text_free(&text);
     case_free(&c);
 }
