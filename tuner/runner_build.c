@@ -136,8 +136,8 @@ void runner_print_spec(const WorkSpec *spec, Text *out)
 {
     text_printf(out, "{ .shape = ");
     print_shape(&spec->shape, out);
-    text_printf(out, ", .kind = %d, .n_tokens = %d, .seed = %lluULL, .far = %lldLL }", (int)spec->kind, spec->n_tokens,
-                (unsigned long long)spec->seed, (long long)spec->far);
+    text_printf(out, ", .kind = %d, .n_tokens = %d, .seed = %lluULL, .far = %lldLL, .position = %lldLL }", (int)spec->kind,
+                spec->n_tokens, (unsigned long long)spec->seed, (long long)spec->far, (long long)spec->position);
 }
 
 static void print_specs(const char *name, Work *const *works, int n, Text *out)

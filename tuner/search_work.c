@@ -1,7 +1,7 @@
 /* Workloads of a kernel under search.
  *
  * Checks have odd row counts: one token; fewer than a tile; some, unevenly chosen, an expert left out; for one expert
- * more than any block holds.
+ * more than any block holds. Attention has a context of several blocks of keys, once none.
  * Timed are the kernel's token counts, with its weights as far away as a pass over the model leaves them.
  */
 #include "search_work.h"
@@ -78,6 +78,15 @@ static Work *make(const SearchRun *run, const WorkSpec *spec)
     return run->builder.runner ? work_elsewhere(spec) : work_new(spec, run->reader);
 }
 
+/* Where attention begins in a check: within blocks of keys of every size, with some before them, and past a wrap of the
+ * window unless that is very long; once at the very begin. */
+static int64_t position_of(const WorkShape *shape, int n_tokens)
+{
+    enum { MOST_KEYS = 256, MOST_WINDOW = 4096 };
+    const int window = shape->window <= MOST_WINDOW ? (shape->window + MOST_KEYS - 1) / MOST_KEYS * MOST_KEYS : 0;
+    return n_tokens == 29 ? 0 : 2 * MOST_KEYS + window + 6 - n_tokens / 2;
+}
+
 bool search_work_make(SearchRun *run, SearchState *s)
 {
     static const int rows[2][TRIAL_MAX_WORKS] = { { 1, 7, 29, 631 }, { 1, 1, 1 } };
@@ -89,16 +98,17 @@ bool search_work_make(SearchRun *run, SearchState *s)
     const uint64_t seed = (uint64_t)run->journal.seed + 1;
     bool good = true, attention = strcmp(shape.kernel, "attention") == 0, decode = s->job->phase == PLAN_DECODE;
     for (int i = 0; i < TRIAL_MAX_WORKS && rows[decode][i] && good; i++) {
-        int n_tokens = attention && rows[decode][i] > 75 ? 75 : rows[decode][i];
+        int n_tokens = attention && rows[decode][i] > 150 ? 150 : rows[decode][i];
         const WorkSpec spec = { .shape = shape, .kind = WORK_CHECK, .n_tokens = n_tokens,
-                                .seed = seed * 8 + (uint64_t)i };
+                                .seed = seed * 8 + (uint64_t)i, .position = position_of(&shape, n_tokens) };
         s->checks[i] = make(run, &spec);
         good = s->checks[i] != NULL;
         s->n_checks += good;
     }
     for (int i = 0; i < s->job->n_tokens && good; i++) {
         const WorkSpec spec = { .shape = shape, .kind = WORK_TIME, .n_tokens = s->job->tokens[i],
-                                .seed = seed * 8 + 7 - (uint64_t)i, .far = far_of(run, s->job) / (i ? 4 : 1) };
+                                .seed = seed * 8 + 7 - (uint64_t)i, .far = far_of(run, s->job) / (i ? 4 : 1),
+                                .position = 256 };
         s->times[i] = make(run, &spec);
         good = s->times[i] != NULL;
         s->n_times += good;

@@ -200,14 +200,15 @@ typedef struct {
 /* What the template as it is gives, at this point, on sizes that no check of the search has. */
 static void make_others(Trying *t, const char *plain)
 {
-    static const int tokens[2][OTHER_WORKS] = { { 2, 11, 48, 150, 600 }, { 1, 1, 1, 1, 1 } };
+    static const int tokens[2][OTHER_WORKS] = { { 2, 11, 48, 170, 600 }, { 1, 1, 1, 1, 1 } };
+    static const int positions[OTHER_WORKS] = { 130, 0, 509, 1010, 300 };
     const SearchState *state = &t->state;
     char words[TRIAL_DETAIL_LEN];
     KernelCall *call = kernel_load(plain, "", words, sizeof words);
     NEED(call);
     for (int i = 0; i < OTHER_WORKS; i++) {
         const WorkSpec spec = { .shape = job_work_shape(state->job), .kind = WORK_CHECK, .seed = 1000 + (uint64_t)i,
-                                .n_tokens = tokens[state->job->phase == PLAN_DECODE][i] };
+                                .n_tokens = tokens[state->job->phase == PLAN_DECODE][i], .position = positions[i] };
         t->others[i] = work_new(&spec, t->same_bits ? NULL : t->run->reader);
         NEED(t->others[i]);
         work_set_scratch(t->others[i], job_scratch(state->job, t->values));
