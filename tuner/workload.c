@@ -118,9 +118,9 @@ static int8_t *random_quantised_rows(Work *w, int rows)
 static void fill_weights(Work *w, uint8_t *data, size_t len)
 {
     static const uint64_t mask[] = { 0x81FFFFFF81FFFFFF, 0x81FF81FF81FF81FF, 0x83FF83FF83FF83FF, ~0ull, ~0ull,
-                                     0x81FF81FF81FF81FF };
+                                     0x81FF81FF81FF81FF, 0x83FF83FF83FF83FF };
     static const uint64_t add[] = { 0x3E0000003E000000, 0x3E003E003E003E00, 0x3400340034003400, 0x0101010101010101, 0,
-                                    0x3E003E003E003E00 };
+                                    0x3E003E003E003E00, 0x3400340034003400 };
     const int dtype = w->shape.weight_dtype;
     for (size_t i = 0; i + 8 <= len; i += 8) {
         uint64_t bits = (bits64(w) & mask[dtype]) | add[dtype];
@@ -246,7 +246,8 @@ static bool product_reference(Work *w, WorkReader *reader)
                       .line = malloc(4 * (size_t)s->n_in * (size_t)s->panel) };
     double *in = malloc((size_t)rows * (size_t)s->n_in * sizeof *in);
     RefProduct p = { .n_in = s->n_in, .n_out = s->n_out, .n_experts = s->n_experts, .top_k = s->top_k,
-                     .n_tokens = w->n_tokens, .in_pairs = s->in_pairs, .out_pairs = s->out_pairs,
+                     .n_tokens = w->n_tokens, .f16_sums = s->weight_dtype == 6, .in_pairs = s->in_pairs,
+                     .out_pairs = s->out_pairs,
                      .accumulate = s->accumulate, .width = s->panel, .in = in, .bias = w->bias, .gates = w->gates,
                      .initial = w->initial, .out_stride = s->out_stride, .slots = w->slots, .offsets = w->offsets,
                      .read = read_stored, .weights = &stored };
