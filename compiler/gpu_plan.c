@@ -122,15 +122,17 @@ Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId
 
 Plan *gpu_plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target, const Choices *choices)
 {
-    int64_t most = choices_get(choices, KERNEL_KEY_MODEL, "chunk", MAX_CHUNK);
+    const int64_t chosen = choices_get(choices, KERNEL_KEY_MODEL, "chunk", 0);
+    const bool is_chosen = chosen >= MIN_CHUNK && chosen <= MOST_CHOSEN;
     Plan *plan = plan_new(arena, graph, module, target);
     for (int i = 0; i < plan->n_blocks; i++)
         bind_block(arena, &plan->blocks[i]);
     plan_bind_layers(arena, plan);
-    most = most < MIN_CHUNK || most > MOST_CHOSEN ? MAX_CHUNK : most;
-    for (plan->chunk = (int)most;; plan->chunk /= 2) {
+    /* A chunk that was chosen had its memory where it was measured. */
+    const int64_t most_len = is_chosen ? (int64_t)4 << 30 : MAX_SCRATCH_LEN;
+    for (plan->chunk = is_chosen ? (int)chosen : MAX_CHUNK;; plan->chunk /= 2) {
         plan->launches = make_lists(arena, plan, choices);
-        if (plan->launches->scratch_len <= MAX_SCRATCH_LEN || plan->chunk <= MIN_CHUNK)
+        if (plan->launches->scratch_len <= most_len || plan->chunk <= MIN_CHUNK)
             break;
     }
     plan->shared_len = plan->launches->scratch_len;

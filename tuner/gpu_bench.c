@@ -10,7 +10,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MOST_ARGS = 32, HISTORY = 1024, GUARD_BYTE = 0xA5, N_SEQUENCES = 16 };
+enum { MOST_ARGS = 32, HISTORY = 1024, CONTEXT = 40960, GUARD_BYTE = 0xA5, N_SEQUENCES = 16 };
 
 static bool check(GpuBench *b, int result, const char *what)
 {
@@ -154,7 +154,7 @@ bool bench_load(GpuBench *b, const Plan *const *plans, int n_plans)
 
 bool bench_open(GpuBench *b, Arena *arena, const Plan *base)
 {
-    *b = (GpuBench){ .arena = arena, .trial = arena, .base = base, .n_context = 2 * (int64_t)base->chunk };
+    *b = (GpuBench){ .arena = arena, .trial = arena, .base = base, .n_context = CONTEXT };
     return cuda_open(&b->cuda, b->why, sizeof b->why) && cuda_start(&b->cuda, b->why, sizeof b->why)
         && bench_load(b, &base, 1) && allocate(b, &b->weights, base->weights_len) && bench_fill_weights(b)
         && bench_wait(b);
@@ -239,15 +239,6 @@ bool bench_clear(BenchSide *side)
         && set(side->bench, side->states, 0, side->state_stride * BENCH_SLOTS);
 }
 
-bool bench_copy_states(BenchSide *to, const BenchSide *from)
-{
-    /* By way of the host: once a check, and few. */
-    const size_t len = (size_t)from->state_stride * BENCH_SLOTS;
-    void *copy = arena_alloc(to->bench->trial, len);
-    return bench_read(to->bench, copy, from->states, len) && bench_write(to->bench, to->states, copy, len)
-        && bench_wait(to->bench);
-}
-
 bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t position, int first_slot, uint64_t seed)
 {
     int32_t slots[N_SEQUENCES] = { 0 }, ends[N_SEQUENCES] = { 0 };
@@ -266,6 +257,12 @@ bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t positio
         && bench_write(side->bench, side->slots, slots, sizeof slots)
         && bench_write(side->bench, side->ends, ends, sizeof ends)
         && bench_write(side->bench, side->positions, positions, sizeof positions) && bench_wait(side->bench);
+}
+
+bool bench_place(BenchSide *side, const int32_t *n_tokens, const int64_t *position)
+{
+    return bench_write(side->bench, side->ends, n_tokens, sizeof *n_tokens)
+        && bench_write(side->bench, side->positions, position, sizeof *position);
 }
 
 bool bench_guards_live(BenchSide *side)

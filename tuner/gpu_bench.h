@@ -10,7 +10,7 @@
 #include "gpu_cuda.h"
 #include "../ir/plan.h"
 
-enum { BENCH_SLOTS = 16, BENCH_WORDS = 240, BENCH_GUARD = 4096 };
+enum { BENCH_SLOTS = 4, BENCH_ROWS = 16, BENCH_WORDS = 240, BENCH_GUARD = 4096 };
 
 /* A kernel that is loaded, known by its instance. */
 typedef struct { const char *name; int n_threads, min_blocks; CudaFunction function; } BenchKernel;
@@ -57,7 +57,8 @@ void bench_side_free(BenchSide *side);
 bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t position, int first_slot, uint64_t seed);
 /* States zero; scratch all ones, which no kernel may trust, but for the counters. */
 bool bench_clear(BenchSide *side);
-bool bench_copy_states(BenchSide *to, const BenchSide *from);
+/* A later piece of a prompt begins at `position`; both numbers are read when the device comes to it. */
+bool bench_place(BenchSide *side, const int32_t *n_tokens, const int64_t *position);
 /* Queues the launches of a pass. */
 bool bench_run(BenchSide *side, const BenchPass *pass);
 bool bench_capture(BenchSide *side, const BenchPass *pass, CudaGraphExec *exec);

@@ -190,26 +190,22 @@ static bool run_one(Comparison *c, BenchSide *side, const BenchPass *pass)
     c->pass = pass;
     c->inside = false;
     c->n_seen = 0;
-    c->rows = pass->list == LIST_PREFILL ? side->plan->chunk : BENCH_SLOTS;
+    c->rows = pass->list == LIST_PREFILL ? side->plan->chunk : BENCH_ROWS;
     return bench_run(side, &watched) && bench_wait(side->bench);
 }
 
-/* Every slot's sequence has seen a prompt of its own. */
-static bool prepare(BenchSide *side, BenchSide *prompted, const GpuCheckRequest *r, int n, uint64_t seed)
+/* Of decode, every slot's sequence sees a prompt of its own first: by the same kernels in both. */
+static bool prepare(BenchSide *side, const GpuCheckRequest *r, int n, uint64_t seed)
 {
+    const BenchPass prompt = { .list = LIST_PREFILL, .n_tokens = r->most_tokens };
     if (!bench_clear(side))
         return false;
     if (r->list == LIST_PREFILL)
         return bench_input(side, n, 1, 0, 0, seed);
-    if (side == prompted) {
-        const BenchPass prompt = { .list = LIST_PREFILL, .n_tokens = r->most_tokens };
-        for (int s = 0; s < n; s++)
-            if (!bench_input(side, r->most_tokens, 1, 0, s, seed + 1 + (uint64_t)s) || !bench_run(side, &prompt))
-                return false;
-    } else if (!bench_copy_states(side, prompted)) {
-        return false;
-    }
-    return bench_input(side, n, n, r->most_tokens, 0, seed);
+    for (int s = 0; s < n; s++)
+        if (!bench_input(side, r->most_tokens, 1, 0, s, seed + 1 + (uint64_t)s) || !bench_run(side, &prompt))
+            return false;
+    return bench_wait(side->bench) && bench_input(side, n, n, r->most_tokens, 0, seed);
 }
 
 bool gpu_check(BenchSide *base, BenchSide *side, const GpuCheckRequest *r, double *worst, char *where, size_t where_len)
@@ -221,9 +217,7 @@ bool gpu_check(BenchSide *base, BenchSide *side, const GpuCheckRequest *r, doubl
         const BenchPass pass = { .list = r->list, .n_tokens = n, .n_logits = r->list == LIST_PREFILL ? 1 : n };
         Comparison *c = arena_one(base->bench->trial, Comparison);
         *c = (Comparison){ .request = r, .keeps = true, .where = where, .where_len = where_len };
-        /* The other's states first, before this pass changes the default's. */
-        if (!prepare(base, base, r, n, 7 + (uint64_t)i) || !bench_wait(base->bench)
-            || !prepare(side, base, r, n, 7 + (uint64_t)i) || !run_one(c, base, &pass))
+        if (!prepare(base, r, n, 7 + (uint64_t)i) || !prepare(side, r, n, 7 + (uint64_t)i) || !run_one(c, base, &pass))
             return false;
         c->keeps = false;
         if (!run_one(c, side, &pass))

@@ -175,7 +175,8 @@ static void add_launch(Arena *arena, const Plan *plan, int phase, const Launch *
     if (i == *n && !describe(arena, plan, phase, launch, &jobs[i]))
         return;
     *n += i == *n;
-    jobs[i].share += seconds_of(&jobs[i], jobs[i].tokens[0]);
+    const bool of_logits = strstr(launch->key, "rows=logits") != NULL;      /* of the last token alone */
+    jobs[i].share += seconds_of(&jobs[i], of_logits ? 1 : jobs[i].tokens[0]);
 }
 
 Job *gpu_jobs_of_plan(Arena *arena, const Plan *plan, int *n)

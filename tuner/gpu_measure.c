@@ -10,7 +10,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CHECK_TOKENS = 333, FIRST_SECONDS = 300, UNKNOWN_SECONDS = 60, STEP_SECONDS = 120 };
+enum { CHECK_TOKENS = 333, FIRST_SECONDS = 300, UNKNOWN_SECONDS = 60, STEP_SECONDS = 120, LONG_PROMPT = 32768 };
 
 static double now(void)
 {
@@ -92,7 +92,7 @@ bool gpu_search_measure(SearchRun *run, SearchState *s, int point, int incumbent
 
 /* ---- whole models ---- */
 
-static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *incumbent, int n_tokens, int of_incumbent,
+static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *incumbent, int n_tokens, int chunk,
                  TrialPairs *pairs, StepResult *result)
 {
     TrialResult one;
@@ -100,7 +100,7 @@ static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *inc
     r->what = GPU_ASK_STEP;
     r->n_tokens = 1;
     r->tokens[0] = n_tokens;
-    r->incumbent_tokens = of_incumbent;
+    r->chunk = chunk;
     if (!gpu_write_choices(candidate, r->candidate, sizeof r->candidate)
         || !gpu_write_choices(incumbent, r->incumbent, sizeof r->incumbent))
         return false;
@@ -109,33 +109,40 @@ static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *inc
     result->interrupted = one.interrupted;
     snprintf(result->detail, sizeof result->detail, "%s", one.detail);
     *pairs = one.pairs[0];
-    for (int i = 0; i < pairs->n && n_tokens; i++)      /* of as many tokens */
-        pairs->candidate[i] *= (double)of_incumbent / n_tokens;
     return one.status == TRIAL_OK && !one.interrupted;
 }
 
-static bool passes(GpuWorker *worker, const Plan *plan, const Choices *choices, const StepRequest *request,
-                   StepResult *result)
+/* Other chunks, for a prompt longer than any. Those for which there is not enough memory are left out. */
+static bool pass_chunks(GpuWorker *worker, const Choices *choices, StepRequest *request, StepResult *result)
 {
     Arena *arena = arena_new();
-    const int n = request->n_tokens;
-    bool good = pass(worker, choices, NULL, n, n, &result->prefill, result)
-        && pass(worker, choices, NULL, 0, 0, &result->decode, result);
+    int n = 0;
+    bool good = true;
     for (int i = 0; i < request->n_chunks && good; i++) {
         Choices *with = choices_copy(arena, choices);
         choices_set(with, KERNEL_KEY_MODEL, "chunk", request->chunks[i]);
-        good = pass(worker, with, choices, request->chunks[i], plan->chunk, &result->chunks[i], result);
+        good = pass(worker, with, choices, LONG_PROMPT, request->chunks[i], &result->chunks[n], result);
+        if (good)
+            request->chunks[n++] = request->chunks[i];
+        good = good || result->status == TRIAL_BUILD_FAILED;
+    }
+    request->n_chunks = n;
+    if (good) {
+        result->status = TRIAL_OK;
+        result->detail[0] = '\0';
     }
     arena_free(arena);
     return good;
 }
 
-void gpu_step_run(const Plan *plan, const Choices *choices, const StepRequest *request, StepResult *result)
+void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request, StepResult *result)
 {
     GpuWorker *worker = gpu_worker_new(plan);
+    const int n = request->n_tokens;
     *result = (StepResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1 };
     snprintf(result->detail, sizeof result->detail, "no memory");
-    if (worker)
-        passes(worker, plan, choices, request, result);
+    if (worker && pass(worker, choices, NULL, n, 0, &result->prefill, result)
+        && pass(worker, choices, NULL, 0, 0, &result->decode, result))
+        pass_chunks(worker, choices, request, result);
     gpu_worker_free(worker);
 }

@@ -10,7 +10,7 @@
 bool gpu_search_build(SearchRun *run, SearchState *s, const int *points, int n);
 bool gpu_search_measure(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result);
 /* A whole model with choices beside the same without: passes of request->n_tokens of prefill, decoded tokens, and
- * the chunks of request->chunks. */
-void gpu_step_run(const Plan *plan, const Choices *choices, const StepRequest *request, StepResult *result);
+ * a long prompt in the chunks of request->chunks; chunks for which there is not enough memory are taken out. */
+void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request, StepResult *result);
 
 #endif

@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_EVENTS = 256, TOKENS_A_SAMPLE = 16, REST_SAMPLES = 5 };
+enum { MOST_EVENTS = 256, TOKENS_A_SAMPLE = 16, REST_SAMPLES = 5, MOST_PIECES = 32 };
 
 /* ---- samples ---- */
 
@@ -18,6 +18,8 @@ typedef struct {
     CudaEvent events[MOST_EVENTS];
     int n_made, n_used;
     int64_t position;            /* decode: where every sample begins */
+    int64_t begins[MOST_PIECES]; /* of a prompt's pieces, */
+    int32_t lens[MOST_PIECES];   /* and their tokens: alive until they are read */
 } Timer;
 
 static bool fine(GpuBench *b, int result) { return cuda_check(&b->cuda, result, "cannot time", b->why, sizeof b->why); }
@@ -66,14 +68,28 @@ static bool elapsed(Timer *t, double *seconds)
     return true;
 }
 
-/* A prefill: of the key's launches, or (key NULL) of the pass as a whole. */
-static bool sample_prefill(Timer *t, BenchSide *side, int n_tokens, double *seconds)
+/* A prompt in chunks of the side's own length, the last with logits. */
+static bool sample_prompt(Timer *t, BenchSide *side, double *seconds)
+{
+    const int n = t->pass.n_tokens, chunk = side->plan->chunk;
+    bool good = mark(t);
+    for (int i = 0, at = 0; at < n && i < MOST_PIECES && good; at += t->lens[i++]) {
+        BenchPass pass = t->pass;
+        t->begins[i] = at;
+        t->lens[i] = pass.n_tokens = n - at < chunk ? n - at : chunk;
+        pass.n_logits = at + pass.n_tokens == n;
+        good = bench_place(side, &t->lens[i], &t->begins[i]) && bench_run(side, &pass);
+    }
+    return good && mark(t) && elapsed(t, seconds);
+}
+
+/* A prefill: of the key's launches, or (key NULL) of a prompt as a whole. */
+static bool sample_prefill(Timer *t, BenchSide *side, double *seconds)
 {
     BenchPass pass = t->pass;
-    pass.n_tokens = n_tokens;
     t->n_used = 0;
     if (!t->key)
-        return mark(t) && bench_run(side, &pass) && mark(t) && elapsed(t, seconds);
+        return sample_prompt(t, side, seconds);
     pass.before = before;
     pass.after = after;
     pass.context = t;
@@ -98,11 +114,11 @@ static bool sample_decode(Timer *t, BenchSide *side, CudaGraphExec exec, double 
 
 /* ---- pairs ---- */
 
-typedef struct { BenchSide *side; CudaGraphExec exec; int n_tokens; } Contender;
+typedef struct { BenchSide *side; CudaGraphExec exec; } Contender;
 
 static bool sample(Timer *t, Contender *c, double *seconds)
 {
-    return c->exec ? sample_decode(t, c->side, c->exec, seconds) : sample_prefill(t, c->side, c->n_tokens, seconds);
+    return c->exec ? sample_decode(t, c->side, c->exec, seconds) : sample_prefill(t, c->side, seconds);
 }
 
 static bool drop_graph(Contender *c)
@@ -156,21 +172,28 @@ static bool measure_pairs(Timer *t, Contender *candidate, Contender *incumbent, 
     return good;
 }
 
-/* n and of_incumbent tokens of prefill, or n sequences of decode; key NULL: whole passes. */
+static bool begin(BenchSide *side, int n, bool decode)
+{
+    const int n_first = !decode && n > side->plan->chunk ? side->plan->chunk : n;
+    return bench_clear(side) && bench_input(side, n_first, decode ? n : 1, 0, 0, 5);
+}
+
+/* A prompt of n tokens, or n sequences of decode; key NULL: whole passes. */
 static bool measure(GpuBench *b, BenchSide *candidate, BenchSide *incumbent, const char *key, ListId list, int n,
-                    int of_incumbent, bool decides, TrialPairs *pairs)
+                    bool decides, TrialPairs *pairs)
 {
     Timer *t = arena_one(b->trial, Timer);
-    Contender one = { .side = candidate, .n_tokens = n }, other = { .side = incumbent, .n_tokens = of_incumbent };
+    Contender one = { .side = candidate }, other = { .side = incumbent };
     double rest = 0;
     const bool decode = list == LIST_DECODE;
     *t = (Timer){ .bench = b, .key = key, .position = b->base->chunk < 1024 ? b->base->chunk : 1024,
                   .pass = { .list = list, .n_tokens = n, .n_logits = decode ? n : 1, .feeds = decode } };
-    bool good = bench_clear(candidate) && bench_clear(incumbent) && bench_input(candidate, n, decode ? n : 1, 0, 0, 5)
-        && bench_input(incumbent, of_incumbent, decode ? n : 1, 0, 0, 5);
+    bool good = begin(candidate, n, decode) && begin(incumbent, n, decode);
     if (decode)
-        good = good && bench_capture(candidate, &t->pass, &one.exec) && bench_capture(incumbent, &t->pass, &other.exec)
-            && (!key || rest_of(t, incumbent, &rest));
+        good = good && bench_capture(candidate, &t->pass, &one.exec) && bench_capture(incumbent, &t->pass, &other.exec);
+    /* Without the kernel states become nonsense, from which experts are chosen: they begin anew. */
+    if (decode && key)
+        good = good && rest_of(t, incumbent, &rest) && begin(incumbent, n, decode);
     good = good && measure_pairs(t, &one, &other, rest, decides, pairs);
     drop_graph(&one);
     drop_graph(&other);
@@ -209,8 +232,7 @@ static bool time_all(GpuBench *b, BenchSide *candidate, BenchSide *incumbent, co
     const ListId list = trial->phase == PLAN_DECODE ? LIST_DECODE : LIST_PREFILL;
     for (int i = 0; i < trial->n_tokens; i++) {
         TrialPairs *pairs = &result->pairs[i];
-        if (!measure(b, candidate, incumbent, trial->key, list, trial->tokens[i], trial->tokens[i],
-                     i == 0 && !trial->is_default, pairs))
+        if (!measure(b, candidate, incumbent, trial->key, list, trial->tokens[i], i == 0 && !trial->is_default, pairs))
             return fail(b, result);
         if (trial->is_default)
             continue;
@@ -262,8 +284,7 @@ bool gpu_step(GpuBench *b, const GpuStep *step, TrialResult *result)
         return true;
     }
     const bool prefill = step->tokens > 0;
-    if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1,
-                 prefill ? step->incumbent_tokens : 1, false, &result->pairs[0]))
+    if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1, false, &result->pairs[0]))
         return fail(b, result);
     bench_side_free(candidate);
     bench_side_free(incumbent);

@@ -25,8 +25,8 @@ typedef struct {
 /* False: the device is lost, and the child should end. */
 bool gpu_trial(GpuBench *bench, BenchSide *base, const GpuTrial *trial, TrialResult *result);
 
-/* Whole passes of both, in turn: so many tokens of prefill each, or (0) a decoded token. */
-typedef struct { const Plan *candidate, *incumbent; int tokens, incumbent_tokens; } GpuStep;
+/* Whole passes of both, in turn: a prompt of so many tokens, in each one's chunks, or (0) a decoded token. */
+typedef struct { const Plan *candidate, *incumbent; int tokens; } GpuStep;
 bool gpu_step(GpuBench *bench, const GpuStep *step, TrialResult *result);
 
 #endif

@@ -114,6 +114,13 @@ static bool took(const Plan *plan, const GpuRequest *request, Arena *arena)
     return false;
 }
 
+static bool refuse(TrialResult *result)
+{
+    *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
+    snprintf(result->detail, sizeof result->detail, "the planner does not take this point");
+    return true;
+}
+
 /* False: the device is gone. */
 static bool serve(GpuBench *bench, BenchSide *base, Shared *shared)
 {
@@ -128,14 +135,13 @@ static bool serve(GpuBench *bench, BenchSide *base, Shared *shared)
     const Plan *candidate = plan_of_text(bench->base, arena, r->candidate);
     const Plan *incumbent = plan_of_text(bench->base, arena, r->incumbent);
     if (r->what == GPU_ASK_STEP) {
-        GpuStep step = { candidate, incumbent, r->tokens[0], r->incumbent_tokens };
+        GpuStep step = { candidate, incumbent, r->tokens[0] };
+        if (r->chunk && candidate->chunk != r->chunk)
+            return refuse(result);
         return gpu_step(bench, &step, result);
     }
-    if (!took(candidate, r, arena)) {
-        *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
-        snprintf(result->detail, sizeof result->detail, "the planner does not take this point");
-        return true;
-    }
+    if (!took(candidate, r, arena))
+        return refuse(result);
     GpuTrial trial = { .key = r->key, .phase = r->phase, .candidate = candidate, .incumbent = incumbent,
                        .is_default = r->is_default, .same_bits = r->same_bits, .n_tokens = r->n_tokens,
                        .check_tokens = r->check_tokens };

@@ -17,7 +17,7 @@ typedef struct {
     GpuAsk what;
     char key[GPU_KEY_LEN];       /* TRIAL */
     int phase, tokens[GPU_TRIAL_PASSES], n_tokens, check_tokens;
-    int incumbent_tokens;        /* STEP: of the incumbent's pass; tokens[0]: the candidate's, 0: a decoded token */
+    int chunk;                   /* STEP: the candidate's, 0: any; tokens[0]: of a prompt, 0: a decoded token */
     bool is_default, same_bits;
     char candidate[GPU_CHOICES_LEN], incumbent[GPU_CHOICES_LEN];     /* gpu_write_choices; PREPARE: one after another */
 } GpuRequest;

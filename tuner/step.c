@@ -269,7 +269,8 @@ static void set_chunks(const Plan *plan, StepRequest *request)
         return;
     const SpaceParam *chunk = space.param[space_param(&space, "chunk")];
     for (int i = 0; i < chunk->n && request->n_chunks < STEP_MAX_CHUNKS; i++)
-        if (chunk->values[i] < plan->chunk && chunk->values[i] < request->n_tokens)
+        if (plan->launches ? chunk->values[i] != plan->chunk && request->n_tokens == plan->chunk
+                           : chunk->values[i] < plan->chunk && chunk->values[i] < request->n_tokens)
             request->chunks[request->n_chunks++] = chunk->values[i];
 }
 
