@@ -65,11 +65,12 @@ const char *c_rows(Writer *w, Dim dim)
     return dim.sym == SYM_T ? arena_printf(w->arena, "%s * top_k", tokens) : "top_k";
 }
 
+static int n_panels(const Writer *w, double n) { return ((int)n + w->plan->tiling.panel - 1) / w->plan->tiling.panel; }
+
 /* "begin, end" of the caller's part of `n` columns. */
 static const char *panels(Writer *w, double n)
 {
-    int panel = w->plan->tiling.panel, n_panels = ((int)n + panel - 1) / panel;
-    return arena_printf(w->arena, "panels_%d.begin, panels_%d.end", n_panels, n_panels);
+    return arena_printf(w->arena, "panels_%d.begin, panels_%d.end", n_panels(w, n), n_panels(w, n));
 }
 
 static const char *row_range(Writer *w, const Step *step, Dim rows)
@@ -143,7 +144,9 @@ static void call_product(Writer *w, const Step *step)
     const Value *y = op->result[0];
     const Tiling *t = &w->plan->tiling;
     bool quantised = p.x->type.dtype == DTYPE_Q8;
-    const char *top_k = p.experts ? "top_k" : "1", *range = panels(w, cols(y));
+    const char *top_k = p.experts ? "top_k" : "1";
+    const char *range = step->split == SPLIT_ROWS ? arena_printf(w->arena, "0, %d", n_panels(w, cols(y)))
+                                                  : panels(w, cols(y));
     const Binding n_in = { "n_in", cols(p.x) }, n_out = { "n_out", cols(y) },
                   in_stride = { "in_stride", stride(p.x) }, out_stride = { "out_stride", stride(y) },
                   experts = { "n_experts", p.n_experts }, dtype = { "weight_dtype", product_weight_code(p.weight) },
@@ -152,18 +155,26 @@ static void call_product(Writer *w, const Step *step)
                   panel = { "panel", t->panel };
     if (w->phase == PLAN_DECODE) {
         const char *f = INSTANCE(w, quantised ? "gemv_q" : "gemv", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs,
-                                 out_pairs, bias, accumulate, panel, { "prefetch_rows", step->prefetch_rows });
+                                 out_pairs, bias, accumulate, panel, { "prefetch_rows", step->prefetch_rows },
+                                 { "streams", step->streams }, { "unroll", step->unroll });
         CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x), c_value(p.weight),
              c_value(p.bias), c_value(p.experts), c_value(p.gates), top_k, range);
         return;
     }
-    const char *f = INSTANCE(w, quantised ? "gemm_q" : "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs,
-                             bias, accumulate, { "tile_rows", step->tile_rows }, { "tail_rows", step->tail_rows }, panel,
-                             { "block_rows", (double)step->block_rows });
+    const Binding tile_rows = { "tile_rows", step->tile_rows }, tail_rows = { "tail_rows", step->tail_rows },
+                  block_rows = { "block_rows", (double)step->block_rows },
+                  pack_lines = { "pack_lines", step->pack_lines },
+                  fetch_gap = { "fetch_gap", step->fetch_gap }, k_block = { "k_block", step->k_block };
+    const char *f = quantised
+        ? INSTANCE(w, "gemm_q", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs, bias,
+                   accumulate, tile_rows, tail_rows, panel, block_rows, pack_lines, fetch_gap)
+        : INSTANCE(w, "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs, bias, accumulate,
+                   tile_rows, tail_rows, panel, block_rows, pack_lines, k_block, fetch_gap);
     /* The product sees tokens, whose rows are the result's unless those are pairs. */
-    const char *n_rows = p.experts ? "n_tokens" : c_rows(w, y->type.dim[0]);
+    const char *tokens = step->split == SPLIT_ROWS ? "rows.begin, rows.end"
+                       : arena_printf(w->arena, "0, %s", p.experts ? "n_tokens" : c_rows(w, y->type.dim[0]));
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, c_value(y), c_value(p.x),
-         c_value(p.weight), c_value(p.bias), c_value(p.slots), c_value(p.offsets), c_value(p.gates), n_rows, top_k,
+         c_value(p.weight), c_value(p.bias), c_value(p.slots), c_value(p.offsets), c_value(p.gates), tokens, top_k,
          scratch(w, step, quantised ? "int8_t" : "float"), range);
 }
 
@@ -247,7 +258,7 @@ static void call_scan(Writer *w, const Step *step)
         BUG("a scan without its softplus and gate has no kernel");
     const char *f = INSTANCE(w, "scan", { "d_state", cols(a) }, { "stride", stride(dt) }, { "z_stride", stride(z) },
                              { "bc_stride", stride(bc) }, { "zoh", (double)op_int(op, ATTR_ZOH, 0) },
-                             { "panel", w->plan->tiling.panel });
+                             { "token_block", step->token_block }, { "panel", w->plan->tiling.panel });
     open_sequences(w, op);
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s);\n", f, sequence_rows(w, op->result[0]), sequence_rows(w, dt),
          sequence_rows(w, op->operand[1]), sequence_rows(w, bc), sequence_rows(w, z), c_value(a), c_value(op->operand[4]),

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { L1_LEN = 64 << 10 };
+
 static const SpaceParam params[] = {
 #define CHOICE(kernel, name, phase, ...) \
     { #kernel, #name, SPACE_##phase, (int)(sizeof((int[]){ __VA_ARGS__ }) / sizeof(int)), { __VA_ARGS__ } },
@@ -42,6 +44,30 @@ static bool pack_fits(const Asked *a)
     int64_t rows = value(a, "block_rows"), tile = value(a, "tile_rows");
     return rows >= 2 * tile && rows <= a->shape->chunk
         && (rows + panel(a)) * a->shape->row_len <= (a->shape->l2_len ? a->shape->l2_len : 1 << 20);
+}
+
+/* 64-bit ARM takes packed rows by lanes of vectors, which lines are not. */
+static bool pack_known(const Asked *a)
+{
+    return !value(a, "pack_lines") || target_info(a->shape->target)->family == FAMILY_X86;
+}
+
+/* Less than all of k, and then little enough for the first cache. */
+static bool k_in_blocks(const Asked *a)
+{
+    int64_t block = value(a, "k_block");
+    if (block == 0)
+        return true;
+    return block < a->shape->n_in && 4 * block * panel(a) <= L1_LEN
+        && (target_info(a->shape->target)->family == FAMILY_X86 || !target_rounds_rows(a->shape->target));
+}
+
+/* A sum a column stays in registers beside a row of weights; no more panels than there are. */
+static bool streams_fit(const Asked *a)
+{
+    int64_t streams = value(a, "streams"), vectors = target_info(a->shape->target)->family == FAMILY_X86 ? 2 : 4;
+    return streams * vectors + vectors + 2 <= vector_registers(a->shape->target)
+        && (streams == 1 || streams * panel(a) <= a->shape->n_out);
 }
 
 /* What is fetched ahead is at most half a panel away. */

@@ -13,7 +13,7 @@
 
 #include <stdint.h>
 
-enum { SPACE_MAX_PARAMS = 4, SPACE_MAX_VALUES = 16 };
+enum { SPACE_MAX_PARAMS = 8, SPACE_MAX_VALUES = 16 };
 typedef enum { SPACE_PREFILL, SPACE_DECODE, SPACE_MODEL } SpacePhase;
 
 typedef struct {
@@ -39,7 +39,7 @@ typedef struct SearchSpace {
 typedef struct GpuShape GpuShape;
 struct SpaceShape {
     TargetId target;
-    int64_t n_in, row_len, group, head_dim, chunk, l2_len;
+    int64_t n_in, n_out, row_len, group, head_dim, chunk, l2_len;
     const GpuShape *gpu;         /* of GPUs, instead */
 };
 /* A kernel as the planner makes it without choices: its parameters, and a launch of it. */

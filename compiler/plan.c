@@ -17,7 +17,8 @@
 #include <string.h>
 
 enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20, PACK_ROWS = 144,
-       MAX_TILE_ROWS = 14 };     /* runtime/tile.h */
+       MAX_TILE_ROWS = 14, K_UNIT = 16, LINE_LEN = 4 * K_UNIT,      /* runtime/tile.h */
+       MAX_STREAMS = 8, MAX_UNROLL = 8, MAX_ROW_SPLIT = 1 << 16 };
 
 /* ---- scratch ---- */
 
@@ -67,6 +68,17 @@ static int64_t default_block_rows(const Step *step, int chunk, bool quantised, i
     return rows > most ? most : rows;
 }
 
+/* How a block's rows and weights are walked along k. Tiles of 64-bit ARM take packed rows by lanes: not in lines. */
+static void choose_k(const Planner *p, Step *step, bool quantised)
+{
+    bool lanes = target_info(p->plan->target)->family == FAMILY_AARCH64;
+    step->pack_lines = (int)chosen(p, step->op, PHASE_PREFILL, "pack_lines", 0, !lanes, 0);
+    step->fetch_gap = (int)chosen(p, step->op, PHASE_PREFILL, "fetch_gap", 0, 16, 0);
+    step->k_block = quantised ? 0 : (int)chosen(p, step->op, PHASE_PREFILL, "k_block", 0, 1 << 16, 0);
+    if (step->k_block % K_UNIT || (lanes && target_rounds_rows(p->plan->target)))
+        step->k_block = 0;
+}
+
 static int64_t product_scratch(const Planner *p, Step *step, Phase phase)
 {
     const Tiling *t = &p->plan->tiling;
@@ -76,6 +88,8 @@ static int64_t product_scratch(const Planner *p, Step *step, Phase phase)
     int64_t row_len = packed_row_len(quantised, x->type.dim[1].n);
     if (phase != PHASE_PREFILL) {
         step->prefetch_rows = (int)chosen(p, op, phase, "prefetch_rows", 0, 4096, t->prefetch_rows);
+        step->streams = (int)chosen(p, op, phase, "streams", 1, MAX_STREAMS, t->streams);
+        step->unroll = (int)chosen(p, op, phase, "unroll", 1, MAX_UNROLL, 1);
         return 0;
     }
     step->tile_rows = (int)chosen(p, op, phase, "tile_rows", 2, MAX_TILE_ROWS, t->tile_rows);
@@ -86,7 +100,8 @@ static int64_t product_scratch(const Planner *p, Step *step, Phase phase)
     step->block_rows = chosen(p, op, phase, "block_rows", step->tile_rows, MAX_CHUNK,
                               default_block_rows(step, p->chunk, quantised, row_len));
     step->block_rows = round_up(step->block_rows, step->tile_rows);
-    return align_len((step->block_rows + t->panel) * row_len);
+    choose_k(p, step, quantised);
+    return align_len((step->block_rows + t->panel) * (step->pack_lines ? round_up(row_len, LINE_LEN) : row_len));
 }
 
 /* Keys are walked alike in both phases, or the results would not be the same to the bit. */
@@ -108,6 +123,8 @@ static int64_t attention_scratch(const Planner *p, Step *step, Phase phase)
 /* Settles what can be chosen of a step; private bytes its kernel needs to pack its inputs. */
 static int64_t kernel_scratch(const Planner *p, Step *step, Phase phase)
 {
+    if (step->op->kind == OP_SCAN)
+        step->token_block = (int)chosen(p, step->op, phase, "token_block", 1, 64, p->plan->tiling.scan_block);
     return op_is_product(step->op) ? product_scratch(p, step, phase)
          : step->op->kind == OP_ATTENTION ? attention_scratch(p, step, phase) : 0;
 }
@@ -224,7 +241,7 @@ static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
                 bind_state(p->arena, plan, op, p->plan->tiling.panel);
         }
         Schedule *s = &plan->schedule[phase];
-        schedule_block(p->arena, block, s);
+        schedule_block(p->arena, block, p->plan->row_split * p->plan->tiling.panel, s);
         set_inner_life(s, inner);
         place_values(p, block, s, inner);
     }
@@ -260,8 +277,10 @@ Plan *plan_module_chosen(Arena *arena, const Graph *graph, Module *module, Targe
     const Target *info = target_info(target);
     Plan *plan = plan_new(arena, graph, module, target);
     plan->tiling = (Tiling){ .panel = 2 * info->lanes, .tile_rows = info->tile_rows, .tail_rows = info->tail_rows,
-                             .key_block = 64, .token_block = 48, .prefetch_rows = 16 };
+                             .key_block = 64, .token_block = 48, .prefetch_rows = 16, .streams = 4, .scan_block = 8 };
     const int64_t longest = choices_get(choices, KERNEL_KEY_MODEL, "chunk", MAX_CHUNK);
+    const int64_t row_split = choices_get(choices, KERNEL_KEY_MODEL, "row_split", 0);
+    plan->row_split = row_split >= 0 && row_split <= MAX_ROW_SPLIT ? (int)row_split : 0;
     Planner p = { arena, plan, choices, longest >= MIN_CHUNK && longest <= 4 * MAX_CHUNK ? (int)longest : MAX_CHUNK };
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */
     for (;; p.chunk /= 2) {

@@ -141,6 +141,8 @@ static int64_t pack_len(const Checker *c, const Step *step)
         return 0;
     Type x = op->operand[0]->type;
     int64_t row_len = packed_row_len(x.dtype == DTYPE_Q8, x.dim[1].n);
+    if (step->pack_lines)
+        row_len = (row_len + 63) / 64 * 64;
     return (step->block_rows + t->panel) * row_len;
 }
 

@@ -94,7 +94,10 @@ static void print_scratch(const Step *step, Text *out)
     text_printf(out, "      %-5s %-25s %-22s %-9s %12lld %12s %8s\n", "pack", "(packed inputs)", "", "private",
                 (long long)step->scratch_offset, "-", "-");
     if (step->block_rows)
-        text_printf(out, "      %-5s %lld rows packed at once\n", "", (long long)step->block_rows);
+        text_printf(out, "      %-5s %lld rows packed at once%s\n", "", (long long)step->block_rows,
+                    step->pack_lines ? ", in lines" : "");
+    if (step->k_block)
+        text_printf(out, "      %-5s %d steps of k at once\n", "", step->k_block);
 }
 
 static void print_step(const Step *step, Text *out)

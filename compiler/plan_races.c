@@ -83,7 +83,7 @@ static Region own_part(const Player *p)
     }
 }
 
-/* What the kernel of the step touches. Products, groups, calls and attention read whole operands. */
+/* What the kernel of the step touches. Products by columns, groups, calls and attention read whole operands. */
 static void play_step(const Player *p)
 {
     const Op *op = p->step->op;
@@ -111,7 +111,7 @@ static void play_step(const Player *p)
     case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: {
         int updated = op->kind == OP_LINEAR ? 3 : op->kind == OP_EXPERT_LINEAR ? 6 : 7;
         for (int i = 0; i < op->n_operands; i++)
-            read_operand(p, i, i >= updated ? own : all);
+            read_operand(p, i, i >= updated || p->step->split == SPLIT_ROWS ? own : all);
         break;
     }
     default:

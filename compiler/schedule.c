@@ -11,7 +11,14 @@
 static const char *const split_rows[] = { "columns", "rows", "items", "all" };
 const char *split_text(Split split) { return split_rows[split]; }
 
-static Split split_of(const Op *op, Phase phase)
+/* A thread that takes few columns of many rows packs more than it multiplies. The head's rows are few. */
+static bool takes_rows(const Op *op, Phase phase, int64_t narrow)
+{
+    const Type y = op->result[0]->type;
+    return phase == PHASE_PREFILL && y.dim[0].sym != SYM_R && y.dim[1].n <= narrow;
+}
+
+static Split split_of(const Op *op, Phase phase, int64_t narrow)
 {
     switch (op->kind) {
     case OP_EMBED:
@@ -23,8 +30,9 @@ static Split split_of(const Op *op, Phase phase)
         return SPLIT_ALL;
     case OP_ATTENTION:
         return SPLIT_ITEMS;
-    case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE: case OP_CONV1D: case OP_SCAN:
-    case OP_SWIGLU: case OP_RING_WRITE:
+    case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE:
+        return takes_rows(op, phase, narrow) ? SPLIT_ROWS : SPLIT_COLUMNS;
+    case OP_CONV1D: case OP_SCAN: case OP_SWIGLU: case OP_RING_WRITE:
         return SPLIT_COLUMNS;
     default:
         BUG("%s is not lowered", op_info(op->kind).text);
@@ -123,7 +131,7 @@ static bool is_step(const Op *op)
 }
 
 /* Calls are whole blocks: they begin and end with all threads together. */
-void schedule_block(Arena *arena, const Block *block, Schedule *s)
+void schedule_block(Arena *arena, const Block *block, int64_t narrow, Schedule *s)
 {
     int n = 0, phase = 0;
     for (const Op *op = block->first; op; op = op->next)
@@ -134,7 +142,7 @@ void schedule_block(Arena *arena, const Block *block, Schedule *s)
         if (!is_step(op))
             continue;
         bool call = op->kind == OP_CALL;
-        Split split = call ? SPLIT_ALL : split_of(op, block->phase);
+        Split split = call ? SPLIT_ALL : split_of(op, block->phase, narrow);
         bool barrier = s->n_steps && (call ? !after_call : !after_call && needs_barrier(s, phase, op, split));
         phase += barrier || after_call;
         s->steps[s->n_steps++] = (Step){ .op = op, .split = split, .barrier = barrier, .phase = phase,

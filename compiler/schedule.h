@@ -4,8 +4,9 @@
 
 #include "../ir/plan.h"
 
-/* Steps of a lowered block in order, shared out, with the barriers they need. */
-void schedule_block(Arena *arena, const Block *block, Schedule *schedule);
+/* Steps of a lowered block in order, shared out, with the barriers they need. In prefill, products of at most
+ * `narrow` columns are shared out by rows, others by columns. */
+void schedule_block(Arena *arena, const Block *block, int64_t narrow, Schedule *schedule);
 /* The step of an operation; NULL when it has none (weights, views). */
 Step *schedule_find(const Schedule *schedule, const Op *op);
 

@@ -28,6 +28,11 @@ bool kernel_key_print(const Op *op, Phase phase, Text *out)
         print_product(op, phase, out);
         return true;
     }
+    if (op->kind == OP_SCAN && phase == PHASE_PREFILL) {
+        text_printf(out, "scan n_channels=%lld d_state=%lld zoh=%lld", (long long)op->operand[0]->type.dim[1].n,
+                    (long long)op->operand[3]->type.dim[1].n, (long long)op_int(op, ATTR_ZOH, 0));
+        return true;
+    }
     if (op->kind != OP_ATTENTION)
         return false;
     text_printf(out, "attention n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld", (long long)op_int(op,

@@ -10,7 +10,7 @@
 #include "module.h"
 #include "text.h"
 
-/* "gemm n_in=64 n_out=128 n_experts=4 ...", "gemv ..." in decode, "attention n_heads=4 ..." in both phases.
+/* "gemm n_in=64 n_out=128 n_experts=4 ...", "gemv ..." in decode, "scan ..." in prefill, "attention ..." in both.
  * False, and nothing is printed, when nothing about `op` can be chosen. */
 bool kernel_key_print(const Op *op, Phase phase, Text *out);
 /* What of the whole model is chosen: chunks. */

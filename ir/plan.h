@@ -42,8 +42,11 @@ typedef struct {
     int64_t scratch_offset;    /* PRIVATE, of a kernel that packs; -1: needs none */
     int64_t block_rows;        /* products in prefill: rows packed at once */
     int tile_rows, tail_rows;  /* rows of a register tile; products in prefill: of the last tiles of a block */
+    int pack_lines, k_block, fetch_gap;    /* products in prefill: layout of packed rows, steps of k at once (0: all),
+                                            * panels between the used and the fetched one */
     int prefetch_rows;         /* products in decode: weight rows of a panel fetched ahead */
-    int token_block, key_block;    /* attention: tokens of an item, keys walked at once */
+    int streams, unroll;       /* products in decode: panels at once, steps of k in a round of the loop */
+    int token_block, key_block;    /* attention: tokens of an item, keys walked at once; scan: tokens prepared */
 } Step;
 
 typedef struct {
@@ -96,7 +99,8 @@ typedef struct {
     int panel;                 /* columns padded and shared out together: two vectors */
     int tile_rows, tail_rows;  /* activation rows of one product tile, and of the last tiles of a block */
     int key_block, token_block;    /* attention, token_block in prefill */
-    int prefetch_rows;         /* decode: weight rows of a panel fetched ahead */
+    int prefetch_rows, streams;    /* decode: weight rows of a panel fetched ahead, panels at once */
+    int scan_block;            /* tokens of a scan prepared at once */
 } Tiling;
 
 /* Of one token, a mode's: multiply-adds count two. */
@@ -109,6 +113,7 @@ typedef struct {
     const char *quant;             /* "bf16", or "mixed" */
     Tiling tiling;
     int chunk;                     /* longest prefill piece */
+    int row_split;                 /* products of prefill with at most so many panels are shared out by rows */
     int n_blocks, n_layers;
     BlockPlan *blocks;
     BlockPlan *main;               /* also in blocks, the last */

@@ -343,6 +343,47 @@ KERNEL_INLINE vf vstep(vf sum, vf value, const uint8_t *step, int part, const in
     return vfma(value, vload_weight(step, (size_t)(part * LANES), dtype), sum);
 }
 
+/* Asks for row k of `width` panels of n_rows rows; behind their end for one of the panels `width` further on. */
+KERNEL_INLINE void stream_fetch(const int width, const void *weights, size_t at, size_t panel_len, const size_t row_len, int k,
+                                int n_rows)
+{
+    const size_t ahead = at + (size_t)k * row_len + (k < n_rows ? 0 : (size_t)(width - 1) * panel_len);
+    UNROLL
+    for (int j = 0; j < width; j++)
+        for (size_t line = 0; line < row_len; line += 64)
+            prefetch(weights, ahead + (size_t)j * panel_len + line);
+}
+
+/* One step of k of `width` panels of float weights. */
+KERNEL_INLINE void float_stream_row(vf *sum /* [width * parts] */, const int width, const int parts, const int dtype,
+                                    const uint8_t *row /* of the first panel */, size_t panel_len, vf value)
+{
+    UNROLL
+    for (int j = 0; j < width * parts; j++)
+        sum[j] = vstep(sum[j], value, row + (size_t)(j / parts) * panel_len, j % parts, dtype);
+}
+
+/* Sums of `width` panels of float weights, each a stream of its own, with one row x, which by pairs is `rounded`; a
+ * panel's step has `parts` vectors. Every stream is fetched prefetch_rows ahead; `unroll` steps are a round of the loop. */
+KERNEL_INLINE void float_stream(vf *sum /* [width * parts] */, const int width, const int parts, const int dtype,
+                                const void *weights, size_t at, size_t panel_len, const size_t row_len, const float *x,
+                                const uint16_t *rounded, int n_steps, const int prefetch_rows, const int unroll)
+{
+    const uint8_t *rows = (const uint8_t *)weights + at;
+    int k = 0;
+    for (; k + unroll <= n_steps; k += unroll) {
+        UNROLL
+        for (int i = 0; i < unroll; i++) {
+            if (prefetch_rows)
+                stream_fetch(width, weights, at, panel_len, row_len, k + i + prefetch_rows, n_steps);
+            float_stream_row(sum, width, parts, dtype, rows + (size_t)(k + i) * row_len, panel_len,
+                             vstep_value(x, rounded, k + i, dtype));
+        }
+    }
+    for (; k < n_steps; k++)
+        float_stream_row(sum, width, parts, dtype, rows + (size_t)k * row_len, panel_len, vstep_value(x, rounded, k, dtype));
+}
+
 /* A vector of columns from a tile's sums: as they are, or, of a scaled row, unscaled and only then from the start. */
 KERNEL_INLINE vf product_sum(const float *sum /* [LANES] */, const float *start /* [LANES] or NULL */,
                              const float *unscale /* [1] or NULL */)
@@ -412,11 +453,12 @@ KERNEL_INLINE void dot_stream_row(vi *sum /* [width * DOT_VECTORS] */, const int
 }
 
 /* Sums of `width` panels, each a stream of its own, with one row of activations. Every stream is fetched
- * prefetch_rows ahead, at its end from the panel `width` further on, its next. Cores of 64-bit ARM fetch
- * streams themselves and are short of load slots, so there only the next panels' beginnings are asked for. */
+ * prefetch_rows ahead, at its end from the panel `width` further on, its next; `unroll` rows are a round of the loop.
+ * Cores of 64-bit ARM fetch streams themselves and are short of load slots, so there only the next panels' beginnings
+ * are asked for. */
 KERNEL_INLINE void dot_stream(vi *sum /* [width * DOT_VECTORS] */, const int width, const int dtype, const void *weights,
                               size_t at, size_t panel_len, const size_t row_len, const int8_t *x, int n_rows,
-                              const int prefetch_rows)
+                              const int prefetch_rows, const int unroll)
 {
     const uint8_t *rows = (const uint8_t *)weights + at + 8 * LANES;
     const int n_k = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP;
@@ -424,15 +466,16 @@ KERNEL_INLINE void dot_stream(vi *sum /* [width * DOT_VECTORS] */, const int wid
     int k = 0;
     for (; k < alone; k++)
         dot_stream_row(sum, width, dtype, rows + (size_t)k * row_len, panel_len, x + n_k * k);
-    for (; k < n_rows; k++) {
-        const size_t ahead = at + 8 * LANES + (size_t)(k + prefetch_rows) * row_len
-                             + (k + prefetch_rows < n_rows ? 0 : (size_t)(width - 1) * panel_len);
+    for (; k + unroll <= n_rows; k += unroll) {
         UNROLL
-        for (int j = 0; prefetch_rows && j < width; j++)
-            for (size_t line = 0; line < row_len; line += 64)
-                prefetch(weights, ahead + (size_t)j * panel_len + line);
-        dot_stream_row(sum, width, dtype, rows + (size_t)k * row_len, panel_len, x + n_k * k);
+        for (int i = 0; i < unroll; i++) {
+            if (prefetch_rows)
+                stream_fetch(width, weights, at + 8 * LANES, panel_len, row_len, k + i + prefetch_rows, n_rows);
+            dot_stream_row(sum, width, dtype, rows + (size_t)(k + i) * row_len, panel_len, x + n_k * (k + i));
+        }
     }
+    for (; k < n_rows; k++)
+        dot_stream_row(sum, width, dtype, rows + (size_t)k * row_len, panel_len, x + n_k * k);
 }
 
 /* vdot4 with row r of a group's activations; r and rows are constant. */

@@ -6,6 +6,8 @@
 #include <math.h>
 #include <string.h>
 
+enum { L1_LEN = 32 << 10 };
+
 static double get(const double *values, const Job *job, const char *name)
 {
     return values[template_param(job->template, name)];
@@ -44,25 +46,41 @@ static double cost_gemm(const Job *job, const double *v, int n_tokens)
     const double pairs = (double)n_tokens * job->top_k, used = n_experts < pairs ? n_experts : pairs;
     const double steps = quantised ? n_in / 4 : n_in;
     const double l2 = job->bounds.l2_len > 0 ? (double)job->bounds.l2_len : 1 << 20;
-    const double rows = (double)n_tokens * job->top_k / used;
+    const double rows = (double)n_tokens * job->top_k / used, lines = get(v, job, "pack_lines");
+    const double k_block = quantised ? 0 : get(v, job, "k_block"), depth = k_block > 0 ? k_block : n_in;
+    const double passes = ceil(n_in / depth), panel_len = depth * panel * (quantised ? 1 : 4);
     double cycles = 0;
     for (double left = rows; left > 0; left -= block) {
         const double n = left < block ? left : block;
         cycles += n_panels * steps * rows_step(n, tile, tail);
+        /* A panel that outgrows the first cache comes from the second for every tile; sums of passes are kept. */
+        cycles += panel_len > L1_LEN ? n_panels * ceil(n / tile) * n_in * panel * (quantised ? 1 : 4) / 256 : 0;
+        cycles += (passes - 1) * n * n_panels * 3;
         /* Weights are read, and widened where they are narrow, once a block; results are written once. */
         cycles += n_panels * n_in * panel / lanes * (dtype == 0 || dtype == 3 || dtype == 5 ? 0.5 : 1.5);
-        cycles += n * n_in * (quantised ? 0.2 : 1.1) + n * n_panels * 6 + ceil(n / tile) * n_panels * 12;
+        cycles += n * n_in * (quantised ? 0.1 : 0.4) * (lines ? 0.2 : 1);
+        cycles += n * n_panels * 6 + ceil(n / tile) * n_panels * 12;
         /* Packed rows that outgrow half of the second-level cache come from behind it. */
         const double len = n * (double)job->bounds.row_len;
         cycles += len > l2 / 2 ? n_panels * (len - l2 / 2) / 32 : 0;
     }
-    return used * cycles;
+    /* How far ahead a machine likes its weights is not known: what suits most comes first. */
+    return used * cycles * (1 + 0.004 * get(v, job, "fetch_gap"));
 }
 
-/* Nothing is known of how far ahead a machine likes it: near what suits most. */
+/* Nothing is known of how far ahead a machine likes it, nor how many streams: near what suits most. */
 static double cost_gemv(const Job *job, const double *v)
 {
-    return fabs(log2((get(v, job, "prefetch_rows") + 1) / 17));
+    const double rounds = log2(get(v, job, "unroll"));
+    return fabs(log2((get(v, job, "prefetch_rows") + 1) / 17)) + 1.5 * fabs(log2(get(v, job, "streams") / 4))
+        + 0.5 * rounds;
+}
+
+/* Chains of a softplus take some 50 cycles that a block's other tokens fill; what is prepared leaves registers. */
+static double cost_scan(const Job *job, const double *v)
+{
+    const double block = get(v, job, "token_block");
+    return (double)job->n_channels * (50 / block + 0.3 * block);
 }
 
 static double cost_attention(const Job *job, const double *v, int n_tokens)
@@ -86,6 +104,8 @@ double cost_of_point(const Job *job, const SpacePoint *point, int n_tokens)
     job_values(job, point, values);
     if (strncmp(job->template->name, "gemv", 4) == 0)
         return cost_gemv(job, values);
+    if (strcmp(job->template->name, "scan") == 0)
+        return cost_scan(job, values);
     return strcmp(job->template->name, "attention") == 0 ? cost_attention(job, values, n_tokens)
                                                          : cost_gemm(job, values, n_tokens);
 }

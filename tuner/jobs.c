@@ -12,10 +12,20 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_JOBS = 256 };
+/* Of a scan: float operations a state, and a channel's softplus and gate. */
+enum { MAX_JOBS = 256, SCAN_OPERATIONS = 20, SCAN_ENDS = 40 };
+
+static bool has_parameter(const Template *template, const char *name)
+{
+    for (int i = 0; i < template->n_params; i++)
+        if (strcmp(template->params[i].name, name) == 0)
+            return true;
+    return false;
+}
 
 static double parameter(const Job *job, const char *name) { return job->values[template_param(job->template, name)]; }
 static bool is_attention(const Job *job) { return strcmp(job->template->name, "attention") == 0; }
+static bool is_scan(const Job *job) { return strcmp(job->template->name, "scan") == 0; }
 
 void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_MAX_PARAMS])
 {
@@ -40,28 +50,33 @@ int64_t job_scratch(const Job *job, const double *values)
         int64_t rows = (GET("token_block") * group + tile - 1) / tile * tile;
         return 4 * (rows * (GET("head_dim") + keys + stride + panel + 2) + (2 * keys + 1) * stride);
     }
-    return job->phase == PLAN_DECODE ? 0 : (GET("block_rows") + panel) * job->bounds.row_len;
+    if (is_scan(job) || job->phase == PLAN_DECODE)
+        return 0;
+    const int64_t len = job->bounds.row_len;
+    return (GET("block_rows") + panel) * (GET("pack_lines") ? (len + 63) / 64 * 64 : len);
 #undef GET
 }
 
 WorkShape job_work_shape(const Job *job)
 {
-    const bool attention = is_attention(job);
-    WorkShape s = { .panel = (int)parameter(job, "panel"), .out_stride = (int)parameter(job, "out_stride"),
-                    .n_experts = 1,
+    WorkShape s = { .panel = (int)parameter(job, "panel"), .n_experts = 1,
                     .top_k = job->top_k, .weights_len = job->weights_len, .pack_len = job_scratch(job, job->values) };
-    const struct { const char *name; int *to; bool of_attention; } fields[] = {
-        { "n_in", &s.n_in, false }, { "n_out", &s.n_out, false }, { "in_stride", &s.in_stride, false },
-        { "n_experts", &s.n_experts, false }, { "weight_dtype", &s.weight_dtype, false },
-        { "in_pairs", &s.in_pairs, false }, { "out_pairs", &s.out_pairs, false }, { "has_bias", &s.has_bias, false },
-        { "accumulate", &s.accumulate, false },
-        { "n_heads", &s.n_heads, true }, { "n_kv_heads", &s.n_kv_heads, true }, { "head_dim", &s.head_dim, true },
-        { "head_stride", &s.head_stride, true }, { "q_stride", &s.q_stride, true }, { "kv_stride", &s.kv_stride, true },
-        { "window", &s.window, true },
+    const struct { const char *name; int *to; } fields[] = {
+        { "out_stride", &s.out_stride },
+        { "n_in", &s.n_in }, { "n_out", &s.n_out }, { "in_stride", &s.in_stride }, { "n_experts", &s.n_experts },
+        { "weight_dtype", &s.weight_dtype }, { "in_pairs", &s.in_pairs }, { "out_pairs", &s.out_pairs },
+        { "has_bias", &s.has_bias }, { "accumulate", &s.accumulate },
+        { "n_heads", &s.n_heads }, { "n_kv_heads", &s.n_kv_heads }, { "head_dim", &s.head_dim },
+        { "head_stride", &s.head_stride }, { "q_stride", &s.q_stride }, { "kv_stride", &s.kv_stride },
+        { "window", &s.window },
+        { "d_state", &s.d_state }, { "stride", &s.out_stride }, { "z_stride", &s.z_stride },
+        { "bc_stride", &s.bc_stride }, { "zoh", &s.zoh },
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (fields[i].of_attention == attention)
+        if (has_parameter(job->template, fields[i].name))
             *fields[i].to = (int)parameter(job, fields[i].name);
+    if (is_scan(job))
+        s.n_out = (int)job->n_channels;
     snprintf(s.kernel, sizeof s.kernel, "%s", job->template->name);
     for (int i = 0; i < job->n_points; i++) {
         double values[TEMPLATE_MAX_PARAMS];
@@ -90,6 +105,12 @@ void job_cost(const Job *job, int n_tokens, double *operations, double *bytes)
         double window = parameter(job, "window"), keys = window > 0 && window < 512 ? window : 512;
         *operations = 4 * n_tokens * parameter(job, "n_heads") * parameter(job, "head_dim") * keys;
         *bytes = 8 * keys * parameter(job, "n_kv_heads") * parameter(job, "head_dim");
+        return;
+    }
+    if (is_scan(job)) {
+        const double channels = (double)job->n_channels, d_state = parameter(job, "d_state");
+        *operations = n_tokens * channels * (SCAN_OPERATIONS * d_state + SCAN_ENDS);
+        *bytes = 4 * n_tokens * channels * 4;
         return;
     }
     double n_experts = parameter(job, "n_experts"), pairs = (double)n_tokens * job->top_k;
@@ -130,7 +151,10 @@ static SpaceShape bounds_of(const Plan *plan, const Job *job)
         shape.head_dim = (int64_t)parameter(job, "head_dim");
         return shape;
     }
+    if (is_scan(job))
+        return shape;
     shape.n_in = (int64_t)parameter(job, "n_in");
+    shape.n_out = (int64_t)parameter(job, "n_out");
     shape.row_len = packed_row_len(strstr(job->template->name, "_q"), shape.n_in);
     return shape;
 }
@@ -160,6 +184,8 @@ static bool describe(Arena *arena, const Plan *plan, const BlockPlan *block, int
         const Attr *top_k = p.experts ? op_attr(p.experts->def, ATTR_TOP_K) : NULL;
         job->top_k = top_k ? (int)top_k->ints.at[0] : 1;
     }
+    if (step->op->kind == OP_SCAN)
+        job->n_channels = step->op->operand[0]->type.dim[1].n;
     for (int i = 0; i < job->space.n; i++)
         job->initial.value[i] = (int)parameter(job, job->space.param[i]->name);
     job->bounds = bounds_of(plan, job);

@@ -27,6 +27,7 @@ typedef struct {
     int phase;                   /* PLAN_PREFILL, PLAN_DECODE */
     int tokens[JOB_MAX_TOKENS], n_tokens;    /* measured at; the first decides */
     int top_k;                   /* experts a token, of the first mode; 1: dense */
+    int64_t n_channels;          /* of a scan */
     int64_t weights_len;         /* bytes of its matrix, all experts; 0: none */
     double share;                /* of the work of its phase, 0 to 1 */
 } Job;

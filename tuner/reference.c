@@ -132,3 +132,50 @@ bool ref_attention(const RefAttention *a, double *want, double *allowed)
     free(p);
     return p != NULL;
 }
+
+/* One channel. What a state may be off by decays with it; a power is off by its exponent's error. */
+static void scan_channel(const RefScan *s, int c, double *state /* [d_state] */, double *off /* [d_state] */,
+                         double *want, double *allowed)
+{
+    const double log2_e = 1.4426950408889634;
+    for (int n = 0; n < s->d_state; n++) {
+        state[n] = s->state[(size_t)n * (size_t)s->stride + (size_t)c];
+        off[n] = 0;
+    }
+    for (int t = 0; t < s->n_tokens; t++) {
+        const size_t at = (size_t)t * (size_t)s->stride + (size_t)c;
+        const float *b = s->bc + (size_t)t * (size_t)s->bc_stride;
+        const double dt_raw = s->dt_raw[at], x = s->x[at], z = s->z[(size_t)t * (size_t)s->z_stride + (size_t)c];
+        const double dt = dt_raw > 0 ? dt_raw + log1p(exp(-dt_raw)) : log1p(exp(dt_raw));
+        double sum = s->d[c] * x, sum_off = 4 * half_ulp * fabs(sum), size = fabs(sum);
+        for (int n = 0; n < s->d_state; n++) {
+            const double a = s->a[(size_t)n * (size_t)s->stride + (size_t)c], power = dt * a, e = exp2(power);
+            const double input = b[n] * (s->zoh && a != 0 ? x * (e - 1) / a * log2_e : dt * x);
+            off[n] = e * off[n] + half_ulp * (fabs(e * state[n]) * (8 + 12 * fabs(power)) + 24 * fabs(input));
+            state[n] = e * state[n] + input;
+            const double term = b[s->d_state + n] * state[n];
+            sum += term;
+            size += fabs(term);
+            sum_off += fabs(b[s->d_state + n]) * off[n];
+        }
+        const double gate = ref_silu(z);
+        want[(size_t)t * (size_t)s->n_channels + (size_t)c] = sum * gate;
+        allowed[(size_t)t * (size_t)s->n_channels + (size_t)c] = 1e-30
+            + fabs(gate) * (sum_off + half_ulp * (s->d_state + 2) * size) + 16 * half_ulp * fabs(sum * gate);
+    }
+    for (int n = 0; n < s->d_state; n++) {
+        const size_t to = (size_t)(s->n_tokens + n) * (size_t)s->n_channels + (size_t)c;
+        want[to] = state[n];
+        allowed[to] = off[n] + 1e-30;
+    }
+}
+
+bool ref_scan(const RefScan *s, double *want, double *allowed)
+{
+    double *state = malloc(2 * sizeof *state * (size_t)s->d_state);
+    for (int c = 0; state && c < s->n_channels; c++)
+        scan_channel(s, c, state, state + s->d_state, want, allowed);
+    const bool good = state != NULL;
+    free(state);
+    return good;
+}

@@ -1,4 +1,4 @@
-/* Reference: products with experts and attention as plain loops in double, with what float32 may be off by.
+/* Reference: products with experts, attention and scans as plain loops in double, with what float32 may be off by.
  *
  * Input: numbers, however the caller stores them. Output: `want` and `allowed`, [rows][columns] without padding, zeroed
  * by the caller. Uses the C library only: the tuner, the programs it sends to boards and the kernel tests share it.
@@ -38,6 +38,13 @@ typedef struct {
 } RefAttention;
 /* False: no memory. */
 bool ref_attention(const RefAttention *a, double *want, double *allowed);
+
+/* Results: n_tokens rows of y, then d_state rows of the state. `a` is A log2(e). */
+typedef struct {
+    int n_channels, d_state, zoh, n_tokens, stride, z_stride, bc_stride;
+    const float *dt_raw, *x, *bc, *z, *a, *d, *state;
+} RefScan;
+bool ref_scan(const RefScan *s, double *want, double *allowed);
 
 double ref_silu(double x);
 /* Pairs by expert, ascending: slots [n_pairs], offsets [n_experts + 1]. */

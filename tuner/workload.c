@@ -22,7 +22,8 @@ struct Work {
     uint64_t random;
     Block blocks[MAX_BLOCKS];
     int n_blocks;
-    void *in, *in2, *in3;            /* of attention: q, k, v */
+    void *in, *in2, *in3;            /* of attention: q, k, v; of a scan: dt_raw, x, bc */
+    float *z, *a, *d, *state;        /* of a scan; the state lies behind y, so that both are checked */
     float *out, *initial, *bias, *gates, *ring_k, *ring_v, *bits;
     int32_t *experts, *slots, *offsets;
     uint8_t *weights;
@@ -206,6 +207,37 @@ static bool make_attention(Work *w)
     return w->in && w->in2 && w->in3 && w->ring_k && w->ring_v && w->out && w->initial && w->pack;
 }
 
+/* Rows of y, then of the state. A channel may decay in a token, or not at all. */
+static bool make_scan(Work *w)
+{
+    const WorkShape *s = &w->shape;
+    const int n = s->n_out;
+    w->out_rows = w->n_tokens + s->d_state;
+    w->n_cols = n;
+    w->out_len = (size_t)w->out_rows * (size_t)s->out_stride;
+    w->out = block(w, 4 * w->out_len);
+    w->initial = random_rows(w, w->out_rows, n, s->out_stride);
+    w->state = w->out ? w->out + (size_t)w->n_tokens * (size_t)s->out_stride : NULL;
+    float *dt = random_rows(w, w->n_tokens, n, s->out_stride);
+    w->in = dt;
+    w->in2 = random_rows(w, w->n_tokens, n, s->out_stride);
+    w->in3 = random_rows(w, w->n_tokens, 2 * s->d_state, s->bc_stride);
+    /* Readable to whole panels. */
+    w->z = block(w, 4 * ((size_t)w->n_tokens * (size_t)s->z_stride + (size_t)s->panel));
+    w->a = random_rows(w, s->d_state, n, s->out_stride);
+    w->d = random_rows(w, 1, n, s->out_stride);
+    w->pack = block(w, (size_t)s->pack_len);
+    if (!w->out || !w->initial || !w->in || !w->in2 || !w->in3 || !w->z || !w->a || !w->d || !w->pack)
+        return false;
+    for (int i = 0; i < w->n_tokens * s->out_stride; i++)
+        dt[i] = 6 * dt[i] - 3;
+    for (int i = 0; i < w->n_tokens * s->z_stride; i++)
+        w->z[i] = 4 * random_float(w);
+    for (int i = 0; i < s->d_state * s->out_stride; i++)
+        w->a[i] = i % 61 == 7 ? 0 : -12 * (1.001f + w->a[i]);
+    return true;
+}
+
 /* ---- the reference ---- */
 
 /* Stored panels as the reference reads them. */
@@ -268,6 +300,11 @@ static bool reference(Work *w, WorkReader *reader)
     w->allowed = calloc((size_t)w->out_rows * (size_t)w->n_cols, sizeof *w->allowed);
     if (!w->want || !w->allowed)
         return false;
+    if (is(w, "scan")) {
+        const RefScan scan = { s->n_out, s->d_state, s->zoh, w->n_tokens, s->out_stride, s->z_stride, s->bc_stride,
+                               w->in, w->in2, w->in3, w->z, w->a, w->d, w->initial + (w->state - w->out) };
+        return ref_scan(&scan, w->want, w->allowed);
+    }
     if (!is(w, "attention"))
         return product_reference(w, reader);
     const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride, s->kv_stride,
@@ -290,7 +327,8 @@ Work *work_elsewhere(const WorkSpec *spec)
 Work *work_new(const WorkSpec *spec, WorkReader *reader)
 {
     Work *w = work_elsewhere(spec);
-    bool made = w && (is(w, "attention") ? make_attention(w) : make_product(w, spec->far));
+    bool made = w && (is(w, "attention") ? make_attention(w) : is(w, "scan") ? make_scan(w)
+                                            : make_product(w, spec->far));
     if (made && (spec->kind == WORK_TIME || !reader || reference(w, reader))) {
         work_set_scratch(w, spec->shape.pack_len);
         work_reset(w);
@@ -313,10 +351,12 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
         { "ring_v", w->ring_v }, { "weights", w->weights + w->copy_len * (size_t)copy }, { "bias", w->bias },
         { "slots", dense ? NULL : w->slots }, { "offsets", dense ? NULL : w->offsets },
         { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->scratch },
-        { "scratch", w->scratch },
+        { "scratch", w->scratch }, { "y", w->out }, { "dt_raw", w->in }, { "x", w->in2 }, { "bc", w->in3 },
+        { "z", w->z }, { "a", w->a }, { "d", w->d }, { "state", w->state },
     };
     const struct { const char *name; int32_t value; } ints[] = {
-        { "n_tokens", w->n_tokens }, { "top_k", s->top_k }, { "panel_begin", 0 },
+        { "n_tokens", w->n_tokens }, { "token_begin", 0 }, { "token_end", w->n_tokens },
+        { "top_k", s->top_k }, { "panel_begin", 0 },
         { "panel_end", (s->n_out + s->panel - 1) / (s->panel ? s->panel : 1) }, { "item_begin", 0 }, { "item_step", 1 },
     };
     memset(value, 0, sizeof *value);

@@ -19,6 +19,7 @@ typedef struct {
     char kernel[16];             /* the template's name */
     int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, in_pairs, out_pairs, has_bias, accumulate;
     int n_heads, n_kv_heads, head_dim, head_stride, q_stride, kv_stride, window;
+    int d_state, z_stride, bc_stride, zoh;       /* of a scan; n_out: its channels, out_stride: its stride */
     int panel, top_k;
     int64_t weights_len, pack_len;           /* bytes: all experts of one copy; the most scratch a point needs */
 } WorkShape;

@@ -1,12 +1,12 @@
 /* Matrix product of many rows with the experts that chose them (or one dense matrix).
  *
- * Rows are grouped by expert; each thread takes a range of output panels. An output is one chain
+ * Rows are grouped by expert; each thread takes a range of output panels, or of tokens. An output is one chain
  * of fused products over k = 0 … n_in-1 from the bias, then, where experts are summed, fused with
  * its gate onto `out`, experts ascending: the same operations as gemv, whatever the chunk, the
- * tile or the thread. Rows are packed [k][tile row], so a tile reads both factors in sequence;
- * weights narrower than float32 become float32 once for each block of rows. Where the CPU multiplies
- * bf16, rows become bf16 instead, and a step of a chain is two k, on 64-bit ARM four. Where it sums
- * f16, rows become f16, and the bias is added last (runtime/f16_arm.h).
+ * tile or the thread. Rows are packed so that a tile reads both factors in sequence; weights narrower
+ * than float32 become float32 once for each block of rows. Where the CPU multiplies bf16, rows become
+ * bf16 instead, and a step of a chain is two k, on 64-bit ARM four. Where it sums f16, rows become f16, and
+ * the bias is added last (runtime/f16_arm.h).
  */
 PARAM(n_in, i)           /* k */
 PARAM(n_out, o)          /* columns; the last panel's others are padding */
@@ -22,6 +22,9 @@ PARAM(tile_rows, mr)     /* rows of a register tile */
 PARAM(tail_rows, tr)     /* step of the heights of smaller tiles for what remains; divides tile_rows */
 PARAM(panel, nr)         /* columns of a tile: 2 vectors */
 PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
+PARAM(pack_lines, pl)    /* 0: rows are packed [k][tile row], 1: by lines of 64 bytes, [k / line][tile row][line] */
+PARAM(k_block, kb)       /* steps of k that all rows of a block take before the next; 0: all */
+PARAM(fetch_gap, fg)     /* panels of weights between the used and the fetched one */
 
 KERNEL(gemm)(
     float *out,               /* [rows][out_stride] */
@@ -31,30 +34,32 @@ KERNEL(gemm)(
     const int32_t *slots,     /* [n_pairs]: pairs by expert */
     const int32_t *offsets,   /* [n_experts + 1] into slots */
     const float *gates,       /* [n_pairs] */
-    int n_tokens, int top_k,
-    float *pack,              /* this thread's scratch: (block_rows + panel) * n_in, that at least 2 */
+    int token_begin, int token_end,   /* rows of which tokens */
+    int top_k,
+    float *pack,              /* this thread's scratch: (block_rows + panel) * n_in, at least 2, in lines whole 16 */
     int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
     const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, halves = weight_dtype == WEIGHT_F16_ROWS;
-    const int n_steps = k_steps(n_in, weight_dtype), row_len = packed_floats(n_in, weight_dtype);
+    const int n_steps = k_steps(n_in, weight_dtype);
+    const int row_len = tile_row_len(packed_floats(n_in, weight_dtype), pack_lines);      /* of a packed row, in floats */
     const size_t panel_len = float_panel_len(n_in, panel, weight_dtype);   /* bytes */
     float *const widened = pack + (size_t)block_rows * row_len;  /* [n_in][panel]; or rounded rows before they are packed */
-    float sums[tile_rows * panel];  /* a tile's results */
+    float sums[(k_block ? block_rows : tile_rows) * panel];     /* a tile's results; so far, of all rows */
     float *to[block_rows];          /* output row of each packed row */
     float gate[block_rows];
     float unscale[halves ? block_rows : 1];                    /* what a rounded row is to be multiplied with */
     int fresh[block_rows];          /* 1: nothing is in out yet */
 
     for (int e = 0; e < n_experts; e++) {
-        const int first = n_experts == 1 ? 0 : offsets[e];
-        const int last = n_experts == 1 ? n_tokens : offsets[e + 1];
+        const int first = n_experts == 1 ? token_begin : slots_before(slots, offsets + e, token_begin * top_k);
+        const int last = n_experts == 1 ? token_end : slots_before(slots, offsets + e, token_end * top_k);
         for (int begin = first; begin < last; begin += block_rows) {
             const int n_rows = last - begin < block_rows ? last - begin : block_rows;
 
             for (int row = 0, rows; row < n_rows; row += rows) {
                 rows = tile_height(n_rows - row, tile_rows, tail_rows);
-                float *tile = pack + (size_t)row * row_len;    /* [n_steps][rows] */
+                float *tile = pack + (size_t)row * row_len;
                 const int8_t *row_words[tile_rows];    /* a step's: a float, or DOT_GROUP bytes of bf16 */
                 for (int r = 0; r < rows; r++) {
                     const int taken = row + r < n_rows ? begin + row + r : last - 1;
@@ -71,10 +76,12 @@ KERNEL(gemm)(
                     gate[row + r] = n_experts == 1 || out_pairs ? 1 : gates[pair];
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
-                if (pairs && rows == tile_rows)
-                    dot_tile_pack((int8_t *)tile, row_words, tile_rows, n_steps);
+                if (pack_lines)
+                    tile_pack_lines((int8_t *)tile, row_words, rows, n_steps);
+                else if (pairs && rows == tile_rows)
+                    dot_tile_pack((int8_t *)tile, row_words, tile_rows, 0, n_steps);
                 else if (pairs)
-                    dot_tile_pack((int8_t *)tile, row_words, rows, n_steps);
+                    dot_tile_pack((int8_t *)tile, row_words, rows, 0, n_steps);
                 else if (rows == tile_rows)
                     dot_pack((int8_t *)tile, row_words, tile_rows, n_steps);
                 else
@@ -87,38 +94,47 @@ KERNEL(gemm)(
                 const int whole = (p + 1) * panel <= out_stride;
                 const int n_lo = n_out - p * panel < LANES ? n_out - p * panel : LANES;
                 const int n_hi = n_out - p * panel - n_lo < LANES ? n_out - p * panel - n_lo : LANES;
-                const float *wide = (const float *)((const uint8_t *)weights + at);
-                if (weight_dtype != WEIGHT_F32 && !pairs && !halves) {
-                    for (size_t i = 0; i < (size_t)n_in * panel; i += LANES)
-                        vstore(widened + i, vload_weight((const uint8_t *)weights + at, i, weight_dtype));
-                    wide = widened;
-                }
+                const uint8_t *const stored = (const uint8_t *)weights + at;
                 const float *start = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
+                /* Every tile fetches its share of the next panel, or of one further on. */
+                const size_t step_len = panel_len / n_steps, step = step_len / ((n_rows + tile_rows - 1) / tile_rows);
 
-                /* Every tile fetches its share of the next panel. */
-                const size_t step = panel_len / n_steps / ((n_rows + tile_rows - 1) / tile_rows);
-                size_t ahead = at + panel_len;
-
-                for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_steps) {
-                    const float *a = pack + (size_t)row * row_len;
-                    rows = tile_height(n_rows - row, tile_rows, tail_rows);
-                    if (rows == tile_rows)
-                        product_tile(tile_rows, weight_dtype, sums, a, wide, start, n_in, weights, ahead, step);
-                    else if (rows != tail_rows)
-                        product_tile(tile_rows - tail_rows, weight_dtype, sums, a, wide, start, n_in, weights, ahead, step);
-                    else
-                        product_tile(tail_rows, weight_dtype, sums, a, wide, start, n_in, weights, ahead, step);
-                    for (int r = 0; r < rows && row + r < n_rows; r++) {
-                        float *o = to[row + r] + column;
-                        const float *sum = sums + r * panel;
-                        const vf g = vset(gate[row + r]), lo = product_sum(sum, start, halves ? &unscale[row + r] : NULL);
-                        const vf hi = product_sum(sum + LANES, start ? start + LANES : NULL, halves ? &unscale[row + r] : NULL);
-                        if (whole) {
-                            vstore(o, product_end(accumulate, g, lo, fresh[row + r] ? vset(0) : vload(o)));
-                            vstore(o + LANES, product_end(accumulate, g, hi, fresh[row + r] ? vset(0) : vload(o + LANES)));
-                        } else {
-                            vstore_part(o, product_end(accumulate, g, lo, fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
-                            vstore_part(o + LANES, product_end(accumulate, g, hi, fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                for (int k = 0, n_k; k < n_steps; k += n_k) {
+                    n_k = k_block && n_steps - k > k_block ? k_block : n_steps - k;
+                    const int n_tile = halves ? n_in : n_k;
+                    const float *wide = (const float *)(stored + k * step_len);
+                    if (weight_dtype != WEIGHT_F32 && !pairs && !halves) {
+                        for (size_t i = 0; i < (size_t)n_k * panel; i += LANES)
+                            vstore(widened + i, vload_weight(stored, (size_t)k * panel + i, weight_dtype));
+                        wide = widened;
+                    }
+                    size_t ahead = at + (1 + fetch_gap) * panel_len + k * step;
+                    for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_steps) {
+                        rows = tile_height(n_rows - row, tile_rows, tail_rows);
+                        const float *a = pack + (size_t)row * row_len + (size_t)k * rows;
+                        float *to_sum = sums + (k_block ? row * panel : 0);
+                        const float *from_sum = k ? to_sum : start;
+                        if (rows == tile_rows)
+                            product_tile(tile_rows, weight_dtype, pack_lines, to_sum, a, wide, from_sum, n_tile, weights, ahead, step);
+                        else if (rows != tail_rows)
+                            product_tile(tile_rows - tail_rows, weight_dtype, pack_lines, to_sum, a, wide, from_sum, n_tile, weights, ahead, step);
+                        else
+                            product_tile(tail_rows, weight_dtype, pack_lines, to_sum, a, wide, from_sum, n_tile, weights, ahead, step);
+                        if (k + n_k < n_steps)
+                            continue;
+                        for (int r = 0; r < rows && row + r < n_rows; r++) {
+                            float *o = to[row + r] + column;
+                            const float *sum = to_sum + r * panel;
+                            const float *unscaled = halves ? &unscale[row + r] : NULL;
+                            const vf g = vset(gate[row + r]), lo = product_sum(sum, start, unscaled);
+                            const vf hi = product_sum(sum + LANES, start ? start + LANES : NULL, unscaled);
+                            if (whole) {
+                                vstore(o, product_end(accumulate, g, lo, fresh[row + r] ? vset(0) : vload(o)));
+                                vstore(o + LANES, product_end(accumulate, g, hi, fresh[row + r] ? vset(0) : vload(o + LANES)));
+                            } else {
+                                vstore_part(o, product_end(accumulate, g, lo, fresh[row + r] ? vset(0) : vload_part(o, n_lo)), n_lo);
+                                vstore_part(o + LANES, product_end(accumulate, g, hi, fresh[row + r] ? vset(0) : vload_part(o + LANES, n_hi)), n_hi);
+                            }
                         }
                     }
                 }

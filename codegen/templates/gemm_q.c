@@ -19,6 +19,8 @@ PARAM(tile_rows, mr)     /* rows of a register tile */
 PARAM(tail_rows, tr)     /* step of the heights of smaller tiles for what remains; divides tile_rows */
 PARAM(panel, nr)         /* columns of a tile: 2 vectors */
 PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
+PARAM(pack_lines, pl)    /* 0: rows are packed [k][tile row], 1: by lines of 64 bytes, [k / line][tile row][line] */
+PARAM(fetch_gap, fg)     /* panels of weights between the used and the fetched one */
 
 KERNEL(gemm_q)(
     float *out,               /* [rows][out_stride] */
@@ -28,14 +30,17 @@ KERNEL(gemm_q)(
     const int32_t *slots,     /* [n_pairs]: pairs by expert */
     const int32_t *offsets,   /* [n_experts + 1] into slots */
     const float *gates,       /* [n_pairs] */
-    int n_tokens, int top_k,
-    int8_t *pack,             /* this thread's scratch: (block_rows + (q4: panel)) * (n_in rounded up to 8) */
+    int token_begin, int token_end,   /* rows of which tokens */
+    int top_k,
+    int8_t *pack,             /* this thread's scratch: (block_rows + (q4: panel)) * (n_in rounded up to 8, in lines to 64) */
     int panel_begin, int panel_end)
 {
     const int n_panels = (n_out + panel - 1) / panel;
-    const int n_groups = dot_steps(n_in, weight_dtype), row_len = n_groups * DOT_GROUP;     /* of a packed row */
+    const int n_groups = dot_steps(n_in, weight_dtype);
+    const int row_len = tile_row_len(n_groups, pack_lines) * DOT_GROUP;     /* of a packed row */
     const size_t panel_len = dot_panel_len(n_in, panel, weight_dtype);
-    int8_t *const unpacked = pack + (size_t)block_rows * ((n_in + 7) / 8 * 8);      /* [n_groups][panel][DOT_GROUP] */
+    const int unit = pack_lines ? 64 : 8;
+    int8_t *const unpacked = pack + (size_t)block_rows * ((n_in + unit - 1) / unit * unit);   /* [n_groups][panel][DOT_GROUP] */
     int32_t sums[tile_rows * panel];   /* a tile's results */
     float *to[block_rows];             /* output row of each packed row */
     float gate[block_rows], scale[block_rows];
@@ -43,8 +48,8 @@ KERNEL(gemm_q)(
     int fresh[block_rows];             /* 1: nothing is in out yet */
 
     for (int e = 0; e < n_experts; e++) {
-        const int first = n_experts == 1 ? 0 : offsets[e];
-        const int last = n_experts == 1 ? n_tokens : offsets[e + 1];
+        const int first = n_experts == 1 ? token_begin : slots_before(slots, offsets + e, token_begin * top_k);
+        const int last = n_experts == 1 ? token_end : slots_before(slots, offsets + e, token_end * top_k);
         for (int begin = first; begin < last; begin += block_rows) {
             const int n_rows = last - begin < block_rows ? last - begin : block_rows;
 
@@ -63,11 +68,11 @@ KERNEL(gemm_q)(
                     fresh[row + r] = !accumulate && (out_pairs || pair == token * top_k);
                 }
                 if (rows == tile_rows)
-                    dot_tile_pack(pack + (size_t)row * row_len, from, tile_rows, n_groups);
+                    dot_tile_pack(pack + (size_t)row * row_len, from, tile_rows, pack_lines, n_groups);
                 else if (rows != tail_rows)
-                    dot_tile_pack(pack + (size_t)row * row_len, from, tile_rows - tail_rows, n_groups);
+                    dot_tile_pack(pack + (size_t)row * row_len, from, tile_rows - tail_rows, pack_lines, n_groups);
                 else
-                    dot_tile_pack(pack + (size_t)row * row_len, from, tail_rows, n_groups);
+                    dot_tile_pack(pack + (size_t)row * row_len, from, tail_rows, pack_lines, n_groups);
             }
 
             for (int p = panel_begin; p < panel_end; p++) {
@@ -85,9 +90,9 @@ KERNEL(gemm_q)(
                 const float *base = has_bias ? bias + (size_t)e * n_panels * panel + column : NULL;
                 const vf base_lo = has_bias ? vload(base) : vset(0), base_hi = has_bias ? vload(base + LANES) : vset(0);
 
-                /* Every tile fetches its share of the next panel. */
+                /* Every tile fetches its share of the next panel, or of one further on. */
                 const size_t step = panel_len / n_groups / ((n_rows + tile_rows - 1) / tile_rows);
-                size_t ahead = at + panel_len;
+                size_t ahead = at + (1 + fetch_gap) * panel_len;
 
                 for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_groups) {
                     const int8_t *a = pack + (size_t)row * row_len;
@@ -96,11 +101,11 @@ KERNEL(gemm_q)(
                         for (size_t line = 0; line < panel * sizeof *out; line += 64)
                             prefetch(to[row + r] + column, line);
                     if (rows == tile_rows)
-                        dot_tile(tile_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
+                        dot_tile(tile_rows, weight_dtype == WEIGHT_Q4, pack_lines, sums, a, data, start + row, n_groups, weights, ahead, step);
                     else if (rows != tail_rows)
-                        dot_tile(tile_rows - tail_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
+                        dot_tile(tile_rows - tail_rows, weight_dtype == WEIGHT_Q4, pack_lines, sums, a, data, start + row, n_groups, weights, ahead, step);
                     else
-                        dot_tile(tail_rows, weight_dtype == WEIGHT_Q4, sums, a, data, start + row, n_groups, weights, ahead, step);
+                        dot_tile(tail_rows, weight_dtype == WEIGHT_Q4, pack_lines, sums, a, data, start + row, n_groups, weights, ahead, step);
                     for (int r = 0; r < rows && row + r < n_rows; r++) {
                         float *o = to[row + r] + column;
                         const int32_t *sum = sums + r * panel;

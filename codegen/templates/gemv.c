@@ -1,6 +1,6 @@
 /* Matrix product of one token with its chosen experts (or one dense matrix).
  *
- * Bound by reading the weights: four panels are in flight at once, each its own stream, and the
+ * Bound by reading the weights: several panels are in flight at once, each its own stream, and the
  * chains over k stay whole, so the result equals gemm's bit for bit.
  */
 PARAM(n_in, i)           /* k */
@@ -15,6 +15,8 @@ PARAM(has_bias, hb)      /* 1: chains start at the bias */
 PARAM(accumulate, ac)    /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
 PARAM(panel, nr)         /* 2 vectors */
 PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used one */
+PARAM(streams, st)       /* panels in flight */
+PARAM(unroll, un)        /* steps of k in a round of the loop */
 
 KERNEL(gemv)(
     float *out,               /* [1 or top_k][out_stride] */
@@ -38,7 +40,7 @@ KERNEL(gemv)(
     if (halves && !in_pairs)
         unscale = f16_row(rounded, in, n_in);
     for (int p = panel_begin, width; p < panel_end; p += width) {
-        width = panel_end - p >= 4 ? 4 : 1;
+        width = panel_end - p >= streams ? streams : 1;
         for (int s = 0; s < top_k; s++) {
             const int e = n_experts == 1 ? 0 : experts[s];
             const float *x = in + (in_pairs ? (size_t)s * in_stride : 0);
@@ -48,42 +50,23 @@ KERNEL(gemv)(
                 unscale = f16_row(rounded, x, n_in);
             const float *start = has_bias ? bias + ((size_t)e * n_panels + p) * panel : bias;
             const size_t at = ((size_t)e * n_panels + p) * panel_len;
-            const uint8_t *from = (const uint8_t *)weights + at;
             float *o = out + (out_pairs ? (size_t)s * out_stride : 0) + (size_t)p * panel;
             const int fresh = !accumulate && (out_pairs || s == 0);
             const vf g = vset(n_experts == 1 || out_pairs ? 1 : gates[s]);
-            vf sum[4 * parts];
+            vf sum[streams * parts];
             UNROLL
-            for (int j = 0; j < 4 * parts; j++)
+            for (int j = 0; j < streams * parts; j++)
                 sum[j] = has_bias && j < parts * width ? vstep_begin(start, j, weight_dtype) : vset(0);
-            if (halves && width == 4) {
-                f16_arm_stream(sum, 4, weights, at, panel_len, rounded, n_in, prefetch_rows);
-            } else if (halves) {
+            if (halves && width == streams)
+                f16_arm_stream(sum, streams, weights, at, panel_len, rounded, n_in, prefetch_rows);
+            else if (halves)
                 f16_arm_stream(sum, 1, weights, at, panel_len, rounded, n_in, 0);
-            } else if (width == 4) {
-                for (int k = 0; k < n_steps; k++) {
-                    const vf a = vstep_value(x, rounded, k, weight_dtype);
-                    /* Each stream goes on in the panel four further on. */
-                    const size_t ahead = at + (size_t)(k + prefetch_rows) * step_len +
-                                         (k + prefetch_rows < n_steps ? 0 : 3 * panel_len);
-                    UNROLL
-                    for (int j = 0; j < 4; j++)
-                        for (size_t line = 0; line < step_len; line += 64)
-                            prefetch(weights, ahead + (size_t)j * panel_len + line);
-                    UNROLL
-                    for (int j = 0; j < 4 * parts; j++)
-                        sum[j] = vstep(sum[j], a, from + (size_t)(j / parts) * panel_len + (size_t)k * step_len, j % parts, weight_dtype);
-                }
-            } else {
-                for (int k = 0; k < n_steps; k++) {
-                    const vf a = vstep_value(x, rounded, k, weight_dtype);
-                    UNROLL
-                    for (int j = 0; j < parts; j++)
-                        sum[j] = vstep(sum[j], a, from + (size_t)k * step_len, j, weight_dtype);
-                }
-            }
+            else if (width == streams)
+                float_stream(sum, streams, parts, weight_dtype, weights, at, panel_len, step_len, x, rounded, n_steps, prefetch_rows, unroll);
+            else
+                float_stream(sum, 1, parts, weight_dtype, weights, at, panel_len, step_len, x, rounded, n_steps, 0, 1);
             UNROLL
-            for (int j = 0; j < 8; j++) {
+            for (int j = 0; j < 2 * streams; j++) {
                 const int left = n_out - p * panel - j * LANES;     /* valid columns from here on */
                 if (j >= 2 * width)
                     break;

@@ -1,6 +1,6 @@
 /* Matrix product of one quantised row with the chosen experts (or one dense matrix).
  *
- * Bound by reading the weights: four panels are in flight at once, each its own stream. Integer
+ * Bound by reading the weights: several panels are in flight at once, each its own stream. Integer
  * sums are exact and the rest is done as in gemm_q, so the result equals that bit for bit.
  */
 PARAM(n_in, i)           /* k */
@@ -15,6 +15,8 @@ PARAM(has_bias, hb)
 PARAM(accumulate, ac)    /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
 PARAM(panel, nr)         /* 2 vectors */
 PARAM(prefetch_rows, pf) /* rows of a panel between the prefetched and the used one */
+PARAM(streams, st)       /* panels in flight */
+PARAM(unroll, un)        /* rows of a panel in a round of the loop */
 
 KERNEL(gemv_q)(
     float *out,               /* [1 or top_k][out_stride] */
@@ -30,7 +32,7 @@ KERNEL(gemv_q)(
     const size_t panel_len = dot_panel_len(n_in, panel, weight_dtype), row_len = dot_row_len(panel);
 
     for (int p = panel_begin, width; p < panel_end; p += width) {
-        width = panel_end - p >= 4 ? 4 : 1;
+        width = panel_end - p >= streams ? streams : 1;
         for (int s = 0; s < top_k; s++) {
             const int e = n_experts == 1 ? 0 : experts[s];
             const int8_t *x = in + (in_pairs ? (size_t)s * in_stride : 0);
@@ -40,16 +42,16 @@ KERNEL(gemv_q)(
             float *o = out + (out_pairs ? (size_t)s * out_stride : 0) + (size_t)p * panel;
             const int fresh = !accumulate && (out_pairs || s == 0);
             const vf g = vset(n_experts == 1 || out_pairs ? 1 : gates[s]), scale = vset(dot_row_scale(x, n_in));
-            vi sum[4 * DOT_VECTORS];
+            vi sum[streams * DOT_VECTORS];
             UNROLL
-            for (int j = 0; j < 4 * DOT_VECTORS; j++)
+            for (int j = 0; j < streams * DOT_VECTORS; j++)
                 sum[j] = vdot_begin(-dot_offset(weight_dtype) * dot_row_sum(x, n_in));
-            if (width == 4)
-                dot_stream(sum, 4, weight_dtype, weights, at, panel_len, row_len, x, n_rows, prefetch_rows);
+            if (width == streams)
+                dot_stream(sum, streams, weight_dtype, weights, at, panel_len, row_len, x, n_rows, prefetch_rows, unroll);
             else
-                dot_stream(sum, 1, weight_dtype, weights, at, panel_len, row_len, x, n_rows, 0);
+                dot_stream(sum, 1, weight_dtype, weights, at, panel_len, row_len, x, n_rows, 0, 1);
             UNROLL
-            for (int j = 0; j < 8; j++) {
+            for (int j = 0; j < 2 * streams; j++) {
                 const int left = n_out - p * panel - j * LANES;     /* valid columns from here on */
                 if (j >= 2 * width)
                     break;

@@ -11,6 +11,7 @@ PARAM(stride, s)       /* floats between rows of y, dt_raw, x, a, state: whole p
 PARAM(z_stride, zs)    /* floats between rows of z */
 PARAM(bc_stride, bs)   /* floats between rows of bc */
 PARAM(zoh, zoh)        /* 1: zero-order hold, 0: euler */
+PARAM(token_block, tb) /* tokens whose Δ and gate are computed ahead, which hides their latency */
 PARAM(panel, nr)       /* 2 vectors */
 
 KERNEL(scan)(
@@ -24,7 +25,6 @@ KERNEL(scan)(
     float *state,          /* [d_state][stride] */
     int n_tokens, int panel_begin, int panel_end)
 {
-    enum { block = 8 };      /* tokens whose Δ and gate are computed ahead, which hides their latency */
     for (int i = panel_begin * panel; i < panel_end * panel; i += LANES) {
         const vf skip = vload(d + i);
         vf s[d_state], over_a[d_state], lowest = vset(0);
@@ -34,18 +34,18 @@ KERNEL(scan)(
             lowest = vmin(lowest, vload(a + (size_t)n * stride + i));
             over_a[n] = zoh ? vset(1.44269504f) / vload(a + (size_t)n * stride + i) : vset(0);
         }
-        for (int t0 = 0; t0 < n_tokens; t0 += block) {
-            const int n_block = n_tokens - t0 < block ? n_tokens - t0 : block;
-            vf dt[block], xt[block], gate[block], longest = vset(0);
+        for (int t0 = 0; t0 < n_tokens; t0 += token_block) {
+            const int n_block = n_tokens - t0 < token_block ? n_tokens - t0 : token_block;
+            vf dt[token_block], xt[token_block], gate[token_block], longest = vset(0);
             for (int t = 0; t < n_block; t++) {
                 const size_t at = (size_t)(t0 + t) * stride + i, z_at = (size_t)(t0 + t) * z_stride + i;
                 dt[t] = vsoftplus(vload(dt_raw + at));
                 longest = vmax(longest, dt[t]);
                 xt[t] = vload(x + at);
                 gate[t] = vsilu(vload(z + z_at));
-                prefetch(dt_raw, (at + block * stride) * sizeof *dt_raw);
-                prefetch(x, (at + block * stride) * sizeof *x);
-                prefetch(z, (z_at + block * z_stride) * sizeof *z);
+                prefetch(dt_raw, (at + token_block * stride) * sizeof *dt_raw);
+                prefetch(x, (at + token_block * stride) * sizeof *x);
+                prefetch(z, (z_at + token_block * z_stride) * sizeof *z);
             }
             float *const to = y + (size_t)t0 * stride + i;
             const float *const shared = bc + (size_t)t0 * bc_stride;

@@ -54,7 +54,7 @@ static void *random_weights(double *plain, int n_experts, int n_out, int n_in, i
 /* ---- products ---- */
 
 typedef void GemmFn(float *, const float *, const void *, const float *, const int32_t *, const int32_t *,
-                    const float *, int, int, float *, int, int);
+                    const float *, int, int, int, float *, int, int);
 typedef void GemvFn(float *, const float *, const void *, const float *, const int32_t *, const float *, int, int, int);
 
 /* top_k of n_experts for each token, ascending; the last expert never where there is a choice. */
@@ -165,7 +165,7 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
     const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
-    float *pack = buffer((size_t)(kernel_block_rows + PANEL) * (size_t)(n_in > 1 ? n_in : 2));
+    float *pack = buffer((size_t)(kernel_block_rows + PANEL) * (size_t)whole(n_in, 16));
     int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
     int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
     random_experts(experts, n_tokens, top_k, n_experts);
@@ -184,17 +184,19 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
 
     const size_t out_len = (size_t)(out_rows * out_stride);
     float *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
-    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
+    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, 0, n_tokens, top_k, pack, 0, n_panels);
     compare_allowed("gemm", all, want, allowed, out_rows, n_out, out_stride);
 
-    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks */
-    for (int t = 0, c = 0, n; t < n_tokens; t += n) {
+    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks, by columns or rows */
+    for (int t = 0, c = 0, n, by_rows; t < n_tokens; t += n) {
+        by_rows = c % 2;
         n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
         ref_group(slots, offsets, experts + t * top_k, n * top_k, n_experts);
         for (int half = 0; half < 2; half++)
             gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
-                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, n, top_k, pack,
-                 half ? n_panels / 2 : 0, half ? n_panels : n_panels / 2);
+                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, by_rows && half ? n / 2 : 0,
+                 by_rows && !half ? n / 2 : n, top_k, pack, !by_rows && half ? n_panels / 2 : 0,
+                 !by_rows && !half ? n_panels / 2 : n_panels);
     }
     compare_bits("gemm in chunks differs", all, again, out_rows, n_out, out_stride);
     for (int t = 0; t < n_tokens; t++)
@@ -262,7 +264,7 @@ static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out
 
 typedef void QuantizeFn(int8_t *, const float *, int, int);
 typedef void GemmQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
-                     const float *, int, int, int8_t *, int, int);
+                     const float *, int, int, int, int8_t *, int, int);
 typedef void GemvQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int, int);
 
 static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
@@ -286,7 +288,7 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
     const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
-    int8_t *pack = (int8_t *)buffer((size_t)((kernel_block_rows + (dtype == WEIGHT_Q4 ? PANEL : 0)) * whole(n_in, 8)) / 4);
+    int8_t *pack = (int8_t *)buffer((size_t)((kernel_block_rows + (dtype == WEIGHT_Q4 ? PANEL : 0)) * whole(n_in, 64)) / 4);
     int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
     int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
     random_experts(experts, n_tokens, top_k, n_experts);
@@ -311,20 +313,22 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
         }
     }
     ref_group(slots, offsets, experts, n_pairs, n_experts);
-    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, n_tokens, top_k, pack, 0, n_panels);
+    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, 0, n_tokens, top_k, pack, 0, n_panels);
     if (accumulate == 2)
         compare("gemm_q", all, gated, out_rows, n_out, out_stride);
     else
         compare_bits("gemm_q", all, want, out_rows, n_out, out_stride);
 
-    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks */
-    for (int t = 0, c = 0, n; t < n_tokens; t += n) {
+    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks, by columns or rows */
+    for (int t = 0, c = 0, n, by_rows; t < n_tokens; t += n) {
+        by_rows = c % 2;
         n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
         ref_group(slots, offsets, experts + t * top_k, n * top_k, n_experts);
         for (int half = 0; half < 2; half++)
             gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
-                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, n, top_k, pack,
-                 half ? n_panels / 2 : 0, half ? n_panels : n_panels / 2);
+                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, by_rows && half ? n / 2 : 0,
+                 by_rows && !half ? n / 2 : n, top_k, pack, !by_rows && half ? n_panels / 2 : 0,
+                 !by_rows && !half ? n_panels / 2 : n_panels);
     }
     compare_bits("gemm_q in chunks differs", all, again, out_rows, n_out, out_stride);
     for (int t = 0; t < n_tokens; t++)
@@ -412,15 +416,15 @@ static void check_dot(void)
 /* Tiles of every height, also of those that no target takes by itself. */
 static void check_tiles(void)
 {
-    enum { MOST_GROUPS = 10 };
+    enum { MOST_GROUPS = 20, MOST_LINES = 2 };
     static int8_t x[TILE_MOST_ROWS][MOST_GROUPS * DOT_GROUP], b[MOST_GROUPS * PANEL * DOT_GROUP];
-    static int8_t a[TILE_MOST_ROWS * MOST_GROUPS * DOT_GROUP];
+    static int8_t a[TILE_MOST_ROWS * MOST_LINES * TILE_LINE * DOT_GROUP];
     int32_t start[TILE_MOST_ROWS], got[TILE_MOST_ROWS * PANEL];
     case_name = "dot_tile";
     seed = 2;
     for (case_row = 1; case_row <= TILE_MOST_ROWS; case_row++)
-        for (int rep = 0; rep < 2 * MOST_GROUPS; rep++) {
-            const int rows = case_row, nibbles = rep % 2, n = 1 + rep / 2, n_groups = nibbles ? (n + 1) / 2 * 2 : n;
+        for (int rep = 0; rep < 4 * MOST_GROUPS; rep++) {
+            const int rows = case_row, nibbles = rep % 2, lines = rep / 2 % 2, n = 1 + rep / 4, n_groups = nibbles ? (n + 1) / 2 * 2 : n;
             const int8_t *from[TILE_MOST_ROWS];
             for (int r = 0; r < rows; r++) {
                 from[r] = x[r];
@@ -430,8 +434,8 @@ static void check_tiles(void)
             }
             for (int i = 0; i < n_groups * PANEL * DOT_GROUP; i++)
                 b[i] = (int8_t)(nibbles ? random_below(16) : (i / DOT_GROUP % 3 ? random_below(255) - 127 : -127) + DOT_OFFSET);
-            dot_tile_pack(a, from, rows, n_groups);
-            dot_tile(rows, nibbles, got, a, b, start, n_groups, b, 0, 0);
+            dot_tile_pack(a, from, rows, lines, n_groups);
+            dot_tile(rows, nibbles, lines, got, a, b, start, n_groups, b, 0, 0);
             for (int r = 0; r < rows; r++)
                 for (int j = 0; j < PANEL; j++) {
                     int32_t want = start[r];

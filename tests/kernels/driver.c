@@ -21,6 +21,27 @@ typedef struct {
     int n_entries, tile_rows, tail_rows, panel;
 } Build;
 
+/* What tuning chooses of kernels, changing from instance to instance, so that all of it meets the cases' odd sizes. */
+static void set_choice(const Build *build, const char *param, double *value)
+{
+    static const int streams[] = { 4, 2, 1, 6 }, unrolls[] = { 1, 4, 2 }, k_blocks[] = { 0, 16, 48 }, tokens[] = { 8, 3, 32 };
+    const int n = build->n_entries / 2;      /* gemm and gemv come in pairs */
+    if (strcmp(param, "prefetch_rows") == 0)
+        *value = 16;
+    else if (strcmp(param, "streams") == 0)
+        *value = streams[n % 4];
+    else if (strcmp(param, "unroll") == 0)
+        *value = unrolls[n % 3];
+    else if (strcmp(param, "k_block") == 0)
+        *value = build->target->family == FAMILY_X86 ? k_blocks[n % 3] : 0;
+    else if (strcmp(param, "pack_lines") == 0)
+        *value = build->target->family == FAMILY_X86 && n % 2;
+    else if (strcmp(param, "fetch_gap") == 0)
+        *value = n % 2;
+    else if (strcmp(param, "token_block") == 0 && *value == 0)
+        *value = tokens[n % 3];
+}
+
 /* Add one instance, "name=value" for each parameter, as the kernel of a line of cases.def. */
 static void add(Build *build, int row, const char *name, const char *params)
 {
@@ -42,8 +63,8 @@ static void add(Build *build, int row, const char *name, const char *params)
             values[i] = build->tail_rows;
         else if (strcmp(param, "block_rows") == 0)
             values[i] = 2 * build->tile_rows;
-        else if (strcmp(param, "prefetch_rows") == 0)
-            values[i] = 16;
+        else
+            set_choice(build, param, &values[i]);
     }
     Text instance = { 0 };
     template_print_name(template, values, &instance);

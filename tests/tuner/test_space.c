@@ -78,6 +78,7 @@ static void check_drawn(const char *path, DType dtype, TargetId target)
     }
     CU_ASSERT(fabs(shares[PLAN_PREFILL] - 1) < 1e-9 && fabs(shares[PLAN_DECODE] - 1) < 1e-9);
     choices_set(choices, KERNEL_KEY_MODEL, "chunk", 64 << bits() % 4);
+    choices_set(choices, KERNEL_KEY_MODEL, "row_split", (1 << bits() % 8) - 1);
     Plan *chosen = plan_with(arena, graph, dtype, target, choices);
     Text why = { 0 };
     bool good = plan_check(chosen, &why);
@@ -116,6 +117,7 @@ static void test_senseless_choices(void)
             for (int p = 0; p < jobs[i].space.n; p++)
                 choices_set(choices, jobs[i].key, jobs[i].space.param[p]->name, values[bits() % 8]);
         choices_set(choices, KERNEL_KEY_MODEL, "chunk", values[bits() % 8]);
+        choices_set(choices, KERNEL_KEY_MODEL, "row_split", values[bits() % 8]);
         Text why = { 0 };
         CU_ASSERT_TRUE(plan_check(plan_with(arena, graph, DTYPE_BF16, TARGET_X86_64_V3, choices), &why));
         text_free(&why);
@@ -151,16 +153,16 @@ static void test_table(void)
 
 static void test_space_text(void)
 {
-    static const char *const wrong[] = { "", "block_rows=144", "block_rows=144 tail_rows=4",
-        "tail_rows=4 block_rows=144 tile_rows=12", "block_rows=144 tail_rows=4 tile_rows=12 ",
-        "block_rows= tail_rows=4 tile_rows=12", "block_rows=144 tail_rows=4 tile_rows=-2",
-        "block_rows=144  tail_rows=4 tile_rows=12", "block_rows=99999999999 tail_rows=4 tile_rows=12" };
+    static const char *const wrong[] = { "", "key_block=64", "key_block=64 tile_rows=4",
+        "tile_rows=4 key_block=64 token_block=12", "key_block=64 tile_rows=4 token_block=12 ",
+        "key_block= tile_rows=4 token_block=12", "key_block=64 tile_rows=4 token_block=-2",
+        "key_block=64  tile_rows=4 token_block=12", "key_block=99999999999 tile_rows=4 token_block=12" };
     SearchSpace space;
     SpacePoint point, again;
     Arena *arena = arena_new();
     CU_ASSERT_TRUE_FATAL(space_find("gemm", &space));
-    CU_ASSERT_EQUAL(space.n, 3);
-    const SpaceShape shape = { .target = TARGET_X86_64_V4, .n_in = 512, .row_len = 2048, .chunk = 512,
+    CU_ASSERT_EQUAL(space.n, 6);
+    const SpaceShape shape = { .target = TARGET_X86_64_V4, .n_in = 512, .n_out = 512, .row_len = 2048, .chunk = 512,
                                .l2_len = 2 << 20 };
     SpacePoint *points;
     int n = space_points(arena, &space, &shape, &points);
@@ -172,6 +174,8 @@ static void test_space_text(void)
         CU_ASSERT_EQUAL(memcmp(&again, &points[i], sizeof again), 0);
         text_free(&text);
     }
+    CU_ASSERT_TRUE_FATAL(space_find("attention", &space));
+    CU_ASSERT_TRUE(space_read(&space, "key_block=64 tile_rows=4 token_block=12", &point));
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++)
         CU_ASSERT_FALSE(space_read(&space, wrong[i], &point));
     CU_ASSERT_FALSE(space_find("conv1d", &space));
@@ -202,6 +206,42 @@ static void test_space_rules(void)
         CU_ASSERT_EQUAL(most, wide ? 14 : 6);
     }
     arena_free(arena);
+}
+
+/* Do all points of `kernel` have at most `most` of a parameter, and does one have just that? */
+static bool most_is(const char *kernel, const char *name, TargetId target, const SpaceShape *bounds, int most)
+{
+    Arena *arena = arena_new();
+    SearchSpace space;
+    SpaceShape shape = *bounds;
+    SpacePoint *points;
+    int found = -1;
+    shape.target = target;
+    CU_ASSERT_TRUE_FATAL(space_find(kernel, &space));
+    const int n = space_points(arena, &space, &shape, &points), param = space_param(&space, name);
+    for (int i = 0; i < n; i++)
+        found = points[i].value[param] > found ? points[i].value[param] : found;
+    arena_free(arena);
+    return found == most;
+}
+
+/* Lines are for x86 alone; blocks of k are shorter than k and fit the first cache; streams fit registers and columns. */
+static void test_space_lines(void)
+{
+    const SpaceShape wide = { .n_in = 2048, .n_out = 2048, .row_len = 8192, .chunk = 512, .l2_len = 2 << 20 };
+    const SpaceShape narrow = { .n_in = 192, .n_out = 64, .row_len = 768, .chunk = 512, .l2_len = 2 << 20 };
+    CU_ASSERT_TRUE(most_is("gemm", "pack_lines", TARGET_X86_64_V3, &wide, 1));
+    CU_ASSERT_TRUE(most_is("gemm_q", "pack_lines", TARGET_X86_64_VNNI, &wide, 1));
+    CU_ASSERT_TRUE(most_is("gemm", "pack_lines", TARGET_ARM_NEON, &wide, 0));
+    CU_ASSERT_TRUE(most_is("gemm_q", "pack_lines", TARGET_ARM_DOTPROD, &wide, 0));
+    CU_ASSERT_TRUE(most_is("gemm", "k_block", TARGET_X86_64_V4, &wide, 512));
+    CU_ASSERT_TRUE(most_is("gemm", "k_block", TARGET_X86_64_V3, &wide, 1024));
+    CU_ASSERT_TRUE(most_is("gemm", "k_block", TARGET_X86_64_V3, &narrow, 128));
+    CU_ASSERT_TRUE(most_is("gemm", "k_block", TARGET_ARM_BF16, &wide, 0));
+    CU_ASSERT_TRUE(most_is("gemv", "streams", TARGET_X86_64_V4, &wide, 8));
+    CU_ASSERT_TRUE(most_is("gemv_q", "streams", TARGET_X86_64_V3, &wide, 6));
+    CU_ASSERT_TRUE(most_is("gemv_q", "streams", TARGET_ARM_NEON, &wide, 6));
+    CU_ASSERT_TRUE(most_is("gemv", "streams", TARGET_X86_64_V4, &narrow, 2));
 }
 
 /* ---- decisions ---- */
@@ -255,6 +295,6 @@ static void test_decisions(void)
 static const UnitTest tests[] = {
     { "nothing chosen", test_nothing_chosen }, { "every graph", test_every_graph },
     { "senseless choices", test_senseless_choices }, { "table", test_table }, { "space, text", test_space_text },
-    { "space, rules", test_space_rules }, { "decisions", test_decisions },
+    { "space, rules", test_space_rules }, { "space, lines", test_space_lines }, { "decisions", test_decisions },
 };
 UNIT_MAIN("space", tests)
