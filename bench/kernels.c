@@ -1,7 +1,7 @@
 /* Kernel benchmark: instances of the templates, timed against ceilings measured in the same run.
  *
- * Usage: bench_kernels [--cc=CC] [--only=TEXT] SOURCE_DIR. Renders instances for this machine's best
- * target into one C file, compiles it with CC and the flags of ir/target.def, loads it and prints,
+ * Usage: bench_kernels [--cc=CC] [--only=TEXT] [--set=PARAMETER=VALUE ...] SOURCE_DIR. Renders
+ * instances for this machine's best target into one C file, compiles it with CC and the flags of ir/target.def, loads it and prints,
  * for each case, the median time, the rate and its share of the ceiling: the fp32 FMA peak measured
  * right before the case (of 8-bit products: that of vdot4), or the read bandwidth of a buffer larger
  * than the caches. One thread.
@@ -48,6 +48,8 @@ typedef struct {
     const Target *target;
     void *library;
     const char *only;
+    const char *set[16];       /* "name=value": parameters of every template that has them */
+    int n_set;
     float (*peak)(long, const float *);
     int32_t (*dot_peak)(long, const int8_t *);
     int of_bytes;              /* 1: cases compute with bytes, so their ceiling is dot_peak */
@@ -115,6 +117,16 @@ static void add_kernel(Bench *bench, const char *alias, const char *name, const 
             values[i] = 144;
         else if (strcmp(template->params[i].name, "prefetch_rows") == 0)
             values[i] = getenv("PF") ? atoi(getenv("PF")) : 16;
+        else if (strcmp(template->params[i].name, "streams") == 0)
+            values[i] = 4;
+        else if (strcmp(template->params[i].name, "unroll") == 0)
+            values[i] = 1;
+        else if (strcmp(template->params[i].name, "token_block") == 0 && values[i] == 0)
+            values[i] = 8;
+    for (int i = 0; i < bench->n_set; i++)
+        for (int p = 0; p < template->n_params; p++)
+            if (strncmp(bench->set[i], template->params[p].name, strcspn(bench->set[i], "=")) == 0)
+                values[p] = strtod(strchr(bench->set[i], '=') + 1, NULL);
     Text head = { 0 };
     template_print_name(template, values, &head);
     text_printf(&head, "(");
@@ -209,10 +221,10 @@ static void report(Bench *bench, const char *title, double *times, int n, double
     fflush(stdout);
 }
 
-enum { N_TOKENS = 512, D_MODEL = 1024, D_INNER = 2048, D_STATE = 16, N_EXPERTS = 8, TOP_K = 2 };
+enum { N_TOKENS = 512, D_MODEL = 1024, D_INNER = 2048, D_STATE = 16, N_EXPERTS = 8, TOP_K = 2, PACK_ROWS = 512 };
 
 typedef void gemm_fn(float *, const float *, const void *, const float *, const int32_t *, const int32_t *,
-                     const float *, int, int, float *, int, int);
+                     const float *, int, int, int, float *, int, int);
 typedef void gemv_fn(float *, const float *, const void *, const float *, const int32_t *, const float *, int, int, int);
 
 static void bench_gemm(Bench *bench)
@@ -240,7 +252,7 @@ static void bench_gemm(Bench *bench)
         float *in = random_buffer((size_t)cases[i].n_tokens * (size_t)cases[i].n_in, 0, 1);
         float *out = random_buffer((size_t)cases[i].n_tokens * (size_t)cases[i].n_out, 0, 1);
         void *weights = random_buffer(n_weights, cases[i].dtype, 0.03f);
-        float *pack = random_buffer((size_t)(144 + panel) * (size_t)cases[i].n_in, 0, 1);
+        float *pack = random_buffer((size_t)(PACK_ROWS + panel) * (size_t)(cases[i].n_in + 16), 0, 1);
         int32_t *slots = calloc((size_t)n_pairs, 4), offsets[N_EXPERTS + 1] = { 0 };
         float *gates = random_buffer((size_t)n_pairs, 0, 1);
         for (int e = 0, n = 0; e < N_EXPERTS && top_k == TOP_K; e++) {     /* token t: experts t%4, 4 + t%4 */
@@ -251,7 +263,7 @@ static void bench_gemm(Bench *bench)
         }
         const double flop = 2.0 * n_pairs * cases[i].n_in * cases[i].n_out;
         TIME(bench, cases[i].alias, flop, 0, 0, "", gemm(out, in, weights, NULL, slots, offsets, gates,
-             cases[i].n_tokens, top_k, pack, 0, cases[i].n_out / panel));
+             0, cases[i].n_tokens, top_k, pack, 0, cases[i].n_out / panel));
         free(in), free(out), free(weights), free(pack), free(slots), free(gates);
     }
 }
@@ -309,7 +321,7 @@ static int8_t *quantised_rows(quantize_fn *quantize, int n_rows, int n_in)
 static void bench_quantised(Bench *bench)
 {
     typedef void gemm_q_fn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
-                           const float *, int, int, int8_t *, int, int);
+                           const float *, int, int, int, int8_t *, int, int);
     typedef void gemv_q_fn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int, int);
     const int panel = 2 * bench->target->lanes;
     const struct { const char *alias; int n_in, n_out, n_experts, n_tokens, dtype; } cases[] = {
@@ -344,7 +356,7 @@ static void bench_quantised(Bench *bench)
         int8_t *in = quantised_rows(quantize, n_tokens, n_in);
         float *out = random_buffer((size_t)n_tokens * (size_t)n_out, 0, 1), *gates = random_buffer((size_t)n_pairs, 0, 1);
         void *weights = random_panels(n_experts, n_in, n_out, panel, cases[i].dtype);
-        int8_t *pack = random_buffer((size_t)(144 + panel) * (size_t)n_in / 4, 0, 1);
+        int8_t *pack = random_buffer((size_t)(PACK_ROWS + panel) * (size_t)(n_in + 64) / 4, 0, 1);
         int32_t *slots = calloc((size_t)n_pairs, 4), offsets[N_EXPERTS + 1] = { 0 };
         for (int e = 0, n = 0; e < N_EXPERTS && top_k == TOP_K; e++) {     /* token t: experts t%4, 4 + t%4 */
             for (int p = 0; p < n_pairs; p++)
@@ -357,7 +369,7 @@ static void bench_quantised(Bench *bench)
             TIME(bench, cases[i].alias, 0, bytes, 0, "", ((gemv_q_fn *)product)(out, in, weights, NULL, NULL, NULL, 1, 0, n_out / panel));
         else
             TIME(bench, cases[i].alias, 2 * macs, n_tokens == 4 ? bytes : 0, 0, "", ((gemm_q_fn *)product)(out, in, weights, NULL, slots, offsets, gates,
-                 n_tokens, top_k, pack, 0, n_out / panel));
+                 0, n_tokens, top_k, pack, 0, n_out / panel));
         free(in), free(out), free(weights), free(pack), free(slots), free(gates);
     }
     bench->of_bytes = 0;
@@ -459,6 +471,8 @@ int main(int argc, char **argv)
             cc = argv[i] + 5;
         else if (strncmp(argv[i], "--only=", 7) == 0)
             bench.only = argv[i] + 7;
+        else if (strncmp(argv[i], "--set=", 6) == 0 && strchr(argv[i] + 6, '=') && bench.n_set < 16)
+            bench.set[bench.n_set++] = argv[i] + 6;
         else if (strncmp(argv[i], "--target=", 9) == 0) {
             TargetId id;
             if (!target_from_name(argv[i] + 9, &id))
@@ -467,9 +481,9 @@ int main(int argc, char **argv)
         } else
             source_dir = argv[i];
     if (!source_dir)
-        return fprintf(stderr, "usage: bench_kernels [--cc=CC] [--target=NAME] [--only=TEXT] SOURCE_DIR\n"), 2;
+        return fprintf(stderr, "usage: bench_kernels [--cc=CC] [--target=NAME] [--only=TEXT] [--set=NAME=VALUE] SOURCE_DIR\n"), 2;
 
-    text_printf(&bench.source, "#include \"runtime/route.h\"\n#include \"runtime/tile.h\"\nenum { BENCH_CHAINS = %d, BENCH_AHEAD = 1024 };\n%s\n",
+    text_printf(&bench.source, "#include \"runtime/route.h\"\n#include \"runtime/scan.h\"\n#include \"runtime/tile.h\"\nenum { BENCH_CHAINS = %d, BENCH_AHEAD = 1024 };\n%s\n",
                 bench.target->lanes == 8 ? 12 : 24, ceilings);
     void (*const groups[])(Bench *) = { bench_gemm, bench_gemv, bench_quantised, bench_mamba, bench_attention, bench_rows };
     for (size_t i = 0; i < sizeof groups / sizeof *groups; i++)

@@ -59,7 +59,7 @@ static bool k_in_blocks(const Asked *a)
     if (block == 0)
         return true;
     return block < a->shape->n_in && 4 * block * panel(a) <= L1_LEN
-        && (target_info(a->shape->target)->family == FAMILY_X86 || !target_rounds_rows(a->shape->target));
+        && target_info(a->shape->target)->family == FAMILY_X86;
 }
 
 /* A sum a column stays in registers beside a row of weights; no more panels than there are. */

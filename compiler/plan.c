@@ -68,14 +68,15 @@ static int64_t default_block_rows(const Step *step, int chunk, bool quantised, i
     return rows > most ? most : rows;
 }
 
-/* How a block's rows and weights are walked along k. Tiles of 64-bit ARM take packed rows by lanes: not in lines. */
+/* How a block's rows and weights are walked along k. Tiles of 64-bit ARM take packed rows by lanes, not in
+ * lines, and some of them all of k. */
 static void choose_k(const Planner *p, Step *step, bool quantised)
 {
     bool lanes = target_info(p->plan->target)->family == FAMILY_AARCH64;
     step->pack_lines = (int)chosen(p, step->op, PHASE_PREFILL, "pack_lines", 0, !lanes, 0);
     step->fetch_gap = (int)chosen(p, step->op, PHASE_PREFILL, "fetch_gap", 0, 16, 0);
-    step->k_block = quantised ? 0 : (int)chosen(p, step->op, PHASE_PREFILL, "k_block", 0, 1 << 16, 0);
-    if (step->k_block % K_UNIT || (lanes && target_rounds_rows(p->plan->target)))
+    step->k_block = quantised || lanes ? 0 : (int)chosen(p, step->op, PHASE_PREFILL, "k_block", 0, 1 << 16, 0);
+    if (step->k_block % K_UNIT)
         step->k_block = 0;
 }
 
