@@ -201,6 +201,8 @@ static int help_command(int i)
     options_help(commands[i].command, &text);
     if (commands[i].command == COMMAND_COMPILE)
         text_printf(&text, "\nWithout -o, --emit ptx, ir, plan and dot go to standard output.\n");
+    if (commands[i].command == COMMAND_TUNE)
+        text_printf(&text, "\nmpirun -n N mossc tune ... (Open MPI): rank 0 decides and has the database, N - 1 others measure.\n");
     if (commands[i].command == COMMAND_DB)
         db_help(&text);
     if (commands[i].command == COMMAND_RUN)

@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum { MOST_CONNECTIONS = 1024, POLL_MS = 200 };
-static const double join_seconds = 90, patience_seconds = 900;
+static const double join_seconds = 90, patience_seconds = 900, whole_seconds = 4 * 3600;
 
 /* NEW: has said nothing yet. */
 typedef enum { WORKER_NEW, WORKER_IDLE, WORKER_PEAKS, WORKER_TRIES, WORKER_WHOLE, WORKER_GONE } WorkerPhase;
@@ -98,8 +98,10 @@ static void lose(Owner *owner, Worker *w, const char *why)
                  phase == WORKER_TRIES ? "; its trial goes to another" : "", n, n == 1 ? "" : "s");
     if (phase == WORKER_TRIES)
         give_batch_back(owner, w);
-    else if (phase == WORKER_PEAKS || phase == WORKER_WHOLE)
-        w->group->n_lost += w->group->busy, w->group->busy = false;
+    if (phase == WORKER_PEAKS || phase == WORKER_WHOLE) {
+        w->group->n_lost++;
+        w->group->busy = false;
+    }
 }
 
 /* ---- what workers are told ---- */
@@ -171,7 +173,7 @@ static void give_whole(Owner *owner, Worker *w)
     }
     progress_say(&owner->progress, "%s builds and measures the whole model", w->name);
     mpi_put_choices(&text, group->choices);
-    tell(owner, w, WORKER_WHOLE, MPI_WHOLE, &text, 0);
+    tell(owner, w, WORKER_WHOLE, MPI_WHOLE, &text, whole_seconds);
 }
 
 /* Something to do for one that waits. */
