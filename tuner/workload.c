@@ -136,6 +136,20 @@ static void fill_weights(Work *w, uint8_t *data, size_t len)
         }
 }
 
+/* The first expert gets or loses token 0, so that its rows are odd in number: no tile takes them without some to spare. */
+static void make_odd(Work *w)
+{
+    const int k = w->shape.top_k;
+    int n = 0;
+    for (int t = 0; t < w->n_tokens; t++)
+        n += w->experts[t * k] == 0;
+    if (n % 2 || w->shape.n_experts < k + 2)
+        return;
+    const bool has = w->experts[0] == 0;
+    for (int s = 0; s < k; s++)
+        w->experts[s] = s + has;
+}
+
 /* Chosen experts, ascending. The last is never chosen where there is a choice; in a check the first is by every
  * token, so that one expert has many rows and others few. */
 static void choose_experts(Work *w)
@@ -147,6 +161,8 @@ static void choose_experts(Work *w)
             if ((skewed && e == 0 && t % 8) || random_below(w, usable - e) < k - s)
                 w->experts[t * k + s++] = e;
         }
+    if (skewed)
+        make_odd(w);
     ref_group(w->slots, w->offsets, w->experts, w->n_pairs, n_experts);
 }
 
