@@ -1,10 +1,12 @@
 #!/bin/sh
 # The differential test for one target: on this machine where it can run, else under an emulator.
 #
-#   tests/diff/on_target.sh DIFF MOSSC TARGET [OPTION OF DIFF]...
+#   tests/diff/on_target.sh DIFF MOSSC TARGET[@CPU] [OPTION OF DIFF]...
+# CPU: the one to emulate for a target of 64-bit ARM, else the least that has what the target needs.
 # Exit code: diff's; 77 (skipped, with the reason) where neither CPU nor emulator can run it.
 set -u
-diff=$1 mossc=$2 target=$3
+diff=$1 mossc=$2 target=${3%@*} cpu=${3#"${3%@*}"}
+cpu=${cpu#@}
 shift 3
 
 skip() { echo "SKIPPED: $target: $*"; exit 77; }
@@ -19,8 +21,13 @@ arm-* | android-*)
     command -v aarch64-linux-gnu-gcc >/dev/null || skip "no aarch64-linux-gnu-gcc"
     command -v qemu-aarch64 >/dev/null || skip "no qemu-aarch64"
     [ -d /usr/aarch64-linux-gnu/lib ] || skip "no C library of 64-bit ARM in /usr/aarch64-linux-gnu"
-    # Of the cores that may run it, one without what later ones have.
-    case $target in arm-neon) cpu=cortex-a72 ;; arm-dotprod | arm-fp16) cpu=cortex-a76 ;; *) cpu=max ;; esac
+    case $cpu$target in arm-neon) cpu=cortex-a72 ;; arm-dotprod | arm-fp16) cpu=cortex-a76 ;; arm-* | android-*) cpu=max ;; esac
+    case $target in android-*)
+        for tool in clang-19 ld.lld-19; do
+            command -v $tool >/dev/null || skip "no $tool"
+        done
+        [ -e /usr/lib/aarch64-linux-musl/libc.a ] || skip "no musl-dev:arm64" ;;
+    esac
     exec "$diff" --mossc "$mossc" --target "$target" --runner "qemu-aarch64 -cpu $cpu -L /usr/aarch64-linux-gnu" "$@" ;;
 a100 | h100)
     build=$(cd "$(dirname "$diff")/.." && pwd)
