@@ -19,7 +19,7 @@ static const SpaceParam params[] = {
 
 /* ---- rules ---- */
 
-enum { KIB = 1024, SLOT_LEN = 512, DECODE_WARPS = 16 };
+enum { KIB = 1024, SLOT_LEN = 512, PART_LEN = 512, DECODE_WARPS = 16 };
 typedef struct { const SearchSpace *space; const SpaceShape *shape; const SpacePoint *point; } Asked;
 
 static int value(const Asked *a, const char *name) { return a->point->value[space_param(a->space, name)]; }
@@ -44,7 +44,8 @@ static bool gemm_tile_divides(const Asked *a)
     int n = gemm_threads(a);
     if ((is_q8(a) || given(a, "epilogue") == 1) && of_warp % 32 != 0)
         return false;
-    return columns % of_warp == 0 && n <= 512 && rows <= n && 8 * rows % n == 0 && (is_q8(a) ? 4 : 8) * columns % n == 0;
+    return columns % of_warp == 0 && n <= 512 && rows <= n && 8 * rows % n == 0
+        && (is_q8(a) ? 4 : 8) * columns % n == 0;
 }
 
 /* Two blocks a multiprocessor: a thread's sums of 64 rows leave 64 registers for the rest. */
@@ -89,12 +90,22 @@ static bool group_in_slice(const Asked *a) { return group_suits(a, given(a, "n_s
 static bool in_group_in_slice(const Asked *a) { return group_suits(a, DECODE_WARPS / 2 / value(a, "tiles")); }
 static bool slices_have_chunks(const Asked *a) { return value(a, "n_slices") <= row_pairs(a); }
 
-/* The rings of all warps in the place of those it has. */
-static bool decode_ring_fits(const Asked *a)
+/* The rings of all warps in the place of those it has; `more` bytes beside them. */
+static bool ring_fits(const Asked *a, int more)
 {
     const GpuShape *gpu = a->shape->gpu;
     int unit = gpu->n_threads / 32 * SLOT_LEN, others = gpu->shared_len - unit * given(a, "group") * given(a, "ring");
-    return others + unit * value(a, "group") * value(a, "ring") <= shared_most(a);
+    return others + more + unit * value(a, "group") * value(a, "ring") <= shared_most(a);
+}
+
+static bool decode_ring_fits(const Asked *a) { return ring_fits(a, 0); }
+
+/* Sums of a tile for each slice, and scales of its rows. */
+static bool decode_tiles_fit(const Asked *a)
+{
+    int n_experts = strcmp(a->space->kernel, "decode_head") == 0 ? 1 : given(a, "n_experts");
+    int of_tile = given(a, "n_slices") * PART_LEN + (is_q8(a) ? 32 * n_experts : 0);
+    return ring_fits(a, (value(a, "tiles") - given(a, "tiles")) * of_tile);
 }
 
 static const struct { const char *kernel; bool (*holds)(const Asked *asked); } rules[] = {

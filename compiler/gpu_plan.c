@@ -84,12 +84,13 @@ static void draw(GpuModel *g)
     gpu_special(g->b, ARG_SAMPLERS);
     gpu_special(g->b, ARG_LOGITS);
     gpu_scratch(g->b, weights, 0, ACCESS_READ);
-    gpu_end(g->b, sequences, gpu_fixed(1), 1024, 1152, gpu_flags(g));
+    gpu_end(g->b, sequences, gpu_fixed(1), 1024, 17408, gpu_flags(g));
 }
 
 static Launches *make_lists(Arena *arena, const Plan *plan, const Choices *choices)
 {
-    GpuModel g = { .arena = arena, .plan = plan, .choices = choices, .b = gpu_builder_new(arena), .sm = target_sm(plan->target),
+    GpuModel g = { .arena = arena, .plan = plan, .choices = choices, .b = gpu_builder_new(arena),
+                   .sm = target_sm(plan->target),
                    .act = activation_code(plan), .n_rows = plan->chunk };
     gpu_list(g.b, LIST_PREFILL);
     gpu_lower(&g);

@@ -208,7 +208,8 @@ static bool prepare(BenchSide *side, const GpuCheckRequest *r, int n, uint64_t s
     return bench_wait(side->bench) && bench_input(side, n, n, r->most_tokens, 0, seed);
 }
 
-bool gpu_check(BenchSide *base, BenchSide *side, const GpuCheckRequest *r, double *worst, char *where, size_t where_len)
+bool gpu_check_kernel(BenchSide *base, BenchSide *side, const GpuCheckRequest *r, double *worst, char *where,
+                      size_t where_len)
 {
     where[0] = '\0';
     *worst = 0;

@@ -19,8 +19,8 @@ typedef struct {
 } GpuCheckRequest;
 
 /* The worst error in units of what is allowed, infinite for a NaN or a write behind a buffer, and where it is. */
-bool gpu_check(BenchSide *base, BenchSide *side, const GpuCheckRequest *request, double *worst, char *where,
-               size_t where_len);
+bool gpu_check_kernel(BenchSide *base, BenchSide *side, const GpuCheckRequest *request, double *worst,
+                      char *where, size_t where_len);
 /* Does a token's decode give what prefill gives, and is it all numbers? */
 bool gpu_check_decode(BenchSide *base, int n_tokens, double *worst, char *where, size_t where_len);
 

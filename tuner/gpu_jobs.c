@@ -28,7 +28,8 @@ static bool is_gemm(const Job *job) { return strncmp(job->template->name, "gemm"
 static double decode_bytes(const Job *job)
 {
     const double e = get(job, "n_experts", 1), size = get(job, "weight_dtype", 1) == 3 ? 1 : 2;
-    const double used = e > job->top_k ? job->top_k : e, n_in = get(job, "n_in", 0), channels = get(job, "n_channels", 0);
+    const double used = e > job->top_k ? job->top_k : e, n_in = get(job, "n_in", 0);
+    const double channels = get(job, "n_channels", 0);
     if (is_kernel(job, "decode_in"))
         return size * 2 * channels * n_in * used;
     if (is_kernel(job, "decode_scan"))

@@ -1,4 +1,4 @@
-/* The reference of products on a GPU: what a launch of gemm or gemm_h100 was given, read back, and plain loops in double.
+/* The reference of products on a GPU: what a launch of gemm or gemm_h100 was given, and plain loops in double.
  *
  * All rows, and columns spread over the whole width, both ends among them.
  */

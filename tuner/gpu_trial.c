@@ -219,7 +219,7 @@ static bool check(BenchSide *base, BenchSide *side, const GpuTrial *trial, doubl
                                 .n = 2, .most_tokens = trial->check_tokens };
     if (decode)
         request.n_tokens[1] = 3;
-    if (!gpu_check(base, side, &request, worst, where, len))
+    if (!gpu_check_kernel(base, side, &request, worst, where, len))
         return false;
     return !trial->is_default || !decode || *worst > 1
         || gpu_check_decode(base, trial->check_tokens, worst, where, len);
@@ -284,7 +284,8 @@ bool gpu_step(GpuBench *b, const GpuStep *step, TrialResult *result)
         return true;
     }
     const bool prefill = step->tokens > 0;
-    if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1, false, &result->pairs[0]))
+    if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1, false,
+                 &result->pairs[0]))
         return fail(b, result);
     bench_side_free(candidate);
     bench_side_free(incumbent);

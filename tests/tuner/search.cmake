@@ -1,11 +1,12 @@
 # The search half of the tuner: choices, space, decisions, single trials, faults, the command.
-foreach(name test_space test_step test_trial)
+foreach(name test_space test_step test_trial test_gpu_space)
   add_executable(${name} tuner/${name}.c)
   target_link_libraries(${name} PRIVATE mossc_tuner PkgConfig::CUNIT m)
   target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
 endforeach()
 test_command(tuner/test_space test_space)
 test_command(tuner/test_step test_step)
+test_command(tuner/test_gpu_space test_gpu_space)
 if(NOT SANITIZE)
   foreach(name f32 bf16 f16 q8 q4 statuses no-kernel whole-model measuring)
     test_command(tuner/trial-${name} test_trial ${name})
