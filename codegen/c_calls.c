@@ -209,10 +209,30 @@ static void call_route(Writer *w, const Step *step)
          c_value(op->operand[1]), row_range(w, step, x->type.dim[0]));
 }
 
+/* Norm and router of an operation that is both, one after the other. */
+static void call_norm_then_route(Writer *w, const Step *step)
+{
+    const Op *op = step->op;
+    const Value *x = op->operand[0], *u = op->result[0];
+    const char *rows = row_range(w, step, x->type.dim[0]);
+    const char *norm = INSTANCE(w, "rms_norm", { "n_in", cols(x) }, { "stride", stride(x) },
+                                { "eps", op_attr(op, ATTR_EPS)->number });
+    const char *route = INSTANCE(w, "route", { "n_in", cols(u) }, { "stride", stride(u) },
+                                 { "n_experts", (double)op->operand[2]->type.dim[0].n },
+                                 { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) });
+    CALL(w, "    %s(%s, %s, %s, %s);\n", norm, c_value(u), c_value(x), c_value(op->operand[1]), rows);
+    CALL(w, "    %s(%s, %s, %s, %s, top_k, %s);\n", route, c_value(op->result[1]), c_value(op->result[2]), c_value(u),
+         c_value(op->operand[2]), rows);
+}
+
 static void call_rms_norm_route(Writer *w, const Step *step)
 {
     const Op *op = step->op;
     const Value *x = op->operand[0];
+    if (w->plan->route_apart && w->phase == PLAN_PREFILL) {
+        call_norm_then_route(w, step);
+        return;
+    }
     const char *f = INSTANCE(w, "rms_norm_route", { "n_in", cols(x) }, { "stride", stride(x) },
                              { "eps", op_attr(op, ATTR_EPS)->number },
                              { "n_experts", (double)op->operand[2]->type.dim[0].n },

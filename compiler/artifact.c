@@ -78,6 +78,10 @@ static bool write_weights(Build *b)
     Compilation *c = b->c;
     int64_t len = pack_len(c->plan);
     const char *path = file(b, "weights");
+    if (c->is_packed) {
+        b->sums = (WeightSums){ c->packed_sum, c->values_sum };
+        return true;
+    }
     uint8_t *data = out_map(c->diags, path, len);
     if (!data)
         return false;
@@ -85,6 +89,8 @@ static bool write_weights(Build *b)
     TensorSource source = { c->weights, source_find, source_out_rows, source_read,
                             isatty(2) && len > EMBED_MOST ? show_progress : NULL };
     b->sums = pack_weights(c->plan, &source, (int)sysconf(_SC_NPROCESSORS_ONLN), data, &bad);
+    c->packed_sum = b->sums.packed;
+    c->values_sum = b->sums.values;
     if (bad.found)
         weights_value_error(c->weights, c->diags, bad.tensor, bad.index, bad.value);
     return out_unmap(c->diags, path, data, len) && !bad.found;
@@ -347,7 +353,7 @@ static bool publish(Build *b, const char *output)
 {
     Diags *diags = b->c->diags;
     const char *weights = weights_path(b->c);
-    if (!b->embed && !out_publish(diags, file(b, "weights"), weights))
+    if (!b->embed && !b->c->is_packed && !out_publish(diags, file(b, "weights"), weights))
         return false;
     if ((!is_kind(b, "exe") && !publish_companions(b)) || !out_publish(diags, output, b->c->out))
         return false;

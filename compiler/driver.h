@@ -27,6 +27,8 @@ typedef struct Compilation {
     Plan *plan;
     int64_t n_context, max_rss;   /* max_rss 0: any */
     int n_threads;
+    bool is_packed;          /* the packed weights are there, from another build of this model, with these sums */
+    uint64_t packed_sum, values_sum;
 } Compilation;
 
 /* Is it a graph, by its name, and not an artifact? */

@@ -282,6 +282,7 @@ Plan *plan_module_chosen(Arena *arena, const Graph *graph, Module *module, Targe
     const int64_t longest = choices_get(choices, KERNEL_KEY_MODEL, "chunk", MAX_CHUNK);
     const int64_t row_split = choices_get(choices, KERNEL_KEY_MODEL, "row_split", 0);
     plan->row_split = row_split >= 0 && row_split <= MAX_ROW_SPLIT ? (int)row_split : 0;
+    plan->route_apart = choices_get(choices, KERNEL_KEY_MODEL, "route_apart", 0) == 1;
     Planner p = { arena, plan, choices, longest >= MIN_CHUNK && longest <= 4 * MAX_CHUNK ? (int)longest : MAX_CHUNK };
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */
     for (;; p.chunk /= 2) {

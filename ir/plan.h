@@ -114,6 +114,7 @@ typedef struct {
     Tiling tiling;
     int chunk;                     /* longest prefill piece */
     int row_split;                 /* products of prefill with at most so many panels are shared out by rows */
+    bool route_apart;              /* prefill: rows are routed when all of a thread's are normed */
     int n_blocks, n_layers;
     BlockPlan *blocks;
     BlockPlan *main;               /* also in blocks, the last */

@@ -153,7 +153,7 @@ bool mpi_read_trial(WireMessage *message, int n_times, TrialResult *result)
 void mpi_put_whole(Text *to, const StepRequest *request, const StepResult *result)
 {
     StepRequest bare = *request;
-    bare.untuned = bare.tuned = bare.weights = NULL;
+    bare.untuned = bare.tuned = bare.weights = bare.folder = NULL;
     wire_put_bytes(to, &bare, sizeof bare);
     wire_put_bytes(to, result, sizeof *result);
 }
@@ -162,11 +162,15 @@ bool mpi_read_whole(WireMessage *message, StepRequest *request, StepResult *resu
 {
     wire_bytes(message, request, sizeof *request);
     wire_bytes(message, result, sizeof *result);
-    request->untuned = request->tuned = request->weights = NULL;
+    request->untuned = request->tuned = request->weights = request->folder = NULL;
     result->detail[TRIAL_DETAIL_LEN - 1] = '\0';
     bool good = !message->bad && (unsigned)result->status < N_TRIAL_STATUSES && request->n_chunks >= 0
-        && request->n_chunks <= STEP_MAX_CHUNKS && good_pairs(&result->prefill) && good_pairs(&result->decode);
+        && request->n_chunks <= STEP_MAX_CHUNKS && request->n_variants >= 0 && request->n_variants <= STEP_MAX_VARIANTS
+        && good_pairs(&result->prefill) && good_pairs(&result->decode);
     for (int i = 0; i < STEP_MAX_CHUNKS && good; i++)
         good = good_pairs(&result->chunks[i]);
+    for (int i = 0; i < STEP_MAX_VARIANTS && good; i++)
+        good = good_pairs(&result->variants[i])
+            && memchr(request->variants[i].name, 0, sizeof request->variants[i].name);
     return good && (result->status != TRIAL_OK || (result->prefill.n > 0 && result->decode.n > 0));
 }

@@ -1,7 +1,7 @@
 /* Step: a whole model, tuned beside untuned.
  *
- * In records a step is a kernel of its own: shape the model, its phase and its tokens; points "chunk=256", and
- * "choices=N", N a hash of all that was chosen of the phase's kernels, 0 of the defaults.
+ * In records a step is a kernel of its own: shape the model, its phase and its tokens; points "chunk=256",
+ * "row_split=4", and "choices=N", N a hash of all that was chosen of the phase's kernels, 0 of the defaults.
  */
 #include "step.h"
 
@@ -14,6 +14,7 @@
 #include "records_rank.h"
 #include "../compiler/interrupt.h"
 #include "../ir/kernel_key.h"
+#include "../ir/product.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -133,6 +134,12 @@ static bool judge_phase(Records *records, Arena *arena, Diags *diags, const Plan
     return true;
 }
 
+/* What is chosen of whole models. */
+static bool model_space(const Plan *plan, SearchSpace *space)
+{
+    return (plan->launches ? space_find_gpu : space_find)(KERNEL_KEY_MODEL, space);
+}
+
 bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, const RecordKey *machine,
                 Choices *choices)
 {
@@ -144,18 +151,24 @@ bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, 
         if (verdict.rejected)
             drop_phase(arena, plan, phase, choices);
     }
-    const RecordKey key = step_key(arena, plan, machine, "chunk");
-    if (!records_best(records, arena, diags, &key, &best))
-        return false;
-    if (best.point && strncmp(best.point, "chunk=", 6) == 0 && best.speedup >= 1.01)
-        choices_set(choices, KERNEL_KEY_MODEL, "chunk", strtoll(best.point + 6, NULL, 10));
+    SearchSpace space;
+    for (int i = 0; model_space(plan, &space) && i < space.n; i++) {
+        const char *name = space.param[i]->name;
+        const size_t len = strlen(name);
+        const RecordKey key = step_key(arena, plan, machine, name);
+        if (!records_best(records, arena, diags, &key, &best))
+            return false;
+        if (best.point && strncmp(best.point, name, len) == 0 && best.point[len] == '=' && best.speedup >= 1.01)
+            choices_set(choices, KERNEL_KEY_MODEL, name, strtoll(best.point + len + 1, NULL, 10));
+    }
     return true;
 }
 
 /* ---- building ---- */
 
-/* A library without weights inside, so that both take the file of one. */
-static const char *build(Compilation *c, const char *folder, const char *name, const Choices *choices)
+/* A library without weights inside, so that all take the file of the first, whose sums `packed` then holds. */
+static const char *build(Compilation *c, const char *folder, const char *name, const Choices *choices,
+                         Compilation *packed)
 {
     Options options = *c->options;
     options.value[OPTION_EMBED] = "no";
@@ -164,9 +177,13 @@ static const char *build(Compilation *c, const char *folder, const char *name, c
     Compilation one = { .arena = c->arena, .diags = c->diags, .model = c->model, .options = &options,
                         .choices = choices,
                         .out = arena_printf(c->arena, "%s/%s.so", folder, name) };
+    one.is_packed = packed->is_packed;
+    one.packed_sum = packed->packed_sum;
+    one.values_sum = packed->values_sum;
     bool ok = driver_compile(&one, "lib");
     if (one.weights)
         weights_close(one.weights);
+    *packed = (Compilation){ .is_packed = ok, .packed_sum = one.packed_sum, .values_sum = one.values_sum };
     return ok ? one.out : NULL;
 }
 
@@ -217,6 +234,15 @@ static bool record_all(SearchRun *run, const StepRequest *request, const Choices
             return false;
     }
     const char *whole = arena_printf(run->arena, "chunk=%d", run->plan->chunk);
+    for (int i = 0; i < request->n_variants && result->status == TRIAL_OK; i++) {
+        const StepVariant *v = &request->variants[i];
+        const char *usual = arena_printf(run->arena, "%s=0", v->name);
+        const bool first = i == 0 || strcmp(v->name, request->variants[i - 1].name) != 0;
+        if ((first && !record_default(run, v->name, usual, &result->variants[i], result))
+            || !record(run, v->name, arena_printf(run->arena, "%s=%d", v->name, v->value), usual, &result->variants[i],
+                       result))
+            return false;
+    }
     for (int i = 0; i < request->n_chunks && result->status == TRIAL_OK; i++)
         if ((i == 0 && !record_default(run, "chunk", whole, &result->chunks[i], result))
             || !record(run, "chunk", arena_printf(run->arena, "chunk=%d", request->chunks[i]), whole,
@@ -259,13 +285,19 @@ static bool print_result(const SearchRun *run, const Choices *choices, const Ste
                    decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept"
                        : "(over the tuned model as it is)");
     }
+    for (int i = 0; i < request->n_variants; i++) {
+        const TrialPairs *pairs = &result->variants[i];
+        print_pair(arena_printf(run->arena, "%s %d", request->variants[i].name, request->variants[i].value), pairs,
+                   decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept"
+                       : "(over the tuned model as it is)");
+    }
     return true;
 }
 
 static void set_chunks(const Plan *plan, StepRequest *request)
 {
     SearchSpace space;
-    if (!(plan->launches ? space_find_gpu : space_find)(KERNEL_KEY_MODEL, &space))
+    if (!model_space(plan, &space))
         return;
     const SpaceParam *chunk = space.param[space_param(&space, "chunk")];
     for (int i = 0; i < chunk->n && request->n_chunks < STEP_MAX_CHUNKS; i++)
@@ -274,12 +306,54 @@ static void set_chunks(const Plan *plan, StepRequest *request)
             request->chunks[request->n_chunks++] = chunk->values[i];
 }
 
+/* Steps of prefill that a value of a model's parameter makes other than the value below it does. */
+static int n_changed(const Plan *plan, const char *name, int below, int value)
+{
+    int n = 0;
+    for (int b = 0; b < plan->n_blocks; b++)
+        for (int i = 0; i < plan->blocks[b].schedule[PLAN_PREFILL].n_steps; i++) {
+            const Op *op = plan->blocks[b].schedule[PLAN_PREFILL].steps[i].op;
+            const int64_t panel = plan->tiling.panel;
+            n += strcmp(name, "row_split") != 0 ? op->kind == OP_RMS_NORM_ROUTE
+               : op_is_product(op) && op->result[0]->type.dim[0].sym != SYM_R
+                     && op->result[0]->type.dim[1].n > below * panel && op->result[0]->type.dim[1].n <= value * panel;
+        }
+    return n;
+}
+
+/* All values of a CPU's model that change its plan; the first of each is the default. */
+static void set_variants(const Plan *plan, StepRequest *request)
+{
+    SearchSpace space;
+    for (int p = 0; !plan->launches && model_space(plan, &space) && p < space.n; p++)
+        for (int i = 1; i < space.param[p]->n && strcmp(space.param[p]->name, "chunk") != 0; i++) {
+            StepVariant variant = { .value = space.param[p]->values[i] };
+            snprintf(variant.name, sizeof variant.name, "%s", space.param[p]->name);
+            if (request->n_variants < STEP_MAX_VARIANTS
+                && n_changed(plan, variant.name, space.param[p]->values[i - 1], variant.value))
+                request->variants[request->n_variants++] = variant;
+        }
+}
+
 static bool is_chosen(Arena *arena, const Plan *plan, const Choices *choices)
 {
     for (int phase = 0; phase < N_PLAN_PHASES; phase++)
         if (hash_choices(arena, plan, phase, choices))
             return true;
     return false;
+}
+
+static bool build_variants(Compilation *c, const char *folder, const Choices *choices, Compilation *packed,
+                           StepRequest *request)
+{
+    for (int i = 0; i < request->n_variants; i++) {
+        const StepVariant *v = &request->variants[i];
+        Choices *with = choices_copy(c->arena, choices);
+        choices_set(with, KERNEL_KEY_MODEL, v->name, v->value);
+        if (!build(c, folder, arena_printf(c->arena, "%s-%d", v->name, v->value), with, packed))
+            return false;
+    }
+    return true;
 }
 
 bool step_choose(const SearchRun *run, Choices *choices)
@@ -298,22 +372,24 @@ bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Ch
     long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
     request->n_threads = n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
     set_chunks(plan, request);
+    set_variants(plan, request);
     if (plan->launches) {
         request->n_threads = 0;
         gpu_step_run(plan, choices, request, result);
         return !result->interrupted && !interrupt_came();
     }
     HostLock lock = host_lock(HOST_BUILDS);
-    request->untuned = build(c, folder, "untuned", NULL);
-    request->tuned = request->untuned && chosen ? build(c, folder, "tuned", choices) : request->untuned;
+    Compilation packed = { 0 };
+    request->untuned = build(c, folder, "untuned", NULL, &packed);
+    request->tuned = request->untuned && chosen ? build(c, folder, "tuned", choices, &packed) : request->untuned;
+    const bool built = request->tuned && build_variants(c, folder, choices, &packed, request);
     host_unlock(&lock);
-    if (!request->tuned)
+    if (!built)
         return false;
+    request->folder = folder;
     request->weights = arena_printf(c->arena, "%s.weights", request->untuned);
-    if (chosen)
-        unlink(arena_printf(c->arena, "%s.weights", request->tuned));      /* the same bytes */
     /* A minute, and what a slow machine needs for all the tokens. */
-    request->deadline = 60 + plan->prefill_cost[0].flops * STEP_TOKENS * 160 / 2e9;
+    request->deadline = 60 + plan->prefill_cost[0].flops * STEP_TOKENS * (160 + 30 * request->n_variants) / 2e9;
     lock = host_lock(HOST_MEASURES);
     step_run(request, result);
     host_unlock(&lock);

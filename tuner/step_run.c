@@ -156,6 +156,33 @@ static bool is_settled(const StepResult *result)
             && decide_slower_settled(decode->candidate, decode->incumbent, decode->n));
 }
 
+/* One variant beside the tuned model, whose logits it must give to the bit. */
+static bool measure_variant(const StepRequest *r, int v, Side *tuned, const int32_t *tokens, StepResult *result)
+{
+    char path[4096], *why = result->detail;
+    const size_t len = sizeof result->detail;
+    const int none[2] = { 0, 0 };
+    TrialPairs *pairs = &result->variants[v];
+    Side other = { 0 }, *sides[2] = { &other, tuned };
+    snprintf(path, sizeof path, "%s/%s-%d.so", r->folder, r->variants[v].name, r->variants[v].value);
+    if (!open_side(&other, r, path, why, len) || prefill(&other, r, tokens, 0, why, len) < 0
+        || prefill(tuned, r, tokens, 0, why, len) < 0)
+        return false;
+    if (memcmp(other.logits, tuned->logits, (size_t)r->vocab_size * 4) != 0) {
+        result->status = TRIAL_WRONG;
+        snprintf(why, len, "its logits are others with %s=%d", r->variants[v].name, r->variants[v].value);
+        return false;
+    }
+    for (int i = 0; i < STEP_CHUNK_PAIRS; i++) {
+        if (!measure_pair(pairs, NULL, sides, none, r, tokens, i, why, len))
+            return false;
+        pairs->n = i + 1;
+        if (decide_hopeless(pairs->candidate, pairs->incumbent, i + 1))
+            break;
+    }
+    return true;
+}
+
 static bool measure(const StepRequest *r, Side *tuned, Side *untuned, const int32_t *tokens, StepResult *result)
 {
     char *why = result->detail;
@@ -181,6 +208,9 @@ static bool measure(const StepRequest *r, Side *tuned, Side *untuned, const int3
                 break;
         }
     }
+    for (int v = 0; v < r->n_variants && result->status != TRIAL_WRONG; v++)
+        if (!measure_variant(r, v, tuned, tokens, result))
+            return false;
     return true;
 }
 

@@ -4,13 +4,19 @@
 
 #include "trial.h"
 
-enum { STEP_MAX_CHUNKS = 4, STEP_DECODED = 24 };
+enum { STEP_MAX_CHUNKS = 4, STEP_MAX_VARIANTS = 8, STEP_DECODED = 24 };
+
+/* The tuned model with one thing more chosen of the whole of it: library NAME-VALUE.so of the request's folder. */
+typedef struct { char name[16]; int value; } StepVariant;
 
 typedef struct {
     const char *untuned, *tuned;         /* libraries */
     const char *weights;                 /* of both */
     int n_tokens, n_threads, vocab_size;
     int chunks[STEP_MAX_CHUNKS], n_chunks;   /* shorter than compiled, tried with the tuned one */
+    const char *folder;
+    StepVariant variants[STEP_MAX_VARIANTS];
+    int n_variants;
     bool same_bits;                      /* must both give the same logits? */
     double deadline;
 } StepRequest;
@@ -21,6 +27,7 @@ typedef struct {
     double max_error;                    /* of the tuned one's logits, in units of what is allowed */
     TrialPairs prefill, decode;          /* candidate: tuned, incumbent: untuned */
     TrialPairs chunks[STEP_MAX_CHUNKS];  /* candidate: with that chunk, incumbent: without */
+    TrialPairs variants[STEP_MAX_VARIANTS];  /* candidate: that one, incumbent: the tuned one */
     bool interrupted;
 } StepResult;
 

@@ -79,6 +79,7 @@ static void check_drawn(const char *path, DType dtype, TargetId target)
     CU_ASSERT(fabs(shares[PLAN_PREFILL] - 1) < 1e-9 && fabs(shares[PLAN_DECODE] - 1) < 1e-9);
     choices_set(choices, KERNEL_KEY_MODEL, "chunk", 64 << bits() % 4);
     choices_set(choices, KERNEL_KEY_MODEL, "row_split", (1 << bits() % 8) - 1);
+    choices_set(choices, KERNEL_KEY_MODEL, "route_apart", (int)(bits() % 2));
     Plan *chosen = plan_with(arena, graph, dtype, target, choices);
     Text why = { 0 };
     bool good = plan_check(chosen, &why);

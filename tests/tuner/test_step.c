@@ -149,8 +149,25 @@ static void test_chunk(void)
     records_close(records);
 }
 
-static const UnitTest tests[] = { { "points", test_points }, { "phases", test_phases }, { "noise", test_noise },
-                                  { "chunk", test_chunk } };
+/* What else is chosen of a whole model: each by its own records. */
+static void test_variants(void)
+{
+    begin("variants");
+    add(own_key("row_split"), "row_split=0", "row_split=0", 1, TRIAL_OK);
+    add(own_key("row_split"), "row_split=2", "row_split=0", 1.02, TRIAL_OK);
+    add(own_key("route_apart"), "route_apart=1", "route_apart=0", 1.02, TRIAL_OK);
+    CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "row_split", -1), -1);
+    add(own_key("row_split"), "row_split=4", "row_split=0", 0.9, TRIAL_OK);
+    CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "row_split", -1), 4);
+    CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "route_apart", -1), -1);
+    CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "chunk", -1), -1);
+    records_close(records);
+}
+
+static const UnitTest tests[] = {
+    { "points", test_points }, { "phases", test_phases }, { "noise", test_noise }, { "chunk", test_chunk },
+    { "variants", test_variants },
+};
 
 int main(void)
 {
