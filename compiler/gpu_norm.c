@@ -7,7 +7,7 @@
 
 #include "../ir/text.h"
 
-enum { NORM_ROWS = 16, NORM_THREADS = 256, ROUTE_ROWS = 32, ROUTE_THREADS = 512 };
+enum { NORM_ROWS = 16, NORM_THREADS = 256, ROUTE_ROWS = 32, ROUTE_THREADS = 256 };
 
 /* ---- what routers leave ---- */
 
@@ -129,5 +129,5 @@ void gpu_lower_route(Lowering *l, const Op *op)
     routing_args(g, r);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, r->top_k);
-    gpu_end_line(l, gpu_extent(COUNT_TOKENS, ROUTE_ROWS, 0), ROUTE_THREADS, 16384 + 192 * (int)r->n_experts, 0);
+    gpu_end_line(l, gpu_extent(COUNT_TOKENS, ROUTE_ROWS, 0), ROUTE_THREADS, 8192 + 192 * (int)r->n_experts, 0);
 }

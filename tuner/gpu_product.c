@@ -73,7 +73,7 @@ static bool gather(ProductCheck *p, const BenchPass *pass)
     p->experts = copy(p, ADDRESS(ARG_EXPERTS), 4 * n_pairs, &good);
     p->gates = copy(p, ADDRESS(ARG_GATES), 4 * n_pairs, &good);
     int n_biases = p->n_experts;
-    for (size_t i = 0; p->has_bias == 2 && good && i < n_pairs; i++)
+    for (size_t i = 0; p->has_bias > 1 && good && i < n_pairs; i++)
         n_biases = p->experts[i] + 1 > n_biases ? p->experts[i] + 1 : n_biases;
     p->bias = copy(p, ADDRESS(ARG_BIAS), 4 * (size_t)n_biases * (size_t)p->n_out, &good);
     return good;

@@ -119,13 +119,13 @@ static bool read_case(const char *line, Case *c)
     return true;
 }
 
-enum { BIAS_EXPERTS = 8 };
+enum { BIAS_EXPERTS = 8 };      /* whose gates there are without experts */
 
 typedef struct {
     int64_t n_in_rows, n_out_rows, k;      /* k: padded */
     uint16_t *in;                          /* [n_in_rows][in_stride] */
     void *weights;                         /* [E][n_out][k] */
-    float *scales, *bias, *gates;          /* [E][n_out], [BIAS_EXPERTS or E][n_out], [pairs] */
+    float *scales, *bias, *gates;          /* [E][n_out], [has_bias or E][n_out], [pairs] */
     int32_t *slots, *totals, *experts;     /* slots [E][n_tokens] */
     void *out;                             /* [n_out_rows][out_stride], as it is before */
     size_t in_len, weights_len, scales_len, bias_len, pairs_len, slots_len, out_len;
@@ -185,7 +185,8 @@ static void *allocate(size_t len)
 /* experts ascending in a token; expert 1 of more than 3 gets nothing. */
 static void route(const Case *c, Data *d)
 {
-    const int n_routed = c->n_experts > 1 ? c->n_experts : BIAS_EXPERTS, top_k = c->top_k;
+    const int n_dense = c->has_bias > 1 ? c->has_bias : BIAS_EXPERTS, top_k = c->top_k;
+    const int n_routed = c->n_experts > 1 ? c->n_experts : n_dense;
     const int64_t n_pairs = (int64_t)c->n_tokens * top_k;
     for (int64_t t = 0; t < c->n_tokens; t++)
         for (int s = 0, e = -1; s < top_k; s++) {
@@ -213,7 +214,7 @@ static void make_data(const Case *c, Data *d)
     d->in_len = (size_t)(d->n_in_rows * c->in_stride) * 2;
     d->weights_len = (size_t)(c->n_experts * c->n_out * d->k) * (c->weight_dtype == 3 ? 1 : 2);
     d->scales_len = (size_t)c->n_experts * c->n_out * 4;
-    d->bias_len = (size_t)(c->has_bias == 2 ? BIAS_EXPERTS : c->n_experts) * c->n_out * 4;
+    d->bias_len = (size_t)(c->has_bias > 1 ? c->has_bias : c->n_experts) * c->n_out * 4;
     d->pairs_len = (size_t)n_pairs * 4;
     d->slots_len = (size_t)c->n_experts * (size_t)c->n_tokens * 4;
     d->out_len = (size_t)(d->n_out_rows * c->out_stride) * (c->out_kind == 0 ? 2 : 4);
@@ -267,7 +268,7 @@ static double product(const Case *c, const Data *d, int64_t row, int expert, int
     }
     if (c->has_bias == 1)
         sum += d->bias[at];
-    if (c->has_bias == 2)
+    if (c->has_bias > 1)
         for (int64_t p = row * c->top_k; p < (row + 1) * c->top_k; p++)
             sum += (double)d->gates[p] * d->bias[(int64_t)d->experts[p] * c->n_out + column];
     return sum;

@@ -442,7 +442,7 @@ static const char *check_route(const Data *data, int n_tokens, bool is_norm, con
 /* Totals go on growing while it is timed: only the first pairs find places. */
 static void run_route(Data *data, Kernel kernel, const char *label, bool is_norm, int n_tokens, bool check)
 {
-    const int shared_len = is_norm ? 4 * EXPERTS * D_MODEL + 96 * EXPERTS : 16384 + 192 * EXPERTS;
+    const int shared_len = is_norm ? 4 * EXPERTS * D_MODEL + 96 * EXPERTS : 8192 + 192 * EXPERTS;
     const int blocks = is_norm ? (n_tokens + 15) / 16 : (n_tokens + 31) / 32;
     void *norm_args[] = { &data->x32, &data->pairs, &data->vector, &data->router, &data->out, &data->ints,
                           &data->floats, &data->places, &data->totals, &data->ends, &one, &n_tokens, &n_tokens, &top_k,

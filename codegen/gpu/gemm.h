@@ -67,6 +67,50 @@ DEVICE void gemm_load_pair(float pair[2], const float *row, int64_t at, int colu
     pair[1] = column + 1 < n_out ? row[at + column + 1] : 0;
 }
 
+/* ---- mixed biases: [16 rows][8 experts] of gates times [8 experts][8 columns] of biases, by tensor cores ---- */
+
+/* A lane's factors, each the sum of two of 11 bits. */
+typedef struct { float high[4], low[4]; } GemmGates;
+
+DEVICE void gemm_split(float x, float *high, float *low)
+{
+    *high = bits_float(float_bits(x) & 0xffffe000u);
+    *low = x - *high;
+}
+
+/* Of this lane's two rows and two of the experts first_expert …: those that the rows' tokens chose, else 0. */
+DEVICE GemmGates gemm_load_gates(const int rows[2], int first_expert, const int32_t *experts, const float *gates,
+    int top_k)
+{
+    float gate[4] = { 0, 0, 0, 0 };
+    GemmGates split;
+    for (int s = 0; s < top_k; s++)
+        UNROLL for (int half = 0; half < 2; half++) {
+            const int64_t pair = (int64_t)rows[half] * top_k + s;
+            const int e = experts[pair] - first_expert - (lane() & 3);
+            const float own = gates[pair];
+            gate[half] = e == 0 ? own : gate[half];
+            gate[half + 2] = e == 4 ? own : gate[half + 2];
+        }
+    UNROLL for (int i = 0; i < 4; i++)
+        gemm_split(gate[i], &split.high[i], &split.low[i]);
+    return split;
+}
+
+/* sums: 16 rows of 8 columns, of which this lane fetches the biases of column `column`. */
+DEVICE void gemm_add_mixed(float sums[4], const GemmGates *gates, const float *bias, int first_expert, int n_experts,
+    int column, int n_out)
+{
+    float high[2], low[2];
+    UNROLL for (int i = 0; i < 2; i++) {
+        const int e = first_expert + (lane() & 3) + 4 * i;
+        gemm_split(e < n_experts && column < n_out ? bias[(int64_t)e * n_out + column] : 0, &high[i], &low[i]);
+    }
+    mma_16x8x8(sums, gates->high, low, sums);
+    mma_16x8x8(sums, gates->low, high, sums);
+    mma_16x8x8(sums, gates->high, high, sums);
+}
+
 /* Two columns to what is written, epilogue 1: to the first. */
 DEVICE void gemm_finish(float value[2], float gate, int epilogue, int gated)
 {

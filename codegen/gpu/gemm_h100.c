@@ -14,7 +14,7 @@ PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
 PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there */
 PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
-PARAM(has_bias, hb)      /* 1: the expert's, 2: the gated sum of those of the token's experts */
+PARAM(has_bias, hb)      /* 1: the expert's, more: the gated sum of those of the token's, which are of so many */
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
 PARAM(tile_columns, tc)  /* 96, 128, 256 */
 PARAM(stages, st)        /* 3 to 8 */
@@ -103,33 +103,22 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
     }
 }
 
-/* Biases to a thread's sums: rows to_row[0], to_row[1] of out. */
+/* Biases to a thread's sums: rows to_row[0], to_row[1] of out, columns from `column` on. */
 DEVICE void gemm_h100_add_bias(float *sums, int n_columns, const int to_row[2], int expert, int column,
     const float *bias, const int32_t *experts, const float *gates, int top_k)
 {
     if (has_bias == 1)
         UNROLL for (int n = 0; n < n_columns / 8; n++) {
             float add[2];
-            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % n_columns == 0);
+            gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8 + (lane() & 3) * 2, n_out,
+                n_out % n_columns == 0);
             UNROLL for (int i = 0; i < 4; i++)
                 sums[n * 4 + i] += add[i & 1];
         }
-    for (int s = 0; has_bias == 2 && s < top_k; s++) {
-        int64_t from[2];
-        float gate_of[2];
-        UNROLL for (int half = 0; half < 2; half++) {
-            const int64_t pair = (int64_t)to_row[half] * top_k + s;
-            from[half] = (int64_t)experts[pair] * n_out;
-            gate_of[half] = gates[pair];
-        }
-        UNROLL for (int n = 0; n < n_columns / 8; n++) {
-            UNROLL for (int half = 0; half < 2; half++) {
-                float add[2];
-                gemm_load_pair(add, bias, from[half], column + n * 8, n_out, n_out % n_columns == 0);
-                UNROLL for (int i = 0; i < 2; i++)
-                    sums[n * 4 + half * 2 + i] = fma_f(gate_of[half], add[i], sums[n * 4 + half * 2 + i]);
-            }
-        }
+    for (int e = 0; has_bias > 1 && e < has_bias; e += 8) {
+        const GemmGates mixed = gemm_load_gates(to_row, e, experts, gates, top_k);
+        UNROLL for (int n = 0; n < n_columns / 8; n++)
+            gemm_add_mixed(sums + n * 4, &mixed, bias, e, has_bias, column + n * 8 + lane() / 4, n_out);
     }
 }
 
@@ -236,8 +225,8 @@ DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, Ge
     if (take.n_rows <= 0)
         return;
     const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
-    gemm_h100_add_bias(sums, n_columns, to_row, take.expert, take.column + (lane() & 3) * 2, m->bias, m->experts,
-        m->gates, m->top_k);
+    gemm_h100_add_bias(sums, n_columns, to_row, take.expert, take.column, m->bias, m->experts, m->gates,
+        m->top_k);
     gemm_h100_write(m->out, sums, n_columns, m->staging, take.row, take.gate, take.n_rows, take.column);
 }
 

@@ -1,13 +1,13 @@
 /* Rows of activations are routed: softmax over experts, the k largest, and every pair's place among its expert's.
  *
- * Grid: 32 rows a block; 512 threads. Logits are products of tensor cores: rows are exact there, the router's float32
- * are two factors of 11 bits each. A warp has every 16th 128 columns; of 32 columns the lane 4 g + q has 8 q to
+ * Grid: 32 rows a block; 256 threads. Logits are products of tensor cores: rows are exact there, the router's float32
+ * are two factors of 11 bits each. A warp has every eighth 128 columns; of 32 columns the lane 4 g + q has 8 q to
  * 8 q + 7 of rows g, g + 8 … and of expert g, which are k = q and q + 4 of four steps. The router is fetched before the
- * rows are there, as far as its first eight experts and 2048 columns go. Shared: 16384 + 192 E bytes.
+ * rows are there, as far as its first eight experts and 1024 columns go. Shared: 8192 + 192 E bytes.
  */
 PARAM(n_in, i) PARAM(in_stride, is) PARAM(act, a) PARAM(n_experts, e) PARAM(renormalize, rn)
 
-enum { ROUTE_ROWS = 32, ROUTE_WARPS = 16, ROUTE_CHUNKS = 4, ROUTE_BATCH = 32 * ROUTE_CHUNKS };
+enum { ROUTE_ROWS = 32, ROUTE_WARPS = 8, ROUTE_CHUNKS = 4, ROUTE_BATCH = 32 * ROUTE_CHUNKS };
 
 /* Eight columns from `column` on of expert e; zeros where there is none. */
 DEVICE void route_load_router(float w[8], const float *router, int e, int column)
@@ -98,8 +98,8 @@ DEVICE void route_add_up(float *logits /* [ROWS][E] */, float *parts /* [WARPS][
     float sum = 0;
     UNROLL
     for (int i = 0; i < ROUTE_WARPS; i++)
-        sum += row < ROUTE_ROWS ? parts[(i * ROUTE_ROWS + row) * 8 + e] : 0;
-    if (row < ROUTE_ROWS && first_expert + e < n_experts)
+        sum += parts[(i * ROUTE_ROWS + row) * 8 + e];
+    if (first_expert + e < n_experts)
         logits[row * n_experts + first_expert + e] = sum;
     barrier();
 }
@@ -132,10 +132,9 @@ KERNEL(route)(const act_t *in /* [n_tokens][in_stride] */, const float *restrict
     const int lanes = routing_lanes(n_experts), at_once = 32 / lanes, warp_rows = ROUTE_ROWS / ROUTE_WARPS;
     UNROLL
     for (int i = 0; i < warp_rows; i += at_once) {
-        const int own = i + lane() / lanes, row = warp() * warp_rows + min_i(own, warp_rows - 1);
+        const int row = warp() * warp_rows + i + lane() / lanes;
         const int64_t at = (int64_t)(first_row + row) * top_k;
-        routing_choose(experts + at, gates + at, chosen + row, logits + row * n_experts, 1,
-            own < warp_rows && row < n_rows, n_experts,
+        routing_choose(experts + at, gates + at, chosen + row, logits + row * n_experts, 1, row < n_rows, n_experts,
             top_k, renormalize, ROUTE_ROWS);
     }
     barrier();

@@ -7,8 +7,6 @@
 
 #include "check.h"
 
-enum { BIAS_EXPERTS = 5 };              /* of has_bias 2 */
-
 typedef struct {
     int n_in, n_out, in_stride, out_stride, n_experts, act, in_pairs, out_kind, gated, has_bias, epilogue;
     int n_tokens, top_k, live, n_rows, n_columns;
@@ -23,7 +21,7 @@ typedef struct {
 /* Pair by pair: experts ascending within a token. */
 static void gemm_route(GemmCheck *c)
 {
-    const int n_routed = c->has_bias == 2 ? BIAS_EXPERTS : c->live, n_pairs = c->n_tokens * c->top_k;
+    const int n_routed = c->has_bias > 1 ? c->has_bias : c->live, n_pairs = c->n_tokens * c->top_k;
     c->experts = check_buffer(sizeof(int32_t) * (size_t)n_pairs);
     for (int t = 0; t < c->n_tokens; t++)
         for (int s = 0, least = 0; s < c->top_k; s++) {
@@ -60,7 +58,7 @@ static double gemm_sum(const GemmCheck *c, int row, int column)
         sum += check_act_value(in[k], c->act) * weights[k];
     if (c->has_bias == 1)
         sum += (double)c->bias[expert * c->n_out + column];
-    for (int s = 0; c->has_bias == 2 && s < c->top_k; s++) {
+    for (int s = 0; c->has_bias > 1 && s < c->top_k; s++) {
         const int pair = row * c->top_k + s;
         sum += (double)c->gates[pair] * (double)c->bias[c->experts[pair] * c->n_out + column];
     }
@@ -93,8 +91,8 @@ static GemmCheck gemm_make(int weight_dtype)
     c.in = check_random_act(c.n_experts > 1 && c.in_pairs ? c.n_rows : c.n_tokens, c.n_in, c.in_stride, c.act);
     c.weights = check_random_weights(c.n_experts, c.n_out, c.n_in, weight_dtype);
     if (c.has_bias)
-        c.bias = check_random_f32(c.has_bias == 2 ? BIAS_EXPERTS : c.n_experts, c.n_out, c.n_out);
-    if (c.n_experts > 1 || c.gated || c.has_bias == 2)
+        c.bias = check_random_f32(c.has_bias > 1 ? c.has_bias : c.n_experts, c.n_out, c.n_out);
+    if (c.n_experts > 1 || c.gated || c.has_bias > 1)
         gemm_route(&c);
     const size_t element_len = c.out_kind == 0 ? 2 : 4;
     c.out = check_buffer((size_t)c.n_rows * (size_t)c.out_stride * element_len);
