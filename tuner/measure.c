@@ -107,7 +107,8 @@ static bool measure_one(const Measurement *m, int i, TrialResult *result)
     if (m->measure_all)
         return true;
     if (i == 0 && !decide_wins(pairs->candidate, pairs->incumbent, pairs->n))
-        return end(result, decide_hopeless(pairs->candidate, pairs->incumbent, pairs->n) ? TRIAL_STOPPED : TRIAL_OK, "");
+        return end(result, decide_hopeless(pairs->candidate, pairs->incumbent, pairs->n) ? TRIAL_STOPPED
+                   : TRIAL_OK, "");
     if (i > 0 && decide_harms(pairs->candidate, pairs->incumbent, pairs->n)) {
         snprintf(words, sizeof words, "slower at %d tokens", work_tokens(work));
         return end(result, TRIAL_STOPPED, words);

@@ -18,7 +18,7 @@ struct RefProduct {
     int in_pairs, out_pairs;     /* rows are those of pairs, not of tokens */
     int accumulate;              /* 0: out = product, 1: out += product, 2: out = silu(out) * product */
     bool f16_sums;               /* rows are rounded to float16, and so are sums of 64 products */
-    int width, panel_step;       /* only every panel_step-th panel and the last are computed; of others all is allowed */
+    int width, panel_step;       /* only every panel_step-th panel and the last are computed; others may be anything */
     const double *in;            /* [rows][n_in] */
     const float *bias;           /* [n_experts][n_panels * width], or NULL */
     const float *gates;          /* [n_pairs]; not read where n_experts is 1 or out_pairs */

@@ -39,8 +39,8 @@ static bool choose_code(Runner *r, Diags *diags, const RunnerSaid *said)
             r->code = codes[i];
             return true;
         }
-    diag_report(diags, DIAG_RUN, NULL, "the machine that `%s` reaches, %s, cannot run code for %s: it lacks %s", r->text,
-                device_of(r, said), target_info(r->builder->target)->name, said->lacks);
+    diag_report(diags, DIAG_RUN, NULL, "the machine that `%s` reaches, %s, cannot run code for %s: it lacks %s",
+                r->text, device_of(r, said), target_info(r->builder->target)->name, said->lacks);
     return false;
 }
 
@@ -57,7 +57,8 @@ static bool take_hello(Runner *r, Diags *diags, const RunnerSaid *said)
 /* The first way by which a program answers. */
 static bool say_hello(Runner *r, Diags *diags)
 {
-    static const char *const ways[N_WAYS] = { "started by its path", "stored by its shell", "stored by its shell as text" };
+    static const char *const ways[N_WAYS] = { "started by its path", "stored by its shell",
+                                              "stored by its shell as text" };
     char why[N_WAYS][TRIAL_DETAIL_LEN];
     RunnerProgram program;
     if (!runner_build_program(r, NULL, false, &program, why[0], sizeof why[0])) {

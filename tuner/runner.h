@@ -11,8 +11,8 @@
 #include "candidate.h"
 #include "trial.h"
 
-/* Asks what it is; `patience`: seconds that it may be silent. Builds in the builder's folder, whose `runner` it becomes.
- * NULL after reporting, or when a signal came. */
+/* Asks what it is; `patience`: seconds that it may be silent. Builds in the builder's folder, whose `runner` it
+ * becomes. NULL after reporting, or when a signal came. */
 Runner *runner_open(Builder *builder, Diags *diags, const char *command, double patience);
 /* As identity_device names this machine; says so where it is emulated. */
 const char *runner_device(const Runner *runner);

@@ -127,17 +127,20 @@ static void print_shape(const WorkShape *s, Text *out)
     text_printf(out, "{ .kernel = \"%s\"", s->kernel);
     INT(n_in); INT(n_out); INT(in_stride); INT(out_stride); INT(n_experts); INT(weight_dtype); INT(in_pairs);
     INT(out_pairs); INT(has_bias); INT(accumulate); INT(n_heads); INT(n_kv_heads); INT(head_dim); INT(head_stride);
-    INT(q_stride); INT(kv_stride); INT(window); INT(d_state); INT(z_stride); INT(bc_stride); INT(zoh); INT(panel); INT(top_k);
+    INT(q_stride); INT(kv_stride); INT(window); INT(d_state); INT(z_stride); INT(bc_stride); INT(zoh); INT(panel);
+    INT(top_k);
 #undef INT
-    text_printf(out, ", .weights_len = %lldLL, .pack_len = %lldLL }", (long long)s->weights_len, (long long)s->pack_len);
+    text_printf(out, ", .weights_len = %lldLL, .pack_len = %lldLL }", (long long)s->weights_len,
+                (long long)s->pack_len);
 }
 
 void runner_print_spec(const WorkSpec *spec, Text *out)
 {
     text_printf(out, "{ .shape = ");
     print_shape(&spec->shape, out);
-    text_printf(out, ", .kind = %d, .n_tokens = %d, .seed = %lluULL, .far = %lldLL, .position = %lldLL }", (int)spec->kind,
-                spec->n_tokens, (unsigned long long)spec->seed, (long long)spec->far, (long long)spec->position);
+    text_printf(out, ", .kind = %d, .n_tokens = %d, .seed = %lluULL, .far = %lldLL, .position = %lldLL }",
+                (int)spec->kind, spec->n_tokens, (unsigned long long)spec->seed, (long long)spec->far,
+                (long long)spec->position);
 }
 
 static void print_specs(const char *name, Work *const *works, int n, Text *out)
@@ -168,8 +171,8 @@ static void print_kernel(const Template *template, const char *symbol, Text *out
     text_printf(out, "extern void (*const moss_kernel_%s)%s;\n", symbol, template->args);
     text_printf(out, "static void run_%s(const WorkValue *v) { moss_kernel_%s(%s); }\n", symbol, symbol, values.data);
     text_printf(out, "static const char *const names_%s[] = { %s};\n", symbol, names.data);
-    text_printf(out, "static const BoardKernel kernel_%s = { names_%s, sizeof names_%s / sizeof *names_%s, run_%s };\n\n",
-                symbol, symbol, symbol, symbol, symbol);
+    text_printf(out, "static const BoardKernel kernel_%s =\n    { names_%s, sizeof names_%s / sizeof *names_%s, run_%s };"
+                "\n\n", symbol, symbol, symbol, symbol, symbol);
     text_free(&names);
     text_free(&values);
 }
@@ -210,8 +213,8 @@ static bool is_first(const LinkedKernel *kernels, int i)
     return true;
 }
 
-static void print_trial(const Runner *r, const TrialRequest *request, bool reference, const LinkedKernel *kernels, int n,
-                        const char *nonce, Text *out)
+static void print_trial(const Runner *r, const TrialRequest *request, bool reference, const LinkedKernel *kernels,
+                        int n, const char *nonce, Text *out)
 {
     text_printf(out, "#include \"board.h\"\n\n");
     const char *kernel = request ? work_spec(request->checks[0])->shape.kernel : NULL;
@@ -259,8 +262,8 @@ static ToolCommand link_command(const Runner *r, const char *source, const Linke
     return command;
 }
 
-bool runner_build_program(Runner *r, const TrialRequest *request, bool reference, RunnerProgram *program, char *why,
-                          size_t why_len)
+bool runner_build_program(Runner *r, const TrialRequest *request, bool reference, RunnerProgram *program,
+                          char *why, size_t why_len)
 {
     Text source = { 0 };
     LinkedKernel kernels[MAX_KERNELS];

@@ -1,7 +1,8 @@
 /* Runner call: one program, started by the command, and what it says.
  *
- * Its end is that of its process, not of its pipes: it may leave somebody behind who holds them. It may be silent for `patience` seconds; a line of its own (board/board.h) ends the silence, anything
- * else does not. A command that has said all and does not end is ended.
+ * Its end is that of its process, not of its pipes: it may leave somebody behind who holds them. It may be silent for
+ * `patience` seconds; a line of its own (board/board.h) ends the silence, anything else does not. A command that has
+ * said all and does not end is ended.
  */
 #include "runner_internal.h"
 

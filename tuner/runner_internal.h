@@ -39,8 +39,8 @@ bool runner_build_objects(Runner *runner, Diags *diags);
 /* A program for a trial; NULL request: it only says what its machine is. Its nonce and its path; false: what went wrong
  * is in `why`. */
 typedef struct { const char *path, *nonce; } RunnerProgram;
-bool runner_build_program(Runner *runner, const TrialRequest *request, bool reference, RunnerProgram *program, char *why,
-                          size_t why_len);
+bool runner_build_program(Runner *runner, const TrialRequest *request, bool reference, RunnerProgram *program,
+                          char *why, size_t why_len);
 
 /* A workload as C: two that print alike are one. */
 void runner_print_spec(const WorkSpec *spec, Text *out);

@@ -14,7 +14,7 @@ typedef struct Runner Runner;            /* runner.h: a board that is reached by
 
 typedef struct {
     Runner *runner;                      /* NULL: this machine */
-    const char *path, *suffix;           /* of the candidate: a shared object, for a runner an object; "" for the suffix */
+    const char *path, *suffix;           /* of the candidate: a shared object, for a runner an object; suffix "" */
     const char *incumbent;               /* NULL: only check */
     const char *original;                /* for a runner: the default, whose bits are kept before the candidate runs */
     Work *checks[TRIAL_MAX_WORKS], *times[TRIAL_MAX_WORKS];      /* the first of `times` decides */

@@ -136,7 +136,7 @@ static void fill_weights(Work *w, uint8_t *data, size_t len)
         }
 }
 
-/* The first expert gets or loses token 0, so that its rows are odd in number: no tile takes them without some to spare. */
+/* The first expert gets or loses token 0, so that its rows are odd in number: no tile takes them without spare rows. */
 static void make_odd(Work *w)
 {
     const int k = w->shape.top_k;

@@ -32,7 +32,7 @@ typedef struct {
     WorkKind kind;
     int n_tokens;
     uint64_t seed;
-    int64_t far;                 /* bytes of weights that a TIME workload goes through before it meets the first again */
+    int64_t far;                 /* bytes of weights that a TIME workload goes through before it meets one again */
     int64_t position;            /* of attention's first token */
 } WorkSpec;
 

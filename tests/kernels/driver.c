@@ -176,7 +176,8 @@ static int test_target(Arena *arena, TargetId id, const char *source_dir, const 
     if (!good)
         return perror(source), FAILED;
     const char *command = arena_printf(arena, "%s -std=c17 -O2 -ffp-contract=fast -fno-math-errno -Wall -Wextra -Werror %s%s %s -I'%s' "
-                                       "-o '%s' '%s' '%s/tests/kernels/check.c' '%s/tuner/reference.c' %s", cc, target->flags,
+                                       "-o '%s' '%s' '%s/tests/kernels/check.c' '%s/tuner/reference.c' %s", cc,
+                                       target->flags,
                                        target_row_dtype(id) == DTYPE_BF16 ? " -DROUNDED=5" : target_row_dtype(id) == DTYPE_F16 ? " -DROUNDED=6" : "",
                                        getenv("KERNEL_CFLAGS") ? getenv("KERNEL_CFLAGS") : "",
                                        source_dir, program, source, source_dir, source_dir, link);

@@ -5,7 +5,7 @@
  * Candidates are the kernels of a small model at their default and at another point, by storage type; a fault is one
  * change of a template's text, or two. No candidate comes twice. Each is tried as `mossc tune` would try it; one that
  * is accepted is run again on other sizes and inputs, where every bit must be that of the template as it is: a wrong
- * kernel that was accepted shows there. The journal has a line for each that is done, and what it has is not done again.
+ * kernel that was accepted shows there. The journal has a line for each that is done: it is not done again.
  * --most: end after about so many. --part: every K-th kernel only.
  * Exit code: 0 all is done, and no wrong one was accepted; 1 one was; 2 usage; 3 trouble; 10 there is more to do.
  */
@@ -110,7 +110,7 @@ static bool is_known(const Fault *faults, int n, const Fault *fault)
     return false;
 }
 
-/* n faults of a template: single ones in random order, at most two in three, then pairs. Fewer where there are no more. */
+/* n faults of a template: single ones in random order, at most two in three, then pairs. Fewer if there are no more. */
 static int draw_faults(const Template *template, uint64_t seed, int n, Fault *faults)
 {
     Spot *places = arena_array(trial_arena, Spot, MOST_PLACES);
@@ -164,7 +164,8 @@ static bool read_journal(Faults *f)
 {
     char line[4096], head[100], want[100];
     long good = 0;
-    snprintf(want, sizeof want, "faults %d seed %llu part %d/%d\n", f->n, (unsigned long long)f->seed, f->part, f->n_parts);
+    snprintf(want, sizeof want, "faults %d seed %llu part %d/%d\n", f->n, (unsigned long long)f->seed, f->part,
+             f->n_parts);
     f->journal = fopen(f->path, "a+");
     if (!f->journal || fseek(f->journal, 0, SEEK_SET) != 0)
         return false;
@@ -473,10 +474,11 @@ int main(int argc, char **argv)
     int code = 3;
     if (read_journal(&f)) {
         bool all = run_faults(&f);
-        code = f.wrong ? 1 : all ? 0 : 10;
+        code = !all ? 10 : f.wrong ? 1 : 0;
         fclose(f.journal);
         if (!f.most)
-            NEED(system(arena_printf(trial_arena, "sh " UNIT_ROOT "/tests/tuner/faults.sh --sum %s", f.path)) == 0);
+            code = system(arena_printf(trial_arena, "sh %s/tests/tuner/faults.sh --sum %s", UNIT_ROOT, f.path)) ? 1
+                 : code;
     }
     interrupt_unguard();
     interrupt_check();

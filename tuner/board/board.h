@@ -3,7 +3,7 @@
  * mossc writes a BoardTrial as C, links it with this folder, with the tuner's files that measure, and with the kernels,
  * and has the program run by a command (runner.h). The program reads nothing. It writes lines
  *     =CHECKSUM WORDS
- * to its standard output, the checksum as board_checksum gives it; lines of another form are not its own. In this order:
+ * to its standard output, the checksum as board_checksum gives it; lines of another form are not its own:
  *     hello VERSION           it runs
  *     cpu NAME : VALUE        of each processor, as /proc/cpuinfo has it
  *     emulated                where that tells it

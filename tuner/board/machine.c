@@ -1,8 +1,8 @@
 /* Machine: which processors a board has, as lines of /proc/cpuinfo.
  *
- * The kernel's own where it has them, so that a board is the same device whether it is asked from afar or tunes itself.
- * On 64-bit ARM else from the register that says so, which the kernel lets programs read: an emulator's /proc is that of
- * the machine below it.
+ * The kernel's own where it has them, so that a board is the same device whether it is asked from afar or tunes
+ * itself. On 64-bit ARM else from the register that says so, which the kernel lets programs read: an emulator's /proc
+ * is that of the machine below it.
  */
 #include "board.h"
 

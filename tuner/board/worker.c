@@ -125,7 +125,8 @@ static void tell(const Shared *shared)
         char words[1600];
         int len = snprintf(words, sizeof words, "pairs %d %d", i, pairs->n);
         for (int j = 0; j < pairs->n; j++)
-            len += snprintf(words + len, sizeof words - (size_t)len, " %a %a", pairs->candidate[j], pairs->incumbent[j]);
+            len += snprintf(words + len, sizeof words - (size_t)len, " %a %a", pairs->candidate[j],
+                            pairs->incumbent[j]);
         say("%s", words);
     }
 }
