@@ -71,18 +71,15 @@ static void count_workers(Owner *owner)
 /* ---- workers that go ---- */
 
 /* A point that took two workers with it is not given to a third. */
-static bool give_batch_back(Owner *owner, Worker *w)
+static void give_batch_back(Owner *owner, Worker *w)
 {
     enum { MOST_LOST = 2 };
     SearchRun *run = &w->group->run;
     TrialResult lost = { .status = TRIAL_RUNNER_FAILED, .detail = "workers were lost while they measured it",
                          .max_error = -1 };
-    if (++w->batch.n_lost >= MOST_LOST && !search_settle(run, &w->batch, &lost)) {
-        owner->failed = true;
-        return false;
-    }
+    if (++w->batch.n_lost >= MOST_LOST)
+        owner->failed |= !search_settle(run, &w->batch, &lost);
     search_give_back(run, &w->batch);
-    return true;
 }
 
 static void lose(Owner *owner, Worker *w, const char *why)

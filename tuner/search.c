@@ -310,6 +310,8 @@ bool search_begin(SearchRun *run, const Job *jobs, int n_jobs, const double *con
     RecordsFilter filter = { .search = run->journal.id };
     run->begun = clock_seconds();
     run->spent_before = run->journal.seconds;
+    if (!records_list(run->records, run->arena, run->diags, &filter, &run->old, &run->n_old))
+        return false;
     if (!jobs)
         jobs = jobs_of_plan(run->arena, run->plan, &n_jobs);
     run->n_states = n_jobs;
@@ -323,7 +325,7 @@ bool search_begin(SearchRun *run, const Job *jobs, int n_jobs, const double *con
         if (!search_order_points(run, s))
             return false;
     }
-    return records_list(run->records, run->arena, run->diags, &filter, &run->old, &run->n_old);
+    return true;
 }
 
 bool search_end(SearchRun *run, bool done)

@@ -14,8 +14,8 @@
 #include "candidate.h"
 #include "trial.h"
 
-/* MODEL: by the cost model. RANDOM and GRID are what it is compared with. */
-typedef enum { ORDER_MODEL, ORDER_RANDOM, ORDER_GRID, N_ORDERS } SearchOrder;
+/* MODEL: by the cost model. RANDOM and GRID are what it is compared with. LEARNED: the model, corrected by records. */
+typedef enum { ORDER_MODEL, ORDER_RANDOM, ORDER_GRID, ORDER_LEARNED, N_ORDERS } SearchOrder;
 const char *search_order_text(SearchOrder order);
 bool search_order_from_text(const char *text, SearchOrder *order);
 

@@ -1,12 +1,14 @@
-/* Search order: by cost, shuffled or as they are, and what other machines liked before all. */
+/* Search order: by cost, learned or not, shuffled or as they are, and what other machines liked before all. */
 #include "search_order.h"
 
 #include "cost.h"
+#include "search_learn.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const order_texts[N_ORDERS] = { "model", "random", "grid" };
+static const char *const order_texts[N_ORDERS] = { "model", "random", "grid", "learned" };
 const char *search_order_text(SearchOrder order) { return order_texts[order]; }
 
 bool search_order_from_text(const char *text, SearchOrder *order)
@@ -73,22 +75,29 @@ static bool move_hints(SearchRun *run, SearchState *s)
     return true;
 }
 
-bool search_order_points(SearchRun *run, SearchState *s)
+/* Logarithms of what the cost model says. */
+static double log_cost(const SearchState *s, int point)
 {
     const Job *job = s->job;
-    uint64_t random = hash_text(job->key) ^ (uint64_t)run->journal.seed * 0x9E3779B97F4A7C15u;
-    CostedPoint *costed = arena_array(run->arena, CostedPoint, (size_t)job->n_points + 1);
-    s->order = arena_array(run->arena, int, (size_t)job->n_points + 1);
-    for (int i = 0; i < job->n_points; i++) {
-        double cost = i;
-        if (run->order == ORDER_MODEL)
-            cost = s->costs ? s->costs[i] : cost_of_point(job, &job->points[i], job->tokens[0]);
-        else if (run->order == ORDER_RANDOM)
-            cost = (double)(next_random(&random) >> 11);
-        costed[i] = (CostedPoint){ cost, i };
-    }
-    qsort(costed, (size_t)job->n_points, sizeof *costed, by_cost);
-    for (int i = 0; i < job->n_points; i++)
+    return log((s->costs ? s->costs[point] : cost_of_point(job, &job->points[point], job->tokens[0])) + 1e-9);
+}
+
+bool search_order_points(SearchRun *run, SearchState *s)
+{
+    const int n = s->job->n_points;
+    const bool by_model = run->order == ORDER_MODEL || run->order == ORDER_LEARNED;
+    uint64_t random = hash_text(s->job->key) ^ (uint64_t)run->journal.seed * 0x9E3779B97F4A7C15u;
+    CostedPoint *costed = arena_array(run->arena, CostedPoint, (size_t)n + 1);
+    double *costs = arena_array(run->arena, double, (size_t)n + 1);
+    s->order = arena_array(run->arena, int, (size_t)n + 1);
+    for (int i = 0; i < n; i++)
+        costs[i] = by_model ? log_cost(s, i) : run->order == ORDER_RANDOM ? (double)(next_random(&random) >> 11) : i;
+    if (run->order == ORDER_LEARNED && !search_learn(run, s, costs))
+        return false;
+    for (int i = 0; i < n; i++)
+        costed[i] = (CostedPoint){ costs[i], i };
+    qsort(costed, (size_t)n, sizeof *costed, by_cost);
+    for (int i = 0; i < n; i++)
         s->order[i] = costed[i].index;
-    return run->order != ORDER_MODEL || move_hints(run, s);
+    return !by_model || move_hints(run, s);
 }

@@ -33,7 +33,7 @@ bool tune_read_options(Compilation *c, TuneOptions *o)
         return false;
     }
     if (order && !search_order_from_text(order, &o->order)) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--order %s`: expected model, random or grid", order);
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--order %s`: expected model, learned, random or grid", order);
         return false;
     }
     return options_int(options, c->diags, OPTION_TRIALS, 1, INT32_MAX, 0, &o->trials)

@@ -32,7 +32,7 @@ JSON
 
 # --- Options ---
 expect 2 '`--db FILE` is missing' "$mossc" tune tiny.json
-expect 2 'expected model, random or grid' "$mossc" tune tiny.json --db a.db --order best
+expect 2 'expected model, learned, random or grid' "$mossc" tune tiny.json --db a.db --order best
 expect 2 'expected a whole number' "$mossc" tune tiny.json --db a.db --trials 0
 expect 2 'expected a whole number' "$mossc" tune tiny.json --db a.db --time soon
 expect 2 'expected a whole number' "$mossc" tune tiny.json --db a.db --jobs 9

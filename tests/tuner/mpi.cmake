@@ -1,8 +1,10 @@
-# A search by several processes: messages, batches that are independent, mpirun.
-add_executable(test_mpi tuner/test_mpi.c)
-target_link_libraries(test_mpi PRIVATE mossc_tuner PkgConfig::CUNIT m)
-target_include_directories(test_mpi PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
-test_command(tuner/test_mpi test_mpi)
+# The order of a search that records correct; a search by several processes: messages, batches, mpirun.
+foreach(name test_learn test_mpi)
+  add_executable(${name} tuner/${name}.c)
+  target_link_libraries(${name} PRIVATE mossc_tuner PkgConfig::CUNIT m)
+  target_include_directories(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
+  test_command(tuner/${name} ${name})
+endforeach()
 if(NOT SANITIZE)
   test_command(tuner/mpi bash tests/tuner/mpi.sh $<TARGET_FILE:mossc>)
   set_tests_properties(tuner/mpi PROPERTIES LABELS long)
