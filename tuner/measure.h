@@ -10,7 +10,7 @@
 #include "kernel_call.h"
 #include "status.h"
 
-enum { TRIAL_MAX_WORKS = 4, TRIAL_DETAIL_LEN = 240 };
+enum { TRIAL_MAX_WORKS = 6, TRIAL_DETAIL_LEN = 240 };
 
 typedef struct { double candidate[DECIDE_MOST_PAIRS], incumbent[DECIDE_MOST_PAIRS]; int n; } TrialPairs;
 

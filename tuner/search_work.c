@@ -1,7 +1,7 @@
 /* Workloads of a kernel under search.
  *
  * Checks have odd row counts: one token; fewer than a tile; some, unevenly chosen, an expert left out; for one expert
- * more than any block holds. Attention has a context of several blocks of keys, once none.
+ * more than any block holds; where all rows are one expert's, whole blocks of every size. Attention has a context of several blocks of keys, once none.
  * Timed are the kernel's token counts, with its weights as far away as a pass over the model leaves them.
  */
 #include "search_work.h"
@@ -89,25 +89,29 @@ static int64_t position_of(const WorkShape *shape, int n_tokens)
 
 bool search_work_make(SearchRun *run, SearchState *s)
 {
-    static const int rows[2][TRIAL_MAX_WORKS] = { { 1, 7, 29, 631 }, { 1, 1, 1 } };
+    enum { DENSE, EXPERTS, ATTENTION, DECODE };
+    static const int rows[][TRIAL_MAX_WORKS] = { { 1, 7, 29, 512, 576, 631 }, { 1, 7, 29, 631 }, { 1, 7, 29, 150 },
+                                                 { 1, 1, 1 } };
     if (s->n_checks > 0)
         return true;
     if (!load_reader(run))
         return false;
     const WorkShape shape = job_work_shape(s->job);
     const uint64_t seed = (uint64_t)run->journal.seed + 1;
-    bool good = true, attention = strcmp(shape.kernel, "attention") == 0, decode = s->job->phase == PLAN_DECODE;
-    for (int i = 0; i < TRIAL_MAX_WORKS && rows[decode][i] && good; i++) {
-        int n_tokens = attention && rows[decode][i] > 150 ? 150 : rows[decode][i];
+    const int kind = s->job->phase == PLAN_DECODE ? DECODE : strcmp(shape.kernel, "attention") == 0 ? ATTENTION
+        : shape.n_experts > 1 ? EXPERTS : DENSE;
+    bool good = true;
+    for (int i = 0; i < TRIAL_MAX_WORKS && rows[kind][i] && good; i++) {
+        const int n_tokens = rows[kind][i];
         const WorkSpec spec = { .shape = shape, .kind = WORK_CHECK, .n_tokens = n_tokens,
-                                .seed = seed * 8 + (uint64_t)i, .position = position_of(&shape, n_tokens) };
+                                .seed = seed * 16 + (uint64_t)i, .position = position_of(&shape, n_tokens) };
         s->checks[i] = make(run, &spec);
         good = s->checks[i] != NULL;
         s->n_checks += good;
     }
     for (int i = 0; i < s->job->n_tokens && good; i++) {
         const WorkSpec spec = { .shape = shape, .kind = WORK_TIME, .n_tokens = s->job->tokens[i],
-                                .seed = seed * 8 + 7 - (uint64_t)i, .far = far_of(run, s->job) / (i ? 4 : 1),
+                                .seed = seed * 16 + 15 - (uint64_t)i, .far = far_of(run, s->job) / (i ? 4 : 1),
                                 .position = 256 };
         s->times[i] = make(run, &spec);
         good = s->times[i] != NULL;

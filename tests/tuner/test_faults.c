@@ -22,7 +22,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { FAULTS_A_FILE = 40, OTHER_WORKS = 5, FEWEST_A_KIND = 20, POINTS = 2, MAX_KINDS = 256, MOST_PLACES = 2048 };
+enum { FAULTS_A_FILE = 40, OTHER_WORKS = 5, FEWEST_A_KIND = 20, POINTS = 2, MAX_KINDS = 512, MOST_PLACES = 2048 };
 static const double deadline = 0.5;
 
 static const struct { const char *from, *to; } changes[] = {
