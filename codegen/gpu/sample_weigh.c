@@ -5,7 +5,8 @@
  */
 PARAM(vocab_size, v)
 
-enum { WEIGH_TOKENS = 1024, WEIGH_WARPS = 8, WEIGH_BITS = 30, WEIGH_SAMPLER = 12 };
+enum { WEIGH_THREADS = 256, WEIGH_WARPS = 8, WEIGH_BATCH = 16, WEIGH_TOKENS = 1024 };
+enum { WEIGH_BITS = 30, WEIGH_SAMPLER = 12 };
 
 /* 2^30 · e^x for x <= 0: e^-y by its series, after x = -(n ln 2 + y) with y in [0, ln 2), 32 bits behind the point. */
 DEVICE uint32_t weigh_exp(double x)
@@ -36,8 +37,10 @@ DEVICE float weigh_largest(const float *row)
 {
     float *const of_warps = shared();
     float largest = -INFINITY;
-    for (int i = thread_x(); i < vocab_size; i += n_threads())
-        largest = max_f(largest, row[i]);
+    for (int first = thread_x(); first < vocab_size; first += WEIGH_BATCH * WEIGH_THREADS)
+        UNROLL for (int j = 0; j < WEIGH_BATCH; j++)
+            if (first + j * WEIGH_THREADS < vocab_size)
+                largest = max_f(largest, row[first + j * WEIGH_THREADS]);
     UNROLL for (int mask = 16; mask > 0; mask /= 2)
         largest = max_f(largest, shuffle_xor_f(largest, mask));
     if (lane() == 0)
@@ -62,7 +65,7 @@ KERNEL(sample_weigh)(uint32_t *weights /* [sequences][2][vocab_size] */,
     if (!(temperature > 0.0f))
         return;
     const float largest = weigh_largest(row);
-    for (int i = block_x() * WEIGH_TOKENS + thread_x(); i < end; i += n_threads()) {
+    for (int i = block_x() * WEIGH_TOKENS + thread_x(); i < end; i += WEIGH_THREADS) {
         const float logit = row[i];
         const uint32_t weight = logit == logit ? weigh(logit, largest, 1.0f) : 0;
         plain[i] = weight;

@@ -9,11 +9,14 @@ static moss_program moss_program_data;
 
 enum { HISTORY = 1024, SEQUENCES = 16, ROUNDS = 2, FIRST = 1000 };
 
-/* Row by row: plain, ties, a large spread, infinities, almost equal, NaN between; row 6 is NaN all over. */
-static float logit_of(int row)
+/* Row by row: plain, ties, a large spread, infinities, almost equal, NaN between; row 6 is NaN all over, and row 8 has
+ * its largest where few threads of a block look. */
+static float logit_of(int row, int token)
 {
     const float spread[] = { 3, 4, 60, 5, 1e-5f, 2 };
     const float x = spread[row % 6] * check_random();
+    if (row == 8)
+        return -1e-3f * (float)(token % 1024);
     if (row == 6 || (row % 6 == 5 && check_random_below(3) == 0))
         return NAN;
     if (row % 6 == 3 && check_random_below(4) == 0)
@@ -25,7 +28,7 @@ static float *draw_logits(int n, int vocab)
 {
     float *logits = check_buffer(sizeof(float) * (size_t)n * (size_t)vocab);
     for (int i = 0; i < n * vocab; i++)
-        logits[i] = logit_of(i / vocab);
+        logits[i] = logit_of(i / vocab, i % vocab);
     check_freeze(logits);
     return logits;
 }
@@ -100,7 +103,7 @@ static void check_draw(void)
     }
     check_freeze(weights);
     for (int round = 0; round < ROUNDS; round++) {
-        CHECK_LAUNCH(n, 1, 1024, 1152, tokens, history, positions, samplers, logits, weights);
+        CHECK_LAUNCH(n, 1, 1024, 17408, tokens, history, positions, samplers, logits, weights);
         for (int i = 0; i < n; i++) {
             expected[i] = moss_sample(&want[i], logits + i * vocab, scratch);
             kept[after[i]++ % HISTORY * SEQUENCES + i] = expected[i];
