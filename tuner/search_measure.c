@@ -127,7 +127,7 @@ static bool make_ready(SearchRun *run, SearchState *s, int point, int incumbent)
 
 static bool measure_gpu(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result)
 {
-    HostLock lock = host_lock(HOST_MEASURES);
+    HostLock lock = host_lock(HOST_MEASURES_GPU);
     bool ok = gpu_search_measure(run, s, point, incumbent, result);
     host_unlock(&lock);
     return ok;
