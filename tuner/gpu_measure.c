@@ -2,6 +2,7 @@
 #include "gpu_measure.h"
 
 #include "gpu_jobs.h"
+#include "host_lock.h"
 
 #include "../compiler/interrupt.h"
 #include "../ir/kernel_key.h"
@@ -84,7 +85,9 @@ bool gpu_search_measure(SearchRun *run, SearchState *s, int point, int incumbent
     *result = (TrialResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1, .detail = "no memory" };
     if (!have_worker(run))
         return true;
+    HostLock lock = host_lock(HOST_MEASURES);
     ask(run, s, point, incumbent, point < 0 ? FIRST_SECONDS : s->deadline > 0 ? s->deadline : UNKNOWN_SECONDS, result);
+    host_unlock(&lock);
     if (point < 0)
         s->deadline = 5 + 4 * (now() - begin);
     return !result->interrupted && !interrupt_came();
@@ -141,8 +144,10 @@ void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request
     const int n = request->n_tokens;
     *result = (StepResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1 };
     snprintf(result->detail, sizeof result->detail, "no memory");
+    HostLock lock = host_lock(HOST_MEASURES);
     if (worker && pass(worker, choices, NULL, n, 0, &result->prefill, result)
         && pass(worker, choices, NULL, 0, 0, &result->decode, result))
         pass_chunks(worker, choices, request, result);
     gpu_worker_free(worker);
+    host_unlock(&lock);
 }

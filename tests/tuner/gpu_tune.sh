@@ -25,6 +25,13 @@ export MOSSC_TUNE_TOKENS=8 MOSS_FAKE_CUDA_SM=90 LD_LIBRARY_PATH="$build/tests/fa
 GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$here/../gpu/host_kernels.sh" names right.so \
     || { echo "FAIL: the kernels do not compile"; exit 1; }
 
+# The same kernels, but for products, as sm_80 has them.
+MOSS_FAKE_CUDA_SM=80 "$build/tests/gpu_names" small.json a100 0 | sort -u >a100.names || fail "no names"
+GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$here/../gpu/host_kernels.sh" a100.names \
+    a100.so || { echo "FAIL: the kernels do not compile"; exit 1; }
+MOSS_FAKE_CUDA_SM=80 MOSS_FAKE_CUDA_KERNELS=$PWD/a100.so "$build/tests/test_gpu_trial" small.json a100 right 0 >said \
+    || { cat said; fail "a right kernel of a100"; }
+
 # mutant NAME ACTION: a library whose every kernel that is not the model's own does ACTION after, or instead of, its work
 mutant() {
     { echo '#define _GNU_SOURCE'; echo '#include <dlfcn.h>'; echo '#include <stdint.h>'; echo '#include <stdlib.h>'
