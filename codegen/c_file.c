@@ -365,6 +365,10 @@ void c_write_program(const Plan *plan, WeightSums sums, bool embedded, bool gpu,
                 (long long)plan->private_len);
     write_modes(out, "token_flops", plan, token_flops);
     write_modes(out, "token_bytes", plan, token_bytes);
+    if (plan->threads)
+        text_printf(out, "    .threads = %d,\n", plan->threads);
+    if (plan->bind)
+        text_printf(out, "    .bind = 1,\n");
     text_printf(out, "%s};\n", gpu ? "    .gpu = &gpu_program,\n"
                                 : "    .codes = codes,\n    .n_codes = sizeof codes / sizeof *codes,\n");
     text_free(&manifest);

@@ -18,7 +18,8 @@
 
 enum { MAX_CHUNK = 512, MIN_CHUNK = 64, MAX_SHARED_LEN = 64 << 20, PACK_LEN = 1 << 20, PACK_ROWS = 144,
        MAX_TILE_ROWS = 14, K_UNIT = 16, LINE_LEN = 4 * K_UNIT,      /* runtime/tile.h */
-       MAX_STREAMS = 8, MAX_UNROLL = 8, MAX_ROW_SPLIT = 1 << 16 };
+       MAX_STREAMS = 8, MAX_UNROLL = 8, MAX_ROW_SPLIT = 1 << 16,
+       MAX_THREADS = 1024 };
 
 /* ---- scratch ---- */
 
@@ -282,6 +283,9 @@ Plan *plan_module_chosen(Arena *arena, const Graph *graph, Module *module, Targe
     const int64_t longest = choices_get(choices, KERNEL_KEY_MODEL, "chunk", MAX_CHUNK);
     const int64_t row_split = choices_get(choices, KERNEL_KEY_MODEL, "row_split", 0);
     plan->row_split = row_split >= 0 && row_split <= MAX_ROW_SPLIT ? (int)row_split : 0;
+    const int64_t threads = choices_get(choices, KERNEL_KEY_MODEL, "threads", 0);
+    plan->threads = threads > 0 && threads <= MAX_THREADS ? (int)threads : 0;
+    plan->bind = choices_get(choices, KERNEL_KEY_MODEL, "bind", 0) == 1;
     plan->route_apart = choices_get(choices, KERNEL_KEY_MODEL, "route_apart", 0) == 1;
     Planner p = { arena, plan, choices, longest >= MIN_CHUNK && longest <= 4 * MAX_CHUNK ? (int)longest : MAX_CHUNK };
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */

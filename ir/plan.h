@@ -114,6 +114,8 @@ typedef struct {
     Tiling tiling;
     int chunk;                     /* longest prefill piece */
     int row_split;                 /* products of prefill with at most so many panels are shared out by rows */
+    int threads;                   /* that the artifact takes at most where it is not told; 0: all */
+    bool bind;                     /* then each thread has a processor of its own */
     bool route_apart;              /* prefill: rows are routed when all of a thread's are normed */
     int n_blocks, n_layers;
     BlockPlan *blocks;

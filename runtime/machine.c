@@ -70,6 +70,8 @@ int32_t moss_default_threads(void)
     int32_t most = moss_quota_cpus();
     if (most > MOSS_DEFAULT_THREADS_MAX)
         most = MOSS_DEFAULT_THREADS_MAX;
+    if (moss_program_data.threads > 0 && most > moss_program_data.threads)
+        most = moss_program_data.threads;      /* as tuning found */
     return n > most ? most : n > 0 ? n : 1;
 }
 

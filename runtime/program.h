@@ -13,7 +13,7 @@
 #include <stdint.h>
 
 enum {
-    MOSS_ABI = 5,
+    MOSS_ABI = 6,
     MOSS_MAX_MODES = 8,
     MOSS_ALIGN = 64,                 /* of every buffer and of every packed tensor, bytes */
     MOSS_WEIGHTS_HEADER_LEN = 4096,  /* data starts here, page-aligned */
@@ -83,6 +83,7 @@ typedef struct {
     uint64_t token_flops[MOSS_MAX_MODES], token_bytes[MOSS_MAX_MODES];   /* of one decoded token */
     const moss_code *const *codes;        /* [n_codes], from the least to the most demanding */
     int32_t n_codes;                      /* 0 for a GPU */
+    int32_t threads, bind;                /* if the caller does not say: at most so many (0: any); 1: each has a processor */
     const moss_gpu_program *gpu;          /* NULL: for CPUs */
 } moss_program;
 

@@ -71,7 +71,9 @@ static int moss_session_find_threads(moss_session *session, int32_t *cpus, bool 
         return moss_cli_fail(session->args, MOSS_EXIT_USAGE,
             "--cpus: found %d processors, expected one for each of %d threads", n_cpus,
             session->n_threads);
-    if (!list->given && !moss_program_data.gpu)
+    if (!list->given && !threads->given && moss_program_data.bind && session->n_threads > 1)
+        *bind = moss_big_cpus(cpus, 1024) >= session->n_threads;
+    if (!list->given && !*bind && !moss_program_data.gpu)
         moss_use_big_cores(session->args, session->n_threads);
     return MOSS_EXIT_OK;
 }

@@ -237,6 +237,8 @@ static bool record_all(SearchRun *run, const StepRequest *request, const Choices
     for (int i = 0; i < request->n_variants && result->status == TRIAL_OK; i++) {
         const StepVariant *v = &request->variants[i];
         const char *usual = arena_printf(run->arena, "%s=0", v->name);
+        if (result->variants[i].n == 0)
+            continue;
         const bool first = i == 0 || strcmp(v->name, request->variants[i - 1].name) != 0;
         if ((first && !record_default(run, v->name, usual, &result->variants[i], result))
             || !record(run, v->name, arena_printf(run->arena, "%s=%d", v->name, v->value), usual, &result->variants[i],
@@ -306,10 +308,12 @@ static void set_chunks(const Plan *plan, StepRequest *request)
             request->chunks[request->n_chunks++] = chunk->values[i];
 }
 
-/* Steps of prefill that a value of a model's parameter makes other than the value below it does. */
-static int n_changed(const Plan *plan, const char *name, int below, int value)
+/* What a value of a model's parameter makes other than the value below it does: steps of prefill, threads. */
+static int n_changed(const Plan *plan, const char *name, int below, int value, int n_threads)
 {
     int n = 0;
+    if (strcmp(name, "threads") == 0 || strcmp(name, "bind") == 0)
+        return *name == 't' ? value < n_threads : n_threads > 1;
     for (int b = 0; b < plan->n_blocks; b++)
         for (int i = 0; i < plan->blocks[b].schedule[PLAN_PREFILL].n_steps; i++) {
             const Op *op = plan->blocks[b].schedule[PLAN_PREFILL].steps[i].op;
@@ -330,7 +334,8 @@ static void set_variants(const Plan *plan, StepRequest *request)
             StepVariant variant = { .value = space.param[p]->values[i] };
             snprintf(variant.name, sizeof variant.name, "%s", space.param[p]->name);
             if (request->n_variants < STEP_MAX_VARIANTS
-                && n_changed(plan, variant.name, space.param[p]->values[i - 1], variant.value))
+                && n_changed(plan, variant.name, space.param[p]->values[i - 1], variant.value,
+                             request->n_threads))
                 request->variants[request->n_variants++] = variant;
         }
 }
@@ -348,6 +353,8 @@ static bool build_variants(Compilation *c, const char *folder, const Choices *ch
 {
     for (int i = 0; i < request->n_variants; i++) {
         const StepVariant *v = &request->variants[i];
+        if (!step_variant_is_built(v))
+            continue;
         Choices *with = choices_copy(c->arena, choices);
         choices_set(with, KERNEL_KEY_MODEL, v->name, v->value);
         if (!build(c, folder, arena_printf(c->arena, "%s-%d", v->name, v->value), with, packed))

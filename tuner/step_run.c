@@ -7,12 +7,14 @@
 #include "watch.h"
 
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
 enum { STEP_LEAST_PAIRS = 11, STEP_CHUNK_PAIRS = 11, ERROR_LEN = 256 };
+enum { MOST_CPUS = 64, GENERATED = 128 };
 static const double allowed_error = 1e-3;      /* of the largest logit, where keys are walked in other blocks */
 
 typedef struct {
@@ -20,6 +22,8 @@ typedef struct {
     void *model, *context, *state;
     float *logits;                   /* [vocab_size] */
     int64_t n_context;
+    int n_threads, cpus[MOST_CPUS];  /* that they are bound to */
+    bool bind;
 } Side;
 
 static double now(void)
@@ -59,19 +63,20 @@ static int64_t number(Side *side, const char *name, LibraryValue value, int n)
 static bool open_side(Side *side, const StepRequest *r, const char *path, char *why, size_t why_len)
 {
     char error[ERROR_LEN] = "";
+    side->n_threads = side->n_threads ? side->n_threads : r->n_threads;
     side->library = library_load(path, why, why_len);
     if (!side->library)
         return false;
     side->n_context = r->n_tokens + STEP_DECODED;
     side->model = memory(number(side, "model_len", (LibraryValue){ .i32 = 0 }, 0));
-    side->context = memory(number(side, "context_len", (LibraryValue){ .i32 = r->n_threads }, 1));
+    side->context = memory(number(side, "context_len", (LibraryValue){ .i32 = side->n_threads }, 1));
     side->state = memory(number(side, "state_len", (LibraryValue){ .i64 = side->n_context }, 1));
     side->logits = memory((int64_t)r->vocab_size * 4);
     if (!side->model || !side->context || !side->state || !side->logits)
         return snprintf(why, why_len, "no memory for a model"), false;
     const LibraryValue open[] = { POINTER(side->model), POINTER(r->weights), { .i32 = 0 }, POINTER(error) };
-    const LibraryValue init[] = { POINTER(side->context), POINTER(side->model), { .i32 = r->n_threads }, POINTER(NULL),
-                                  POINTER(error) };
+    const LibraryValue init[] = { POINTER(side->context), POINTER(side->model), { .i32 = side->n_threads },
+                                  POINTER(side->bind ? side->cpus : NULL), POINTER(error) };
     return call(side, "model_open", open, 4, error, why, why_len)
         && call(side, "context_init", init, 5, error, why, why_len);
 }
@@ -156,6 +161,53 @@ static bool is_settled(const StepResult *result)
             && decide_slower_settled(decode->candidate, decode->incumbent, decode->n));
 }
 
+bool step_variant_is_built(const StepVariant *variant)
+{
+    return strcmp(variant->name, "threads") != 0 && strcmp(variant->name, "bind") != 0;
+}
+
+/* The processors this process may use, for `bind`; false: fewer than threads. */
+static bool find_cpus(Side *side, int n_threads, cpu_set_t *all)
+{
+    int n = 0;
+    if (sched_getaffinity(0, sizeof *all, all) != 0)
+        return false;
+    for (int cpu = 0; cpu < CPU_SETSIZE && n < MOST_CPUS; cpu++)
+        if (CPU_ISSET((size_t)cpu, all))
+            side->cpus[n++] = cpu;
+    return n >= n_threads;
+}
+
+/* The thread that calls is one of the team's: bound with it, free beside one that is not. */
+static void place_caller(const Side *side, const cpu_set_t *all)
+{
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET((size_t)side->cpus[0], &own);
+    sched_setaffinity(0, sizeof own, side->bind ? &own : all);
+}
+
+/* Pairs of a prompt and GENERATED tokens after it, of sides that differ in their threads. */
+static bool measure_threads(const StepRequest *r, Side *sides[2], const cpu_set_t *all, const int32_t *tokens,
+                            TrialPairs *pairs, char *why, size_t len)
+{
+    for (int i = 0; i < STEP_CHUNK_PAIRS; i++) {
+        for (int turn = 0; turn < 2; turn++) {
+            const int s = (i + turn) % 2;
+            place_caller(sides[s], all);
+            const double first = prefill(sides[s], r, tokens, 0, why, len);
+            const double then = first < 0 ? -1 : decode(sides[s], tokens, why, len);
+            if (then < 0)
+                return false;
+            (s ? pairs->incumbent : pairs->candidate)[i] = first + GENERATED * then;
+        }
+        pairs->n = i + 1;
+        if (decide_hopeless(pairs->candidate, pairs->incumbent, i + 1))
+            break;
+    }
+    return true;
+}
+
 /* One variant beside the tuned model, whose logits it must give to the bit. */
 static bool measure_variant(const StepRequest *r, int v, Side *tuned, const int32_t *tokens, StepResult *result)
 {
@@ -163,15 +215,31 @@ static bool measure_variant(const StepRequest *r, int v, Side *tuned, const int3
     const size_t len = sizeof result->detail;
     const int none[2] = { 0, 0 };
     TrialPairs *pairs = &result->variants[v];
-    Side other = { 0 }, *sides[2] = { &other, tuned };
-    snprintf(path, sizeof path, "%s/%s-%d.so", r->folder, r->variants[v].name, r->variants[v].value);
+    const StepVariant *variant = &r->variants[v];
+    const bool built = step_variant_is_built(variant);
+    Side other = { .bind = strcmp(variant->name, "bind") == 0, .n_threads = built ? 0 : r->n_threads };
+    Side *sides[2] = { &other, tuned };
+    cpu_set_t all;
+    if (strcmp(variant->name, "threads") == 0)
+        other.n_threads = variant->value;
+    if (!find_cpus(&other, other.n_threads, &all))
+        return true;                   /* nothing to bind them to */
+    if (built)
+        snprintf(path, sizeof path, "%s/%s-%d.so", r->folder, variant->name, variant->value);
+    else
+        snprintf(path, sizeof path, "%s", r->tuned);
     if (!open_side(&other, r, path, why, len) || prefill(&other, r, tokens, 0, why, len) < 0
         || prefill(tuned, r, tokens, 0, why, len) < 0)
         return false;
     if (memcmp(other.logits, tuned->logits, (size_t)r->vocab_size * 4) != 0) {
         result->status = TRIAL_WRONG;
-        snprintf(why, len, "its logits are others with %s=%d", r->variants[v].name, r->variants[v].value);
+        snprintf(why, len, "its logits are others with %s=%d", variant->name, variant->value);
         return false;
+    }
+    if (!built) {
+        const bool good = measure_threads(r, sides, &all, tokens, pairs, why, len);
+        sched_setaffinity(0, sizeof all, &all);
+        return good;
     }
     for (int i = 0; i < STEP_CHUNK_PAIRS; i++) {
         if (!measure_pair(pairs, NULL, sides, none, r, tokens, i, why, len))

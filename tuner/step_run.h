@@ -4,10 +4,12 @@
 
 #include "trial.h"
 
-enum { STEP_MAX_CHUNKS = 4, STEP_MAX_VARIANTS = 8, STEP_DECODED = 24 };
+enum { STEP_MAX_CHUNKS = 4, STEP_MAX_VARIANTS = 12, STEP_DECODED = 24 };
 
-/* The tuned model with one thing more chosen of the whole of it: library NAME-VALUE.so of the request's folder. */
+/* The tuned model with one thing more chosen of the whole of it: `threads` and `bind` with its own library, else
+ * NAME-VALUE.so of the request's folder. */
 typedef struct { char name[16]; int value; } StepVariant;
+bool step_variant_is_built(const StepVariant *variant);
 
 typedef struct {
     const char *untuned, *tuned;         /* libraries */

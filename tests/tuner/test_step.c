@@ -160,6 +160,10 @@ static void test_variants(void)
     add(own_key("row_split"), "row_split=4", "row_split=0", 0.9, TRIAL_OK);
     CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "row_split", -1), 4);
     CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "route_apart", -1), -1);
+    add(own_key("threads"), "threads=0", "threads=0", 1, TRIAL_OK);
+    add(own_key("threads"), "threads=1", "threads=0", 0.8, TRIAL_OK);
+    CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "threads", -1), 1);
+    CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "bind", -1), -1);
     CU_ASSERT_EQUAL(choices_get(fill(), KERNEL_KEY_MODEL, "chunk", -1), -1);
     records_close(records);
 }
