@@ -22,7 +22,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { FAULTS_A_FILE = 40, OTHER_WORKS = 5, FEWEST_A_KIND = 20, POINTS = 2, MAX_KINDS = 512, MOST_PLACES = 2048 };
+enum { FAULTS_A_FILE = 60, OTHER_WORKS = 5, FAULTS_A_KIND = 60, LEAST_KINDS = 6, POINTS = 2, MAX_KINDS = 512, MOST_PLACES = 2048 };
 static const double deadline = 0.5;
 
 static const struct { const char *from, *to; } changes[] = {
@@ -429,8 +429,8 @@ static bool run_faults(Faults *f)
     SearchRun runs[N_STORED];
     const Job *jobs[N_STORED];
     Kind kinds[MAX_KINDS];
-    int n_kinds = list_kinds(runs, jobs, kinds), n = f->n / FEWEST_A_KIND;
-    n = n < 1 ? 1 : n > n_kinds ? n_kinds : n;
+    int n_kinds = list_kinds(runs, jobs, kinds), n = f->n / FAULTS_A_KIND;
+    n = n < LEAST_KINDS ? LEAST_KINDS : n > n_kinds ? n_kinds : n;
     for (int i = f->part; i < n && !interrupt_came(); i += f->n_parts) {
         const Kind *kind = &kinds[(long)i * n_kinds / n];
         SearchRun *run = &runs[kind->dtype];
