@@ -54,7 +54,7 @@ static double cost_gemm(const Job *job, const double *v, int n_tokens)
         const double n = left < block ? left : block;
         cycles += n_panels * steps * rows_step(n, tile, tail);
         /* A panel that outgrows the first cache comes from the second for every tile; sums of passes are kept. */
-        cycles += panel_len > L1_LEN ? n_panels * ceil(n / tile) * n_in * panel * (quantised ? 1 : 4) / 256 : 0;
+        cycles += panel_len > L1_LEN ? n_panels * ceil(n / tile) * n_in * panel * (quantised ? 1 : 4) / 1024 : 0;
         cycles += (passes - 1) * n * n_panels * 3;
         /* Weights are read, and widened where they are narrow, once a block; results are written once. */
         cycles += n_panels * n_in * panel / lanes * (dtype == 0 || dtype == 3 || dtype == 5 ? 0.5 : 1.5);

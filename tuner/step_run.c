@@ -14,7 +14,7 @@
 #include <time.h>
 
 enum { STEP_LEAST_PAIRS = 11, STEP_CHUNK_PAIRS = 11, ERROR_LEN = 256 };
-enum { MOST_CPUS = 64, GENERATED = 128 };
+enum { MOST_CPUS = 64, GENERATED = 128, LOST_PAIRS = 5 };
 static const double allowed_error = 1e-3;      /* of the largest logit, where keys are walked in other blocks */
 
 typedef struct {
@@ -161,6 +161,13 @@ static bool is_settled(const StepResult *result)
             && decide_slower_settled(decode->candidate, decode->incumbent, decode->n));
 }
 
+/* Whole models take seconds: what does not gain 1 % in five pairs is not measured on. */
+static bool is_lost(const TrialPairs *pairs)
+{
+    return decide_hopeless(pairs->candidate, pairs->incumbent, pairs->n)
+        || (pairs->n >= LOST_PAIRS && decide_ratio(pairs->candidate, pairs->incumbent, pairs->n) > 0.99);
+}
+
 bool step_variant_is_built(const StepVariant *variant)
 {
     return strcmp(variant->name, "threads") != 0 && strcmp(variant->name, "bind") != 0;
@@ -202,7 +209,7 @@ static bool measure_threads(const StepRequest *r, Side *sides[2], const cpu_set_
             (s ? pairs->incumbent : pairs->candidate)[i] = first + GENERATED * then;
         }
         pairs->n = i + 1;
-        if (decide_hopeless(pairs->candidate, pairs->incumbent, i + 1))
+        if (is_lost(pairs))
             break;
     }
     return true;
@@ -245,7 +252,7 @@ static bool measure_variant(const StepRequest *r, int v, Side *tuned, const int3
         if (!measure_pair(pairs, NULL, sides, none, r, tokens, i, why, len))
             return false;
         pairs->n = i + 1;
-        if (decide_hopeless(pairs->candidate, pairs->incumbent, i + 1))
+        if (is_lost(pairs))
             break;
     }
     return true;
@@ -272,7 +279,7 @@ static bool measure(const StepRequest *r, Side *tuned, Side *untuned, const int3
             if (!measure_pair(&result->chunks[c], NULL, same, chunks, r, tokens, i, why, len))
                 return false;
             result->chunks[c].n = i + 1;
-            if (decide_hopeless(result->chunks[c].candidate, result->chunks[c].incumbent, i + 1))
+            if (is_lost(&result->chunks[c]))
                 break;
         }
     }
