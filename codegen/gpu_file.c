@@ -93,7 +93,8 @@ static void write_flags(int flags, Text *out)
 {
     static const struct { int flag; const char *name; } rows[] = {
         { LAUNCH_IF_LOGITS, "MOSS_GPU_IF_LOGITS" }, { LAUNCH_DEPENDENT, "MOSS_GPU_DEPENDENT" },
-        { LAUNCH_COOPERATIVE, "MOSS_GPU_COOPERATIVE" },
+        { LAUNCH_COOPERATIVE, "MOSS_GPU_COOPERATIVE" }, { LAUNCH_IF_ONE, "MOSS_GPU_IF_ONE" },
+        { LAUNCH_IF_MORE, "MOSS_GPU_IF_MORE" },
     };
     const char *before = "";
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {

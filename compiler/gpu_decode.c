@@ -30,6 +30,7 @@ typedef struct {
     LaunchBuffer *x, *sums,
         *next;     /* the residual stream; sums for this layer's norm and router, for the next one's */
     LaunchBuffer *table;
+    int flags;             /* of this layer's launches */
 } Decoder;
 
 static int up(int64_t n, int64_t m) { return (int)((n + m - 1) / m); }
@@ -139,7 +140,7 @@ static void choose_ring(const GpuModel *g, const char *key, int64_t n_in, int dt
 
 static void end(const Decoder *d, LaunchExtent x, LaunchExtent y, int n_threads, int64_t shared_len, int flags)
 {
-    gpu_end(d->g->b, x, y, n_threads, (int)shared_len, gpu_flags(d->g) | flags);
+    gpu_end(d->g->b, x, y, n_threads, (int)shared_len, gpu_flags(d->g) | d->flags | flags);
 }
 
 static void rows_and_top_k(const Decoder *d)
@@ -689,6 +690,24 @@ static void emit_tables(Decoder *d, LaunchBuffer **tables)
     }
 }
 
+/* A layer, or several that one launch does for one sequence. Returns how many. */
+static int emit_run(Decoder *d, int first)
+{
+    ChainRun run = { .first = first, .n = gpu_chain_len(d->g, first), .x = d->x, .parts = d->next };
+    d->flags = run.n ? LAUNCH_IF_MORE : 0;
+    for (int i = first; i < first + (run.n ? run.n : 1); i++)
+        emit_layer(d, i);
+    d->flags = 0;
+    if (!run.n)
+        return 1;
+    run.next = d->next;
+    run.next_norm = d->after.norm;
+    run.next_router = d->after.router;
+    run.next_experts = d->after.n_experts;
+    gpu_chain(d->g, &run);
+    return run.n;
+}
+
 static void emit_list(GpuModel *g)
 {
     const Graph *graph = g->plan->graph;
@@ -700,9 +719,9 @@ static void emit_list(GpuModel *g)
     emit_tables(&d, tables);         /* first: a layer reads them before it waits for the launch before */
     d.index = -1;
     emit_embed(&d);
-    for (int i = 0; i < graph->n_layers; i++) {
+    for (int i = 0, n; i < graph->n_layers; i += n) {
         d.table = tables[i];
-        emit_layer(&d, i);
+        n = emit_run(&d, i);
     }
     d.sums = d.next;
     emit_head(&d);

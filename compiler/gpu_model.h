@@ -74,6 +74,16 @@ void gpu_lower(GpuModel *g);
 /* The decode list. */
 void gpu_decode(GpuModel *g);
 
+/* A run of mamba layers for one sequence (gpu_chain.c): how many from `first` on, 0: none; its launch. next: of the
+ * layer after it, offsets in the weights, -1: none. */
+typedef struct {
+    int first, n;
+    LaunchBuffer *x, *parts, *next;
+    int64_t next_norm, next_router, next_experts;
+} ChainRun;
+int gpu_chain_len(const GpuModel *g, int first);
+void gpu_chain(GpuModel *g, const ChainRun *run);
+
 /* What was chosen of a kernel, or `absent`. Its key: the template, then what fixes its work, as text. */
 const char *gpu_key(const GpuModel *g, const char *template, int64_t n_in, int64_t n_out, int64_t n_experts,
                     DType dtype);

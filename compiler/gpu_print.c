@@ -76,6 +76,8 @@ static void print_launch(const Launches *l, int at, int first, Text *out)
         text_printf(out, ", if logits");
     if (launch->flags & LAUNCH_COOPERATIVE)
         text_printf(out, ", cooperative");
+    if (launch->flags & (LAUNCH_IF_ONE | LAUNCH_IF_MORE))
+        text_printf(out, launch->flags & LAUNCH_IF_ONE ? ", one sequence" : ", several");
     text_printf(out, "\n       ");
     for (int i = 0; i < launch->n_args; i++) {
         text_printf(out, " ");

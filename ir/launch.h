@@ -56,7 +56,10 @@ typedef struct {
 /* ceil(count / divisor) + extra */
 typedef struct { LaunchCount count; int divisor, extra; } LaunchExtent;
 
-enum { LAUNCH_IF_LOGITS = 1, LAUNCH_DEPENDENT = 2, LAUNCH_COOPERATIVE = 4 };    /* as in runtime/gpu_program.h */
+/* As in runtime/gpu_program.h. */
+enum {
+    LAUNCH_IF_LOGITS = 1, LAUNCH_DEPENDENT = 2, LAUNCH_COOPERATIVE = 4, LAUNCH_IF_ONE = 8, LAUNCH_IF_MORE = 16,
+};
 
 typedef struct {
     int kernel;              /* index into kernels */

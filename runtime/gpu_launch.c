@@ -93,14 +93,27 @@ static int moss_gpu_launch_kernel(moss_context *context, const moss_gpu_launch *
     return model->driver.launch(&config, model->kernels[launch->kernel], arguments, NULL);
 }
 
+/* One sequence takes launches of its own if every block of them has a multiprocessor. */
+static bool moss_gpu_takes_one(const moss_context *context, moss_gpu_list list, const int32_t *counts)
+{
+    const moss_gpu_launch *launches = moss_program_data.gpu->launches;
+    for (int32_t i = list.begin; i < list.end; i++)
+        if ((launches[i].flags & MOSS_GPU_IF_ONE)
+            && moss_gpu_grid(&launches[i].grid[0], counts) > (uint32_t)context->model->n_processors)
+            return false;
+    return counts[MOSS_GPU_TOKENS] == 1;
+}
+
 static int moss_gpu_launch_list(moss_context *context, moss_gpu_list list, const moss_gpu_call *call, bool follows)
 {
     const moss_gpu_launch *launches = moss_program_data.gpu->launches;
     int32_t counts[MOSS_GPU_N_COUNTS];
     int result = 0;
     moss_gpu_count_call(context, call, counts);
+    const int32_t left_out = (call->n_logits ? 0 : MOSS_GPU_IF_LOGITS)
+        | (moss_gpu_takes_one(context, list, counts) ? MOSS_GPU_IF_MORE : MOSS_GPU_IF_ONE);
     for (int32_t i = list.begin; i < list.end && !result; i++) {
-        if (!call->n_logits && (launches[i].flags & MOSS_GPU_IF_LOGITS))
+        if (launches[i].flags & left_out)
             continue;
         result = moss_gpu_launch_kernel(context, &launches[i], counts, follows);
         follows = true;

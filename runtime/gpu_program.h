@@ -55,6 +55,8 @@ enum {
     MOSS_GPU_IF_LOGITS = 1,     /* only when logits are wanted */
     MOSS_GPU_DEPENDENT = 2,     /* may start before its predecessor ends: waits by itself */
     MOSS_GPU_COOPERATIVE = 4,   /* all blocks resident at once */
+    MOSS_GPU_IF_ONE = 8,        /* decode: only for one sequence, where the device can hold such launches; */
+    MOSS_GPU_IF_MORE = 16,      /* only where those are not taken */
 };
 
 typedef struct {

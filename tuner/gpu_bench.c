@@ -370,7 +370,7 @@ static bool run_list(BenchSide *side, const BenchPass *pass, ListId id, bool fol
     const Launches *l = side->plan->launches;
     for (int i = l->lists[id].begin; i < l->lists[id].end; i++) {
         const Launch *launch = &l->launches[i];
-        if ((!pass->n_logits && (launch->flags & LAUNCH_IF_LOGITS))
+        if ((!pass->n_logits && (launch->flags & LAUNCH_IF_LOGITS)) || (launch->flags & LAUNCH_IF_ONE)
             || (pass->without && launch->key && strcmp(pass->without, launch->key) == 0))
             continue;
         if (pass->before && !pass->before(pass->context, side, launch))

@@ -33,6 +33,8 @@ static Setting settings[] = {
     { "qkv.slices", 8 }, { "qkv.group", 4 }, { "qkv.ring", 1 }, { "splits", 8 },
     { "gated.tiles", 6 }, { "gated.slices", 8 }, { "gated.group", 4 }, { "gated.ring", 2 }, { "gated.y", 1 },
     { "gated.warps", 16 }, { "gated.blocks", 1 },
+    { "chain", 0 }, { "coop", 0 }, { "chain.group", 4 }, { "chain.ring", 3 }, { "chain.out_group", 4 },
+    { "chain.out_ring", 2 },
     { "head.tiles", 48 }, { "head.slices", 1 }, { "head.group", 4 }, { "head.ring", 3 }, { "head.warps", 16 },
 };
 
@@ -62,7 +64,7 @@ static void set(const char *text)
 
 typedef struct { char file[24], text[400]; const char *kind; int threads, blocks; moss_cu_function function; } Kernel;
 typedef struct {
-    int kernel, grid_x, grid_y, y_rows, threads, shared_len, n_args;   /* y_rows: grid_y is the rows' count */
+    int kernel, grid_x, grid_y, y_rows, resident, threads, shared_len, n_args;   /* y_rows: grid_y is the rows' count */
     uint64_t args[MAX_ARGS];
     int64_t n_bytes;             /* of weights read by one row, experts chosen once */
 } Launch;
@@ -203,6 +205,81 @@ static void list_mamba(Next own, Next after, uint64_t state)
     l->n_bytes = (int64_t)matrix_len(e > 1 ? get("top_k") : 1, m->d, m->c);
 }
 
+/* ---- a run of mamba layers in one launch ---- */
+
+static uint64_t chain_words, chain_turns;
+static int max(int a, int b) { return a > b ? a : b; }
+
+static int chain_shared(int last_experts)
+{
+    const Model *m = &model;
+    const int e = m->experts, w = get("dtype"), per = w == 3 ? 64 : 32, routed = e > 1 ? e : 0, each = m->r + 2 * m->n;
+    const int tiles = up(e * each, 8), most = up(tiles, m->c / 16), x_group = 2 * up(m->c / per / 2, 16);
+    const int items = 16 * (m->conv + 1) + 16 * (m->conv - 1) + 32 * routed + 16 * e + 16
+        + 8 * max(routed, last_experts > 1 ? last_experts : 0) + (w == 3 ? 32 * e + 8 * e + 8 * most + 16 : 0);
+    return ROUTE_LEN + 2 * ((int)k_of(m->d) + 8) + 2 * ((int)k_of(m->c) + 8)
+        + 16 * max(get("chain.group") * get("chain.ring"), get("chain.out_group") * get("chain.out_ring")) * 512
+        + 16 * most * x_group * 512 + 16 * (int)k_of(e * m->r) * (w == 3 ? 1 : 2) + 16 * 512 + most * 16 * 512
+        + 56 * 4 + e * (each + 1) / 2 * 8 + 2 * items * 4 + 6 * 512 * 4;
+}
+
+enum { CHAIN_TENSORS = 13 };
+
+/* A layer's tensors in the order of the kernel's arguments; the same numbers as list_mamba's, at equal distances. */
+static void chain_layer(uint64_t t[CHAIN_TENSORS], const Model *m)
+{
+    const int e = m->experts, each = m->r + 2 * m->n;
+    t[5] = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
+    t[11] = e > 1 ? floats(KIND_ROUTER, (uint64_t)e * m->c) : 0;
+    t[2] = matrix(e, 2 * m->c, m->d), scale(e, 2 * m->c);
+    t[3] = floats(KIND_CONV, (uint64_t)m->c * m->conv), t[4] = floats(KIND_CONV, m->c);
+    t[6] = matrix(e, each, m->c), scale(e, each);
+    t[7] = matrix(1, m->c, e * m->r), scale(1, m->c);
+    t[8] = floats(KIND_DT_BIAS, (uint64_t)e * m->c), t[9] = floats(KIND_A, (uint64_t)m->c * m->n);
+    t[10] = floats(KIND_ONE, m->c);
+    t[12] = matrix(e, m->d, m->c), scale(e, m->d);
+}
+
+static Next next_of(int layer);
+
+/* Layers [first, first + n), all mamba. Returns the norm and router after them. */
+static Next list_chain(Next own, int first, int n, uint64_t state)
+{
+    const Model *m = &model;
+    const int e = m->experts, w = get("dtype"), each = m->r + 2 * m->n, k = e > 1 ? get("top_k") : 1;
+    const uint64_t parts = next[now], conv_len = (uint64_t)(m->conv - 1) * m->c * 4;
+    uint64_t t[CHAIN_TENSORS] = { own.norm, own.router }, other[CHAIN_TENSORS];
+    const uint64_t begin = used, norm = own.norm - base;
+    const int n_before = n_pieces;
+    const uint64_t norm_len = ((uint64_t)m->d * 4 + 255) / 256 * 256;
+    const uint64_t router_end = norm_len + ((uint64_t)(e > 1 ? e : 0) * m->d * 4 + 255) / 256 * 256;
+    used += router_end, chain_layer(other, m);                  /* how long a layer is */
+    const uint64_t stride = used - begin > begin - norm ? used - begin : begin - norm;
+    n_pieces = n_before;
+    for (int i = 0; i < n; i++) {              /* the first norm lies far before: as far are the others */
+        used = norm + (uint64_t)(i + 1) * stride;
+        own = next_of(first + i + 1);
+        used = norm + (uint64_t)(i + 1) * stride + router_end;  /* also where no router is */
+        chain_layer(i == 0 ? t : other, m);
+    }
+    const int per = w == 3 ? 64 : 32;
+    Launch *l = add_launch("chain", m->c / 16, 512, 1, chain_shared(own.experts),
+        TEXT("decode_chain d_model=%d n_channels=%d d_conv=%d d_state=%d dt_rank=%d n_experts=%d renormalize=0 zoh=0 "
+        "weight_dtype=%d dt_dtype=%d act=2 next_experts=%d group=%d ring=%d out_group=%d out_ring=%d x_group=%d "
+        "n_blocks=%d eps=1e-5", m->d, m->c, m->conv, m->n, m->r, e, w, w, own.experts, get("chain.group"),
+        get("chain.ring"), get("chain.out_group"), get("chain.out_ring"), 2 * up(m->c / per / 2, 16), m->c / 16));
+    now ^= 1;
+    l->resident = 1;
+    arg(l, x), arg(l, next[now]), arg(l, parts), arg(l, chain_words), arg(l, chain_turns);
+    for (int i = 0; i < 13; i++)
+        arg(l, t[i]);
+    arg(l, own.norm), arg(l, own.router), arg(l, state), arg(l, state + conv_len), arg(l, slots), arg(l, state_stride);
+    arg(l, stride / 16), arg(l, (conv_len + (uint64_t)m->c * m->n * 4) / 16), arg(l, (uint64_t)n), arg(l, get("top_k"));
+    l->n_bytes = n * ((int64_t)(matrix_len(k, 2 * m->c, m->d) + matrix_len(e, each, m->c)
+        + matrix_len(1, m->c, e * m->r) + matrix_len(k, m->d, m->c)) + (int64_t)m->c * m->n * 12);
+    return own;
+}
+
 static void list_attention(Next own, Next after, uint64_t state)
 {
     const Model *m = &model;
@@ -309,6 +386,7 @@ static void build_list(void)
     tokens = floats(KIND_ZERO, 16), positions = piece(KIND_ZERO, 128), slots = floats(KIND_ZERO, 16),
         table = floats(KIND_ZERO, MAX_ROWS * hd);
     history = floats(KIND_ZERO, 1024 * 16);
+    chain_words = piece(KIND_ZERO, 1 << 20), chain_turns = piece(KIND_ZERO, 4096);
     const uint64_t ring_len = (uint64_t)m->window * m->kv * hd * 2, mamba_len = ((uint64_t)(m->conv - 1) * m->c
         + (uint64_t)m->c * m->n) * 4;
     state_stride = 0;
@@ -328,6 +406,13 @@ static void build_list(void)
     uint64_t state = slot0;
     for (int i = 0; i < m->n_layers; i++) {
         const char kind = m->layers[i % (int)strlen(m->layers)];
+        if (kind == 'm' && get("chain")) {
+            int n = 1;
+            while (i + n < m->n_layers && m->layers[(i + n) % (int)strlen(m->layers)] == 'm')
+                n++;
+            own = list_chain(own, i, n, state), state += (uint64_t)n * mamba_len, i += n - 1;
+            continue;
+        }
         const Next after = next_of(i + 1);
         if (kind == 'm')
             list_mamba(own, after, state), state += mamba_len;
@@ -521,10 +606,13 @@ static void launch_one(const Launch *l, int n_rows, int dependent)
         values[i] = l->args[i] == ROWS_ARG ? (uint64_t)n_rows : l->args[i];
         arguments[i] = &values[i];
     }
-    moss_cu_launch_attribute attribute = { .id = MOSS_CU_LAUNCH_DEPENDENT, .value.on = 1 };
+    moss_cu_launch_attribute attributes[2] = { { .id = MOSS_CU_LAUNCH_DEPENDENT, .value.on = 1 } };
+    uint32_t n_attributes = dependent != 0;
+    if (l->resident && get("coop"))
+        attributes[n_attributes++] = (moss_cu_launch_attribute){ .id = MOSS_CU_LAUNCH_COOPERATIVE, .value.on = 1 };
     const moss_cu_launch config = { { (uint32_t)l->grid_x, (uint32_t)(l->y_rows ? n_rows : l->grid_y), 1 },
         { (uint32_t)l->threads, 1, 1 },
-        (uint32_t)l->shared_len, stream, &attribute, dependent != 0 };
+        (uint32_t)l->shared_len, stream, attributes, n_attributes };
     check(cuda.launch(&config, kernels[l->kernel].function, arguments, NULL), kernels[l->kernel].text);
 }
 
@@ -640,7 +728,7 @@ static void run_batches(double ceiling)
     const List list = { all, n_launches };
     printf("%d launches, %.1f MB read a token at batch 1, ceiling %.0f GB/s\n", n_launches, (double)n_bytes * 1e-6,
         ceiling);
-    for (int n_rows = 1; n_rows <= 16; n_rows *= 4) {
+    for (int n_rows = 1; n_rows <= (get("chain") ? 1 : 16); n_rows *= 4) {
         const moss_cu_graph_exec exec = capture(&list, n_rows, get("dependent"));
         const uint64_t hash = greedy(exec), again = greedy(exec);
         const double taken = time_graph(exec, 100);
@@ -658,8 +746,8 @@ static void run_batches(double ceiling)
 /* One kind of kernel after another with itself, over the layers' weights, batch 1. */
 static void run_kinds(void)
 {
-    static const char *const kinds[] = { "embed", "in", "x", "scan", "out", "qkv", "attention", "o", "gated", "down",
-        "head", "feed" };
+    static const char *const kinds[] = { "embed", "chain", "in", "x", "scan", "out", "qkv", "attention", "o", "gated",
+        "down", "head", "feed" };
     double whole = 0;
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; k++) {
         const Launch *own[MAX_LAUNCHES];

@@ -63,6 +63,19 @@ DEVICE float decode_warp_sum(float x)
     return x;
 }
 
+DEVICE int decode_warp_max(int x)
+{
+#ifdef __NVPTX__
+    int most;
+    __asm__ volatile("redux.sync.max.s32 %0, %1, 0xffffffff;" : "=r"(most) : "r"(x));
+    return most;
+#else
+    for (int mask = 16; mask > 0; mask /= 2)
+        x = max_i(x, shuffle_xor_i(x, mask));
+    return x;
+#endif
+}
+
 DEVICE float decode_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(-1.44269504f * x)); }
 
 /* sums[i] = parts[i][0] + parts[i][1] + …; the barrier after it is the caller's. */
@@ -120,14 +133,15 @@ DEVICE uint32_t decode_select(DecodeRoute *route, int n_rows, const int n_sums, 
     uint32_t active = 0;
     for (int row = n_rows == 1 ? 0 : warp(); row < n_rows; row += n_warps) {
         const float *logits = route->sums + row * n_sums;
-        int key = (int)float_bits(logits[min_i(lane(), n_experts - 1)]), rank = 0;
+        int key = (int)float_bits(logits[min_i(lane(), n_experts - 1)]), is = lane() < n_experts;
         key ^= key >> 31 & 0x7fffffff;           /* integers in the order of the floats */
-        UNROLL for (int e = 0; e < n_experts; e++) {
-            int other = (int)float_bits(logits[e]);
-            other ^= other >> 31 & 0x7fffffff;
-            rank += other > key || (other == key && e < lane());
+        active = 0;
+        for (int k = 0; k < top_k; k++) {
+            const int most = decode_warp_max(is ? key : -0x7fffffff - 1);
+            const uint32_t best = ballot(is && key == most);
+            active |= best & -best;
+            is = is && !(active >> lane() & 1);
         }
-        active = ballot(lane() < n_experts && rank < top_k);
         if (lane() == 0)
             route->chosen[decode_chosen_at(row, n_rows)] = active;
     }
@@ -186,6 +200,8 @@ typedef struct {
     int experts_outer;          /* all tiles of an expert before the next one's; else all experts of a tile */
     int gated, by_pair;         /* times the gates; the input differs from expert to expert */
     int early;                  /* the input is far (global): fetched before the wait for the weights */
+    int ready;                  /* the whole ring is there: nothing to wait for, nothing to copy */
+    int behind;                 /* groups of copies for others that were begun after the ring was filled */
 } DecodeShape;
 
 /* The step that is copied next, and the place in the ring that is used up next. */
@@ -391,6 +407,7 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
     const int g = lane() / 4, t = lane() % 4, slice = warp() % shape.n_slices;
     const int per = shape.weight_dtype == 3 ? 2 : 1, columns = 32 * per;
     const int keep = decode_may_keep(shape);
+    int n_first = shape.ring;                                                  /* steps that the ring was filled with */
     u32x4 ahead[2 * DECODE_MAX_GROUP];                                         /* of row g */
     if (keep)
         UNROLL for (int j = 0; j < shape.group * per; j++)
@@ -407,7 +424,10 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
                 if (shape.early && !keep)
                     decode_load_group(ahead, in, row_lo, k, n_left, shape);
                 const uint8_t *from = w->ring + at->used * shape.group * DECODE_SLOT + g * 128;
-                copy_wait(shape.ring - 1);
+                if (shape.behind && n_first-- > 0)
+                    copy_wait(shape.ring - 1 + shape.behind);
+                else if (!shape.ready)
+                    copy_wait(shape.ring - 1);
                 warp_sync();
                 UNROLL for (int j = 0; j < shape.group; j++) {
                     u32x4 lo[2], hi[2];
@@ -418,7 +438,10 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
                         + t) ^ (g % 2 * 4)) * 16), shape.early ? ahead + j * per : lo, hi,
                         shape.weight_dtype, shape.act);
                 }
-                decode_copy_step(w, at, shape);
+                if (!shape.ready) {
+                    warp_sync();                 /* all lanes have read the place that is filled again */
+                    decode_copy_step(w, at, shape);
+                }
                 at->used = at->used + 1 == shape.ring ? 0 : at->used + 1;
             }
             UNROLL for (int i = 0; i < 4; i++) {

@@ -295,7 +295,7 @@ DEVICE uint32_t load_acquire(const uint32_t *global)
 
 #endif
 
-#include "decode.h"
+#include "chain.h"
 #include "gemm.h"
 #include "hopper.h"
 #include "routing.h"

@@ -80,7 +80,7 @@ void check_launch(int grid_x, int grid_y, int n_threads, int shared_len, int n_a
 /* Blocks may wait for each other. */
 void check_launch_resident(int grid_x, int grid_y, int n_threads, int shared_len, int n_args, const CheckArg *args);
 
-/* Up to 24 arguments, of the types the kernel has: their lengths are checked. NULL for a null pointer. */
+/* Up to 32 arguments, of the types the kernel has: their lengths are checked. NULL for a null pointer. */
 #define CHECK_LAUNCH(grid_x, grid_y, n_threads, shared_len, ...)                                        \
     check_launch(grid_x, grid_y, n_threads, shared_len, CHECK_COUNT(__VA_ARGS__),                        \
                  (const CheckArg[]){ CHECK_EACH(CHECK_COUNT(__VA_ARGS__), __VA_ARGS__) })
@@ -114,9 +114,10 @@ extern const int n_gpu_checks;
 /* ---- CHECK_LAUNCH's machinery ---- */
 
 #define CHECK_ARG(a) { (const __typeof__(a)[1]){ a }, sizeof(a) }
-#define CHECK_COUNT(...) CHECK_COUNT_(__VA_ARGS__, 24, 23, 22, 21, 20, 19, 18, 17, 16, 15, 14, 13, 12, 11, 10, 9, \
+#define CHECK_COUNT(...) CHECK_COUNT_(__VA_ARGS__, 32, 31, 30, 29, 28, 27, 26, 25, 24, 23, 22, 21, 20, 19, 18, 17, \
+                                      16, 15, 14, 13, 12, 11, 10, 9, \
                                       8, 7, 6, 5, 4, 3, 2, 1, 0)
-#define CHECK_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, count, ...) count
+#define CHECK_COUNT_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u, v, w, x, y, z, A, B, C, D, E, F, count, ...) count
 #define CHECK_EACH(n, ...) CHECK_EACH_(n, __VA_ARGS__)
 #define CHECK_EACH_(n, ...) CHECK_EACH_##n(__VA_ARGS__)
 #define CHECK_EACH_1(a) CHECK_ARG(a)
@@ -143,5 +144,13 @@ extern const int n_gpu_checks;
 #define CHECK_EACH_22(a, ...) CHECK_ARG(a), CHECK_EACH_21(__VA_ARGS__)
 #define CHECK_EACH_23(a, ...) CHECK_ARG(a), CHECK_EACH_22(__VA_ARGS__)
 #define CHECK_EACH_24(a, ...) CHECK_ARG(a), CHECK_EACH_23(__VA_ARGS__)
+#define CHECK_EACH_25(a, ...) CHECK_ARG(a), CHECK_EACH_24(__VA_ARGS__)
+#define CHECK_EACH_26(a, ...) CHECK_ARG(a), CHECK_EACH_25(__VA_ARGS__)
+#define CHECK_EACH_27(a, ...) CHECK_ARG(a), CHECK_EACH_26(__VA_ARGS__)
+#define CHECK_EACH_28(a, ...) CHECK_ARG(a), CHECK_EACH_27(__VA_ARGS__)
+#define CHECK_EACH_29(a, ...) CHECK_ARG(a), CHECK_EACH_28(__VA_ARGS__)
+#define CHECK_EACH_30(a, ...) CHECK_ARG(a), CHECK_EACH_29(__VA_ARGS__)
+#define CHECK_EACH_31(a, ...) CHECK_ARG(a), CHECK_EACH_30(__VA_ARGS__)
+#define CHECK_EACH_32(a, ...) CHECK_ARG(a), CHECK_EACH_31(__VA_ARGS__)
 
 #endif

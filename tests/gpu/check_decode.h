@@ -38,7 +38,8 @@ static void route_row(Route *route, const double *logits, int row, bool renormal
 }
 
 /* n_in > 0: with a sum of squares. The first rows hold ties: experts 0 and 1 alike, then all alike. */
-static Route random_route(int n_rows, int n_experts, int top_k, int n_parts, bool renormalize, int n_in, double eps)
+__attribute__((unused)) static Route random_route(int n_rows, int n_experts, int top_k, int n_parts, bool renormalize,
+    int n_in, double eps)
 {
     const int n_logits = n_experts > 1 ? n_experts : 0;
     Route route = { n_experts, n_experts > 1 ? top_k : 1, n_logits + (n_in > 0), NULL, NULL, NULL };
@@ -83,7 +84,7 @@ static Slots random_slots(int n_rows, size_t state_len)
 }
 
 /* What no launch right before writes. */
-static void early(const void *const *buffers, int n)
+__attribute__((unused)) static void early(const void *const *buffers, int n)
 {
     for (int i = 0; i < n; i++)
         if (buffers[i])

@@ -262,6 +262,29 @@ static void test_top_k(void)
     arena_free(arena);
 }
 
+/* Mamba layers that follow one another are one launch for one sequence, and the usual ones for more. */
+static void test_chain(void)
+{
+    Arena *arena = arena_new();
+    const Graph *graph = models_read(arena, UNIT_ROOT "/models/mossnet-8x200m+.json");
+    const Plan *plan = models_plan(arena, graph, DTYPE_F16, TARGET_A100);
+    const Launches *l = plan->launches;
+    int chains = 0, others = 0;
+    for (int i = l->lists[LIST_DECODE].begin; i < l->lists[LIST_DECODE].end; i++) {
+        const Launch *launch = &l->launches[i];
+        const bool is = strcmp(l->kernels[launch->kernel].template, "decode_chain") == 0;
+        const bool mamba = launch->layer >= 0 && graph->layers[launch->layer].kind == LAYER_MAMBA;
+        chains += is;
+        others += mamba && !is;
+        CU_ASSERT_EQUAL((launch->flags & LAUNCH_IF_ONE) != 0, is);
+        CU_ASSERT_EQUAL((launch->flags & LAUNCH_COOPERATIVE) != 0, is);
+        CU_ASSERT_EQUAL((launch->flags & LAUNCH_IF_MORE) != 0, mamba && !is);
+    }
+    CU_ASSERT_EQUAL(chains, 5);
+    CU_ASSERT_EQUAL(others, 80);
+    arena_free(arena);
+}
+
 /* Weights, scratch and a state of 32768 tokens: what the project promises for one H100. */
 static void test_memory(void)
 {
@@ -281,6 +304,7 @@ static const UnitTest tests[] = {
     { "layouts", test_layouts },
     { "states", test_states },
     { "experts per token", test_top_k },
+    { "layers of one sequence in one launch", test_chain },
     { "memory", test_memory },
 };
 

@@ -281,6 +281,33 @@ static void test_grids(void)
     fixture_close(&fixture);
 }
 
+/* One sequence takes launches of its own if the device holds their blocks; more, or on a smaller device, the rest. */
+static void test_one_sequence(void)
+{
+    static const struct { uint32_t blocks; int32_t n; const char *kernel; } rows[] = {
+        { FAKE_PROCESSORS, 1, "clear" }, { FAKE_PROCESSORS + 1, 1, "fold" }, { 1, 2, "fold" },
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        Fixture fixture;
+        moss_gpu_launch launches[7];
+        const int32_t tokens[2] = { 3, 4 };
+        fake_reset();
+        memcpy(launches, fake_tables()->launches, sizeof launches);
+        launches[3].flags = MOSS_GPU_COOPERATIVE | MOSS_GPU_IF_ONE;
+        launches[3].grid[0].extra = (int32_t)rows[i].blocks - 1;
+        launches[4].flags |= MOSS_GPU_IF_MORE;
+        fake_tables()->launches = launches;
+        CU_ASSERT_EQUAL_FATAL(fixture_open(&fixture, N_STATES, 0), MOSS_OK);
+        moss_state *states[2] = { state_new(0), state_new(0) };
+        CU_ASSERT_EQUAL(moss_eval_batch(fixture.context, states, rows[i].n, 0, tokens, NULL, NULL), MOSS_OK);
+        CU_ASSERT_EQUAL(fake_device()->n_launches, 1);
+        CU_ASSERT_STRING_EQUAL(fake_device()->launches[0].kernel, rows[i].kernel);
+        free(states[0]);
+        free(states[1]);
+        fixture_close(&fixture);
+    }
+}
+
 /* Dependent launches need both a driver whose graphs hold them and kernels that wait. */
 static void test_dependent_launches(void)
 {
@@ -823,6 +850,7 @@ static const UnitTest tests[] = {
     { "damaged weights", test_damaged_weights },
     { "weights arrive whole", test_weights_arrive },
     { "grids and shapes of launches", test_grids },
+    { "launches of one sequence", test_one_sequence },
     { "dependent launches where they can be", test_dependent_launches },
     { "graphs are captured once", test_graphs },
     { "more graphs than room", test_graphs_run_out },

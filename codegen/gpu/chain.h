@@ -1,0 +1,111 @@
+/* Phases of one launch: blocks that are all resident hand results to each other.
+ *
+ * A word is 32 bits of a result and, above them, the turn it belongs to. It is stored and loaded as a whole, so who
+ * reads the turn it waits for has the result, too: no counter, no fence, one trip to the second cache. A place is
+ * written again one turn later, when every reader of it has told something that its writer has heard since.
+ */
+#ifndef MOSSC_CODEGEN_GPU_CHAIN_H
+#define MOSSC_CODEGEN_GPU_CHAIN_H
+
+#include "decode.h"
+
+enum { CHAIN_AHEAD = 4 };        /* pairs of words a lane asks for at once */
+
+/* Each word is whole, old or new; in no order with other accesses. */
+DEVICE void chain_store(uint64_t *word, uint64_t value)
+{
+#ifdef __NVPTX__
+    __asm__ volatile("st.relaxed.gpu.global.u64 [%0], %1;" :: "l"(word), "l"(value));
+#else
+    __atomic_store_n(word, value, __ATOMIC_RELAXED);
+#endif
+}
+/* Two neighbours, the first at an even place: low and high half of the one, of the other. */
+DEVICE u32x4 chain_load(const uint64_t *words)
+{
+    uint64_t a, b;
+#ifdef __NVPTX__
+    __asm__ volatile("ld.relaxed.gpu.global.v2.u64 {%0, %1}, [%2];" : "=l"(a), "=l"(b) : "l"(words));
+#else
+    emulate_check_16("chain_load", words);
+    emulate_yield();
+    a = __atomic_load_n(words, __ATOMIC_RELAXED);
+    b = __atomic_load_n(words + 1, __ATOMIC_RELAXED);
+#endif
+    return (u32x4){ (uint32_t)a, (uint32_t)(a >> 32), (uint32_t)b, (uint32_t)(b >> 32) };
+}
+
+DEVICE void chain_tell(uint64_t *word, uint32_t value, uint32_t turn)
+{
+    chain_store(word, (uint64_t)turn << 32 | value);
+}
+
+/* The same, of which the compiler knows nothing: what follows from it is not kept in registers from turn to turn. */
+DEVICE int chain_anew(int x)
+{
+#ifdef __NVPTX__
+    __asm__ volatile("" : "+r"(x));
+#endif
+    return x;
+}
+DEVICE uint64_t *chain_anew_words(uint64_t *words)
+{
+#ifdef __NVPTX__
+    __asm__ volatile("" : "+l"(words));
+#endif
+    return words;
+}
+
+/* By a warp: lane 0 waits for the turn of a word, the others for lane 0. Who needs many words begins so: many who ask all
+ * the time delay those who answer. */
+DEVICE void chain_guard(const uint64_t *words, uint32_t turn)
+{
+    if (lane() == 0)
+        while (chain_load(words)[1] != turn)
+            ;
+    warp_sync();
+}
+
+/* Two neighbours that were asked for and may not have been there: elements 0 and 2 of what comes are their values. */
+DEVICE u32x4 chain_hear(u32x4 got, const uint64_t *words, uint32_t turn)
+{
+    while (got[1] != turn || got[3] != turn)
+        got = chain_load(words);
+    return got;
+}
+
+/* By a warp: the floats of n words (an even number, at most 256), added up. */
+DEVICE float chain_sum(const uint64_t *words, const int n, uint32_t turn)
+{
+    u32x4 got[CHAIN_AHEAD];
+    float sum = 0;
+    chain_guard(words, turn);
+    UNROLL for (int i = 0; i < CHAIN_AHEAD; i++)
+        if (64 * i + 2 * lane() < n)
+            got[i] = chain_load(words + 64 * i + 2 * lane());
+    UNROLL for (int i = 0; i < CHAIN_AHEAD; i++)
+        if (64 * i + 2 * lane() < n) {
+            got[i] = chain_hear(got[i], words + 64 * i + 2 * lane(), turn);
+            sum += bits_float(got[i][0]) + bits_float(got[i][2]);
+        }
+    return decode_warp_sum(sum);
+}
+
+/* By a warp, a row of `n` 16-bit elements (a multiple of 4; 0 or less: none), two a word, to shared memory: ask for its
+ * beginning, then take it all. */
+DEVICE u32x4 chain_ask_row(const uint64_t *words, int n, uint32_t turn)
+{
+    if (n > 0)
+        chain_guard(words, turn);
+    return 4 * lane() < n ? chain_load(words + 2 * lane()) : (u32x4){ 0, 0, 0, 0 };
+}
+DEVICE void chain_take_row(act_t *to, u32x4 got, const uint64_t *words, int n, uint32_t turn)
+{
+    for (int k = 4 * lane(); k < n; k += 128) {
+        got = chain_hear(k == 4 * lane() ? got : chain_load(words + k / 2), words + k / 2, turn);
+        ((uint32_t *)(to + k))[0] = got[0];
+        ((uint32_t *)(to + k))[1] = got[2];
+    }
+}
+
+#endif
