@@ -2,7 +2,7 @@
  *
  * Input: lists of prompt lengths, generation lengths and numbers of sequences. Output: one row
  * for each combination: mean and standard deviation, median, least and most of the repetitions.
- * Several sequences take prompts in turn and generate together; the rate is of all of them.
+ * Several sequences take prompts in turn, on a GPU together, and generate together; the rate is of all of them.
  * Invariant: an untimed pass comes first; tokens are the same on every run.
  */
 #include "cli.h"

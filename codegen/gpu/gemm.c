@@ -35,32 +35,50 @@ DEVICE int gemm_swizzle(int row, int chunk)
 /* The same for rows of 64 bytes, those of q8 weights. */
 DEVICE int gemm_swizzle_s8(int row, int chunk) { return row * 64 + ((chunk ^ (row >> 1 & 3)) << 4); }
 
+/* gate * the expert's bias to two times 16 rows; the arrays are of this thread's four rows. */
+DEVICE void gemm_add_four(float sums[][MAX_COLUMNS][4], const int expert_of[4], const float gate[4], const float *bias,
+    int column)
+{
+    UNROLL for (int n = 0; n < warp_columns / 8; n++)
+        UNROLL for (int r = 0; r < 4; r++) {
+            float add[2];
+            gemm_load_pair(add, bias, (int64_t)expert_of[r] * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
+            UNROLL for (int i = 0; i < 2; i++)
+                sums[r / 2][n][r % 2 * 2 + i] = fma_f(gate[r], add[i], sums[r / 2][n][r % 2 * 2 + i]);
+        }
+}
+
 /* A warp's sums [4][MAX_COLUMNS][4]: scales of q8, then biases. rows: its 64 rows of out, of them n_rows real. */
 DEVICE void gemm_add_bias(float sums[][MAX_COLUMNS][4], const int32_t *rows, int n_rows, int expert, int column,
     const float *scales, const float *bias, const int32_t *experts, const float *gates, int top_k)
 {
-    const int pair_column = column + (lane() & 3) * 2;
+    column += (lane() & 3) * 2;
     if (weight_dtype == 3 || has_bias == 1)
         UNROLL for (int n = 0; n < warp_columns / 8; n++) {
             float scale[2] = { 1, 1 }, add[2] = { 0, 0 };
             if (weight_dtype == 3)
-                gemm_load_pair(scale, scales, (int64_t)expert * n_out, pair_column + n * 8, n_out,
+                gemm_load_pair(scale, scales, (int64_t)expert * n_out, column + n * 8, n_out,
                     n_out % tile_columns == 0);
             if (has_bias == 1)
-                gemm_load_pair(add, bias, (int64_t)expert * n_out, pair_column + n * 8, n_out,
-                    n_out % tile_columns == 0);
+                gemm_load_pair(add, bias, (int64_t)expert * n_out, column + n * 8, n_out, n_out % tile_columns == 0);
             UNROLL for (int m = 0; m < 4; m++)
                 UNROLL for (int i = 0; i < 4; i++)
                     sums[m][n][i] = fma_f(sums[m][n][i], scale[i & 1], add[i & 1]);
         }
-    for (int e = 0; has_bias > 1 && e < has_bias; e += 8)
-        UNROLL for (int m = 0; m < 4; m++) {
-            const int row = m * 16 + lane() / 4;
-            const int own[2] = { rows[min_i(row, n_rows - 1)], rows[min_i(row + 8, n_rows - 1)] };
-            const GemmGates mixed = gemm_load_gates(own, e, experts, gates, top_k);
-            UNROLL for (int n = 0; n < warp_columns / 8; n++)
-                gemm_add_mixed(sums[m][n], &mixed, bias, e, has_bias, column + n * 8 + lane() / 4, n_out);
+    for (int i = 0; has_bias > 1 && i < 2 * top_k; i++) {
+        int expert_of[4];                 /* of half of this thread's rows: registers are short */
+        float gate[4];
+        UNROLL for (int r = 0; r < 4; r++) {
+            const int row = rows[min_i(i % 2 * 32 + r * 8 + lane() / 4, n_rows - 1)];
+            const int64_t pair = (int64_t)row * top_k + i / 2;
+            expert_of[r] = experts[pair];
+            gate[r] = gates[pair];
         }
+        if (i % 2 == 0)
+            gemm_add_four(sums, expert_of, gate, bias, column);
+        else
+            gemm_add_four(sums + 2, expert_of, gate, bias, column);
+    }
 }
 
 /* The fetching side of a block: where it is, and what this thread copies. */

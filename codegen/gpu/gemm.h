@@ -97,18 +97,25 @@ DEVICE GemmGates gemm_load_gates(const int rows[2], int first_expert, const int3
     return split;
 }
 
-/* sums: 16 rows of 8 columns, of which this lane fetches the biases of column `column`. */
-DEVICE void gemm_add_mixed(float sums[4], const GemmGates *gates, const float *bias, int first_expert, int n_experts,
-    int column, int n_out)
+/* sums: 16 rows of n_tiles times 8 columns from `column` on; all biases are asked for before the first is used. */
+DEVICE void gemm_add_mixed(float *sums, int n_tiles, const GemmGates *gates, const float *bias, int first_expert,
+    int n_experts, int column, int n_out)
 {
-    float high[2], low[2];
-    UNROLL for (int i = 0; i < 2; i++) {
-        const int e = first_expert + (lane() & 3) + 4 * i;
-        gemm_split(e < n_experts && column < n_out ? bias[(int64_t)e * n_out + column] : 0, &high[i], &low[i]);
-    }
-    mma_16x8x8(sums, gates->high, low, sums);
-    mma_16x8x8(sums, gates->low, high, sums);
-    mma_16x8x8(sums, gates->high, high, sums);
+    float fetched[16][2], high[16][2], low[16][2];         /* of at most 16 tiles */
+    UNROLL for (int n = 0; n < n_tiles; n++)
+        UNROLL for (int i = 0; i < 2; i++) {
+            const int e = first_expert + (lane() & 3) + 4 * i, own = column + n * 8 + lane() / 4;
+            fetched[n][i] = e < n_experts && own < n_out ? bias[(int64_t)e * n_out + own] : 0;
+        }
+    UNROLL for (int n = 0; n < n_tiles; n++)
+        UNROLL for (int i = 0; i < 2; i++)
+            gemm_split(fetched[n][i], &high[n][i], &low[n][i]);
+    UNROLL for (int n = 0; n < n_tiles; n++)
+        mma_16x8x8(sums + n * 4, gates->high, low[n], sums + n * 4);
+    UNROLL for (int n = 0; n < n_tiles; n++)
+        mma_16x8x8(sums + n * 4, gates->low, high[n], sums + n * 4);
+    UNROLL for (int n = 0; n < n_tiles; n++)
+        mma_16x8x8(sums + n * 4, gates->high, high[n], sums + n * 4);
 }
 
 /* Two columns to what is written, epilogue 1: to the first. */

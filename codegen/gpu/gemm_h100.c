@@ -117,8 +117,9 @@ DEVICE void gemm_h100_add_bias(float *sums, int n_columns, const int to_row[2], 
         }
     for (int e = 0; has_bias > 1 && e < has_bias; e += 8) {
         const GemmGates mixed = gemm_load_gates(to_row, e, experts, gates, top_k);
-        UNROLL for (int n = 0; n < n_columns / 8; n++)
-            gemm_add_mixed(sums + n * 4, &mixed, bias, e, has_bias, column + n * 8 + lane() / 4, n_out);
+        UNROLL for (int n = 0; n < n_columns / 8; n += 16)
+            gemm_add_mixed(sums + n * 4, min_i(n_columns / 8 - n, 16), &mixed, bias, e, has_bias, column + n * 8,
+                n_out);
     }
 }
 
