@@ -2,11 +2,15 @@
 # mpirun mossc tune: four ranks on this machine; one killed in the middle of a trial; unlike machines; what goes wrong.
 #
 #   mpi.sh MOSSC
-# Works in a temporary folder on a tiny graph. Exit code: 0 all well, 1 not, 77 no mpirun, or it is not Open MPI's.
+# Works in a temporary folder on a tiny graph. Exit code: 0 all well, 1 not, 77 no mpirun of Open MPI.
 set -u
 mossc=$(realpath "$1")
 if ! mpirun --version 2>/dev/null | grep -q 'Open MPI'; then
     echo "SKIPPED: no mpirun of Open MPI here (Debian: openmpi-bin): nothing of many machines was tested"
+    exit 77
+fi
+if [ ! -r /proc/$$/task/$$/children ]; then
+    echo "SKIPPED: /proc does not tell a process's children here: no trial could be caught"
     exit 77
 fi
 work=$(mktemp -d)
@@ -27,7 +31,7 @@ mpirun_here() { TMPDIR=/tmp mpirun --allow-run-as-root --oversubscribe -x TMPDIR
 tune() { echo "$mossc" tune tiny.json --db "$1" --trials "$2" --time 600 --kernels-only; }
 
 # says WORDS NAME: somewhere in what a command printed
-says() { grep -qaF -- "$1" "$2.out" "$2.err" || fail "$2: no '$1' in: $(cat "$2.out" "$2.err")"; }
+says() { grep -qaF -- "$1" "$2.out" "$2.err" || fail "$2: no '$1' in: $(tail -n 3 "$2.out"; tail -n 8 "$2.err")"; }
 
 # Kernel, shape and point of every trial at the token count that decides.
 points() {
@@ -36,27 +40,40 @@ points() {
 }
 count() { points "$1" 2>/dev/null | wc -l; }
 
-# Processes below one, by their parents, of which there may be none any more.
-children() { pgrep -P "$1" 2>/dev/null; }
+# Processes below one; nothing when it is gone. No process is started for it: trials are short.
+children() { found=; { read -r found <"/proc/$1/task/$1/children"; } 2>/dev/null; [ -d "/proc/$1" ]; }
 
-# Waits for a trial that runs below the mpirun of process $1, stops it, and says "RANK WORKER": a rank of mpirun and the
-# process that works for it.
+# Is it a trial that stands still, after at least three others that are in the database $2?
+stands() {
+    local state
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null || return 1
+        [ "$state" = T ] && [ "$(count "$2")" -ge 3 ] && return
+    done
+    return 1
+}
+
+# Waits for a trial that runs below the mpirun of process $1, stops it, and sets rank and worker: the process that mpirun
+# started and the one that works for it.
 catch_trial() {
-    local rank worker trial
-    for _ in $(seq 6000); do
-        for rank in $(children "$1"); do
-            for worker in $(children "$rank"); do
-                for trial in $(children "$worker"); do
-                    [ "$(cat /proc/"$trial"/comm 2>/dev/null)" = mossc ] || continue
-                    kill -STOP "$trial" 2>/dev/null || continue
-                    sleep 0.05
-                    [ "$(ps -o state= -p "$trial")" = T ] && [ "$(count "$2")" -ge 3 ] && echo "$rank $worker" && return
+    local ranks workers trials trial comm end=$((SECONDS + 300))
+    while [ $SECONDS -lt $end ]; do
+        children "$1" || return 1
+        ranks=$found
+        for rank in $ranks; do
+            children "$rank"
+            workers=$found
+            for worker in $workers; do
+                children "$worker"
+                trials=$found
+                for trial in $trials; do
+                    comm=; { read -r comm <"/proc/$trial/comm"; } 2>/dev/null
+                    [ "$comm" = "${mossc##*/}" ] && kill -STOP "$trial" 2>/dev/null || continue
+                    stands "$trial" "$2" && return
                     kill -CONT "$trial" 2>/dev/null
                 done
             done
         done
-        kill -0 "$1" 2>/dev/null || return 1
-        sleep 0.01
     done
     return 1
 }
@@ -86,8 +103,7 @@ for what in worker rank; do
     mpirun_here $recover -n 4 $(tune $what.db 24) >$what.out 2>$what.err &
     shell=$!
     top=$(mpirun_of $shell)
-    if caught=$(catch_trial "$top" $what.db); then
-        read -r rank worker <<<"$caught"
+    if catch_trial "$top" $what.db; then
         [ $what = rank ] && worker=$rank
         kill -9 "$worker" || fail "$what: it was gone already"
     else
@@ -110,7 +126,7 @@ done
 mpirun_here -n 2 $(tune gone.db 24) >gone.out 2>gone.err &
 shell=$!
 top=$(mpirun_of $shell)
-caught=$(catch_trial "$top" gone.db) && kill -9 "${caught#* }"
+catch_trial "$top" gone.db && kill -9 "$worker"
 end_of $shell
 [ $code -eq 3 ] || fail "no worker left: exit $code: $(tail -5 gone.err)"
 says 'no worker is left for' gone
