@@ -1,7 +1,8 @@
 /* Workloads of a kernel under search.
  *
  * Checks have odd row counts: one token; fewer than a tile; some, unevenly chosen, an expert left out; for one expert
- * more than any block holds; where all rows are one expert's, whole blocks of every size. Attention has a context of several blocks of keys, once none.
+ * more than any block holds; where all rows are one expert's, whole blocks of every size. Attention has a context of
+ * several blocks of keys, once none.
  * Timed are the kernel's token counts, with its weights as far away as a pass over the model leaves them.
  */
 #include "search_work.h"

@@ -48,9 +48,9 @@ stands() {
     local state
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         { read -r _ _ state _ <"/proc/$1/stat"; } 2>/dev/null || return 1
-        [ "$state" = T ] && [ "$(count "$2")" -ge 3 ] && return
+        [ "$state" = T ] && break
     done
-    return 1
+    [ "$state" = T ] && [ "$(count "$2")" -ge 3 ]      # asked once: a trial that stands still for long counts as hung
 }
 
 # Waits for a trial that runs below the mpirun of process $1, stops it, and sets rank and worker: the process that mpirun
@@ -135,7 +135,7 @@ before=$(count gone.db)
 rm -rf tmp/*
 mpirun_here -n 3 $(tune gone.db 24) >again.out 2>again.err || fail "going on: $(tail -5 again.err)"
 says "24 trials, $before of them from earlier runs" again
-[ "$(points gone.db)" = "$(points one.db)" ] || fail "going on: other points than in one process"
+[ "$(points gone.db)" = "$(points one.db)" ] || fail "going on: other points than in one process: $(diff <(points gone.db) <(points one.db))"
 
 # --- Machines that are not alike: a search and records of their own ---
 other=$(command -v clang-19 || command -v clang) && "$mossc" targets | grep -q '^x86-64-v3 *yes' && {

@@ -1,5 +1,5 @@
-/* The learned order: what records of other shapes say comes first, and nothing that would change while a search goes on.
- */
+/* The learned order: what records of other shapes say comes first, and nothing that would change while a search goes
+ * on. */
 #include "../../compiler/outfile.h"
 #include "../../tuner/identity.h"
 #include "../../tuner/search_order.h"
