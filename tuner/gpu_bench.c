@@ -246,7 +246,8 @@ bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t positio
     int32_t *tokens = arena_array(side->bench->trial, int32_t, (size_t)n_tokens);
     for (int i = 0; i < n_tokens; i++) {
         seed = seed * 6364136223846793005u + 1442695040888963407u;
-        tokens[i] = (int32_t)((seed >> 33) % (uint64_t)side->plan->graph->vocab_size);
+        tokens[i] = i < BENCH_PERIOD ? (int32_t)((seed >> 33) % (uint64_t)side->plan->graph->vocab_size)
+            : tokens[i - BENCH_PERIOD];
     }
     for (int i = 0; i < n_sequences; i++) {
         slots[i] = first_slot + i;

@@ -10,7 +10,7 @@
 #include "gpu_cuda.h"
 #include "../ir/plan.h"
 
-enum { BENCH_SLOTS = 4, BENCH_ROWS = 16, BENCH_WORDS = 240, BENCH_GUARD = 4096 };
+enum { BENCH_SLOTS = 4, BENCH_ROWS = 16, BENCH_PERIOD = 4096, BENCH_WORDS = 240, BENCH_GUARD = 4096 };
 
 /* A kernel that is loaded, known by its instance. */
 typedef struct { const char *name; int n_threads, min_blocks; CudaFunction function; } BenchKernel;
@@ -53,7 +53,8 @@ bool bench_load(GpuBench *bench, const Plan *const *plans, int n);
 /* A variant; kernels that are not loaded yet are compiled. NULL with words. */
 BenchSide *bench_side(GpuBench *bench, const Plan *plan);
 void bench_side_free(BenchSide *side);
-/* Random tokens, the sequences 0 to n - 1 at `position` in slots of their own. */
+/* Random tokens, the sequences 0 to n - 1 at `position` in slots of their own. They come again after BENCH_PERIOD, so
+ * that a prompt is the same in whatever chunks of multiples of it. */
 bool bench_input(BenchSide *side, int n_tokens, int n_sequences, int64_t position, int first_slot, uint64_t seed);
 /* States zero; scratch all ones, which no kernel may trust, but for the counters. */
 bool bench_clear(BenchSide *side);

@@ -117,10 +117,12 @@ int gpu_most_tokens(void)
     return limit && atoi(limit) > 0 ? atoi(limit) : MOST_TOKENS;
 }
 
-static void set_tokens(Job *job, const Plan *plan)
+/* What only calls of several sequences launch is measured with four. */
+static void set_tokens(Job *job, const Plan *plan, const Launch *launch)
 {
     const int most = gpu_most_tokens(), decode[] = { 1, 4 }, prefill[] = { MOST_TOKENS, 2048, 512 };
-    for (int i = 0; i < 2 && job->phase == PLAN_DECODE; i++)
+    const int first = (launch->flags & LAUNCH_IF_MORE) && most == MOST_TOKENS;
+    for (int i = first; i < 2 && job->phase == PLAN_DECODE; i++)
         if (i == 0 || most == MOST_TOKENS)
             job->tokens[job->n_tokens++] = decode[i];
     for (int i = 0; i < JOB_MAX_TOKENS && job->phase == PLAN_PREFILL; i++) {
@@ -154,7 +156,7 @@ static bool describe(Arena *arena, const Plan *plan, int phase, const Launch *la
         job->initial.value[i] = (int)get(job, job->space.param[i]->name, 0);
     job->n_points = space_points(arena, &job->space, &job->bounds, &job->points);
     job->weights_len = (int64_t)(2 * get(job, "n_experts", 1) * get(job, "n_in", 0) * get(job, "n_out", 0));
-    set_tokens(job, plan);
+    set_tokens(job, plan, launch);
     return true;
 }
 

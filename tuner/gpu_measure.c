@@ -85,9 +85,7 @@ bool gpu_search_measure(SearchRun *run, SearchState *s, int point, int incumbent
     *result = (TrialResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1, .detail = "no memory" };
     if (!have_worker(run))
         return true;
-    HostLock lock = host_lock(HOST_MEASURES);
     ask(run, s, point, incumbent, point < 0 ? FIRST_SECONDS : s->deadline > 0 ? s->deadline : UNKNOWN_SECONDS, result);
-    host_unlock(&lock);
     if (point < 0)
         s->deadline = 5 + 4 * (now() - begin);
     return !result->interrupted && !interrupt_came();
@@ -112,10 +110,13 @@ static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *inc
     result->interrupted = one.interrupted;
     snprintf(result->detail, sizeof result->detail, "%s", one.detail);
     *pairs = one.pairs[0];
+    if (one.status == TRIAL_OK && one.max_error > result->max_error)
+        result->max_error = one.max_error;
     return one.status == TRIAL_OK && !one.interrupted;
 }
 
-/* Other chunks, for a prompt longer than any. Those for which there is not enough memory are left out. */
+/* Other chunks, for a prompt longer than any. Those for which there is not enough memory, and those that give other
+ * logits, are left out. */
 static bool pass_chunks(GpuWorker *worker, const Choices *choices, StepRequest *request, StepResult *result)
 {
     Arena *arena = arena_new();
@@ -127,7 +128,7 @@ static bool pass_chunks(GpuWorker *worker, const Choices *choices, StepRequest *
         good = pass(worker, with, choices, LONG_PROMPT, request->chunks[i], &result->chunks[n], result);
         if (good)
             request->chunks[n++] = request->chunks[i];
-        good = good || result->status == TRIAL_BUILD_FAILED;
+        good = good || result->status == TRIAL_BUILD_FAILED || result->status == TRIAL_WRONG;
     }
     request->n_chunks = n;
     if (good) {
@@ -144,7 +145,7 @@ void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request
     const int n = request->n_tokens;
     *result = (StepResult){ .status = TRIAL_RUNNER_FAILED, .max_error = -1 };
     snprintf(result->detail, sizeof result->detail, "no memory");
-    HostLock lock = host_lock(HOST_MEASURES);
+    HostLock lock = host_lock(HOST_MEASURES_GPU);
     if (worker && pass(worker, choices, NULL, n, 0, &result->prefill, result)
         && pass(worker, choices, NULL, 0, 0, &result->decode, result))
         pass_chunks(worker, choices, request, result);

@@ -274,6 +274,22 @@ bool gpu_trial(GpuBench *b, BenchSide *base, const GpuTrial *trial, TrialResult 
     return lives;
 }
 
+/* Both have run the same prompts: how far the logits of one are from the other's, in units of a tenth of their size. */
+static bool compare_logits(GpuBench *b, const BenchSide *one, const BenchSide *other, double *error)
+{
+    const size_t n = (size_t)b->base->graph->vocab_size;
+    float *got = arena_array(b->trial, float, n), *want = arena_array(b->trial, float, n);
+    double square = 0, off = 0;
+    if (!bench_read(b, got, one->logits, 4 * n) || !bench_read(b, want, other->logits, 4 * n))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        square += (double)want[i] * (double)want[i];
+        off += pow((double)got[i] - (double)want[i], 2);
+    }
+    *error = sqrt(off / square) / 0.1;
+    return true;
+}
+
 bool gpu_step(GpuBench *b, const GpuStep *step, TrialResult *result)
 {
     *result = (TrialResult){ .status = TRIAL_BUILD_FAILED, .max_error = -1 };
@@ -285,10 +301,14 @@ bool gpu_step(GpuBench *b, const GpuStep *step, TrialResult *result)
     }
     const bool prefill = step->tokens > 0;
     if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1, false,
-                 &result->pairs[0]))
+                 &result->pairs[0])
+        || (prefill && !compare_logits(b, candidate, incumbent, &result->max_error)))
         return fail(b, result);
     bench_side_free(candidate);
     bench_side_free(incumbent);
-    result->status = TRIAL_OK;
+    result->status = prefill && !(result->max_error <= 1) ? TRIAL_WRONG : TRIAL_OK;
+    if (result->status == TRIAL_WRONG)
+        snprintf(result->detail, sizeof result->detail, "logits after %d tokens are off by %.3g of their size",
+                 step->tokens, 0.1 * result->max_error);
     return true;
 }
