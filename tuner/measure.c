@@ -69,6 +69,28 @@ __attribute__((noinline)) static void poison_stack(void)
     __asm__ volatile("" : : "r"(room) : "memory");
 }
 
+static double check_once(const Measurement *m, Work *work, char *where, size_t len)
+{
+    if (!kernel_bind(m->candidate, work, where, len))
+        return INFINITY;
+    work_reset(work);
+    poison_stack();
+    kernel_run(m->candidate, 0);
+    return work_error(work, m->same_bits, where, len);
+}
+
+/* The same with as many rows as fill its blocks, where none may be begun in vain. */
+static double check_blocks(const Measurement *m, Work *work, char *where, size_t len)
+{
+    const int n_tokens = work_tokens(work), whole = m->block_rows ? n_tokens / m->block_rows * m->block_rows : 0;
+    if (whole == 0)
+        return 0;
+    work_set_tokens(work, whole);
+    double error = check_once(m, work, where, len);
+    work_set_tokens(work, n_tokens);
+    return error;
+}
+
 double measure_checks(const Measurement *m, char *detail, size_t len)
 {
     double worst = 0;
@@ -79,15 +101,12 @@ double measure_checks(const Measurement *m, char *detail, size_t len)
         if (!work)
             return NAN;
         work_set_scratch(work, m->pack_len);
-        if (!kernel_bind(m->candidate, work, detail, len))
-            return INFINITY;
-        work_reset(work);
-        poison_stack();
-        kernel_run(m->candidate, 0);
-        double error = work_error(work, m->same_bits, where, sizeof where);
-        if (!(error <= worst)) {
-            worst = error;
-            snprintf(detail, len, "%s", where);
+        for (int blocks = 0; blocks < 2; blocks++) {
+            double error = (blocks ? check_blocks : check_once)(m, work, where, sizeof where);
+            if (!(error <= worst)) {
+                worst = error;
+                snprintf(detail, len, "%s", where);
+            }
         }
     }
     return worst;

@@ -30,6 +30,7 @@ typedef struct {
     Work *(*time)(void *context, int i);
     void *context;
     int64_t pack_len;                    /* bytes of scratch that the candidate has */
+    int block_rows;                      /* of one dense matrix: calls of whole blocks are checked, too; 0: no blocks */
     bool measure_all;                    /* every token count, whoever is faster */
     bool same_bits;                      /* must give the bits that work_keep_bits kept */
 } Measurement;

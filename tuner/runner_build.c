@@ -228,10 +228,10 @@ static void print_trial(const Runner *r, const TrialRequest *request, bool refer
     if (request) {
         print_specs("checks", request->checks, request->n_checks, out);
         print_specs("times", request->times, request->n_times, out);
-        text_printf(out, "    .pack_len = %lldLL, .original_pack_len = %lldLL, .measure_all = %d, .same_bits = %d, "
-                    ".reference = %d,\n    .deadline = %.17g,\n", (long long)request->pack_len,
-                    (long long)request->original_pack_len, request->measure_all, request->same_bits, reference,
-                    request->deadline * r->slow);
+        text_printf(out, "    .pack_len = %lldLL, .original_pack_len = %lldLL, .block_rows = %d, .measure_all = %d, "
+                    ".same_bits = %d, .reference = %d,\n    .deadline = %.17g,\n", (long long)request->pack_len,
+                    (long long)request->original_pack_len, request->block_rows, request->measure_all,
+                    request->same_bits, reference, request->deadline * r->slow);
     }
     text_printf(out, "};\n");
 }

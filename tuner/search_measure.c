@@ -95,6 +95,7 @@ static void run_trial(Runner *runner, const SearchState *s, int point, const cha
                              .original_pack_len = job_scratch(s->job, s->job->values), .path = path, .suffix = "",
                              .incumbent = incumbent, .n_checks = s->n_checks, .n_times = s->n_times,
                              .pack_len = job_scratch(s->job, values),
+                             .block_rows = search_block_rows(s->job, values),
                              .same_bits = s->has_bits && same_bits(s, point_of(s, point)), .measure_all = point < 0,
                              .deadline = s->deadline };
     memcpy(request.checks, s->checks, sizeof s->checks);

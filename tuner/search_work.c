@@ -126,6 +126,13 @@ bool search_work_make(SearchRun *run, SearchState *s)
     return true;
 }
 
+int search_block_rows(const Job *job, const double *values)
+{
+    if (space_param(&job->space, "block_rows") < 0 || values[template_param(job->template, "n_experts")] > 1)
+        return 0;
+    return (int)values[template_param(job->template, "block_rows")];
+}
+
 void search_work_drop(SearchState *s)
 {
     for (int i = 0; i < s->n_checks; i++)

@@ -20,7 +20,8 @@ static Measurement measurement_of(const TrialRequest *request, KernelCall *candi
 {
     return (Measurement){ .candidate = candidate, .incumbent = incumbent, .n_checks = request->n_checks,
                           .n_times = request->n_times, .check = check_of, .time = time_of, .context = (void *)request,
-                          .pack_len = request->pack_len, .measure_all = request->measure_all,
+                          .pack_len = request->pack_len, .block_rows = request->block_rows,
+                          .measure_all = request->measure_all,
                           .same_bits = request->same_bits };
 }
 

@@ -20,6 +20,7 @@ typedef struct {
     Work *checks[TRIAL_MAX_WORKS], *times[TRIAL_MAX_WORKS];      /* the first of `times` decides */
     int n_checks, n_times;
     int64_t pack_len, original_pack_len; /* bytes of scratch that the candidate has, and the default */
+    int block_rows;                      /* of one dense matrix (search_block_rows); 0: no blocks */
     bool measure_all;                    /* every token count, whoever is faster */
     bool same_bits;                      /* must give the bits that were kept of the default */
     double deadline;                     /* seconds */

@@ -395,6 +395,8 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
     return strcmp(name, "position") == 0 || strcmp(name, "n_context") == 0;
 }
 
+void work_set_tokens(Work *w, int n) { w->n_tokens = w->n_pairs = w->out_rows = n; }
+
 void work_set_scratch(Work *w, int64_t len)
 {
     const int64_t rounded = (len + 63) / 64 * 64, most = w->shape.pack_len;

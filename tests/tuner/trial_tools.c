@@ -71,6 +71,7 @@ TrialRequest trial_request(const SearchState *state, const Candidate *candidate,
 {
     TrialRequest request = { .path = candidate->path, .suffix = suffix, .n_checks = state->n_checks,
                              .same_bits = state->has_bits,
+                             .block_rows = search_block_rows(state->job, values),
                              .pack_len = job_scratch(state->job, values), .deadline = 3 };
     memcpy(request.checks, state->checks, sizeof request.checks);
     return request;

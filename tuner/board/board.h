@@ -36,6 +36,7 @@ typedef struct {
     WorkSpec checks[TRIAL_MAX_WORKS], times[TRIAL_MAX_WORKS];
     int n_checks, n_times;
     int64_t pack_len, original_pack_len;
+    int block_rows;
     bool measure_all, same_bits;
     bool reference;                      /* compare with plain loops; else the default's bits alone */
     double deadline;

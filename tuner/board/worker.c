@@ -100,7 +100,7 @@ static void try_kernel(void *context)
     Measurement m = { .candidate = board_kernel(t->candidate),
                       .incumbent = t->incumbent ? board_kernel(t->incumbent) : NULL, .n_checks = t->n_checks,
                       .n_times = t->n_times, .check = make_check, .time = make_time, .context = &child,
-                      .pack_len = t->pack_len, .measure_all = t->measure_all, .same_bits = t->same_bits };
+                      .pack_len = t->pack_len, .block_rows = t->block_rows, .measure_all = t->measure_all, .same_bits = t->same_bits };
     child.original = board_kernel(t->original);
     if (m.candidate && child.original && (m.incumbent || !t->incumbent)) {
         measure_trial(&m, result);
