@@ -283,7 +283,8 @@ KERNEL(norm_route)(float *x /* [n_tokens][in_stride] */, const act_t *pairs /* [
     const int block_row = block_x() * NORM_ROUTE_ROWS, begin = block_row + warp() * warp_rows;
     const int end = min_i(begin + warp_rows, n_rows);
     bool is_ready = false;                                                      /* the router, and chosen */
-    for (int row = begin; row < end; row += rows) {
+    /* A warp without rows goes round once, for nothing: all threads of a block come to one barrier. */
+    for (int row = begin; row == begin || row < end; row += rows) {
         const int left = min_i(end - row, rows);
         int64_t tokens[2];
         float v[NORM_ROUTE_HELD][8], squares[2] = { 0 }, scales[2] = { 1, 1 };
@@ -324,10 +325,6 @@ KERNEL(norm_route)(float *x /* [n_tokens][in_stride] */, const act_t *pairs /* [
         if (n_experts > 1)
             norm_route_choose(experts, gates, chosen + row - block_row, kept, scales, row, left, top_k);
         warp_sync();
-    }
-    if (!is_ready) {
-        copy_wait(0);
-        barrier();
     }
     if (n_experts == 1)
         return;
