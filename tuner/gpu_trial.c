@@ -133,7 +133,7 @@ static bool drop_graph(Contender *c)
 static bool rest_of(Timer *t, BenchSide *side, double *rest)
 {
     BenchPass without = t->pass;
-    double seconds[REST_SAMPLES];
+    double seconds[REST_SAMPLES] = { 0 };
     Contender c = { .side = side };
     without.without = t->key;
     bool good = bench_capture(side, &without, &c.exec) && sample(t, &c, rest);
