@@ -171,7 +171,7 @@ expect 1 "expected 2 or more" ./bytes eval --tokens 4
 expect 1 "no tokenizer built in" ./beside eval --text text
 
 # --- A GPU ---
-expect 0 "4, in lists of 3 (prompt), 3 (token) and 1 (choice)" ./gpu info
+expect 0 "5, in lists of 3 (prompt), 3 (token) and 1 (choice)" ./gpu info
 expect 0 "h100 (needs: a GPU of compute capability 9.0)" ./gpu info
 expect 0 "settings:  Fake 40, 2 experts" ./gpu --tokens 1,299 -n 50 --temp 0
 grep -q "^load:  .*first token after" stderr || fail "no time to the first token: $(cat stderr)"

@@ -119,7 +119,7 @@ static const LoaderCase loader_cases[] = {
     { "no last byte", cut_data, MOSS_ERROR_WEIGHTS, { "truncated", "7095 bytes", "7096" } },
     { "one more byte", append_byte, MOSS_ERROR_WEIGHTS, { "too long", "7097 bytes", "7096" } },
     { "magic", change_magic, MOSS_ERROR_WEIGHTS, { "not a weights file", "MOSSWTS1" } },
-    { "abi", change_abi, MOSS_ERROR_WEIGHTS, { "ABI 99", "expected 5" } },
+    { "abi", change_abi, MOSS_ERROR_WEIGHTS, { "ABI 99", "expected 6" } },
     { "hash", change_hash, MOSS_ERROR_WEIGHTS, { "5eee", "5eed", "fake" } },
     { "data_len", change_data_len, MOSS_ERROR_WEIGHTS, { "3001 bytes", "expected 3000" } },
     { "first byte", flip_first, MOSS_ERROR_WEIGHTS, { "corrupt", "checksum", "expected" } },

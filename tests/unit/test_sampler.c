@@ -200,10 +200,10 @@ static void test_distribution(void)
             check_distribution(temperatures[i], seed);
 }
 
-/* One seed gives one text everywhere: these tokens must come on every CPU and libc. */
+/* One seed gives one text everywhere: these tokens, which exact integers of Python gave too, on every CPU and libc. */
 static void test_known_text(void)
 {
-    static const int32_t expected[] = { 270, 236, 1, 205, 252, 95, 207, 145, 105, 238, 131, 248 };
+    static const int32_t expected[] = { 13, 255, 242, 236, 52, 217, 160, 79, 109, 228, 165, 64 };
     float logits[MAX_VOCAB];
     moss_sampler sampler;
     uint64_t random = 7;
