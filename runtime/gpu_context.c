@@ -87,17 +87,26 @@ static int moss_context_make_queue(moss_context *context, moss_error *error)
     return moss_driver_check(driver, result, "cannot make a queue to the GPU", error);
 }
 
+/* What kernels count in, and the history, of which every call fetches all rows. */
+static int moss_context_clear(moss_context *context, moss_error *error)
+{
+    const moss_driver *driver = &context->model->driver;
+    const uint64_t zeroed_len = moss_program_data.gpu->zeroed_len;
+    int result = zeroed_len ? driver->memory_set(context->memory, 0, zeroed_len, context->stream) : 0;
+    if (!result)
+        result = driver->memory_set(context->memory + context->layout.history, 0,
+                                    context->layout.logits - context->layout.history, context->stream);
+    return moss_driver_check(driver, result, "cannot clear memory of the GPU", error);
+}
+
 static int moss_context_make(moss_context *context, moss_error *error)
 {
     const moss_gpu_model *model = context->model;
-    const uint64_t zeroed_len = moss_program_data.gpu->zeroed_len;
     int status = moss_context_make_queue(context, error);
     if (status == MOSS_OK)
         status = moss_gpu_alloc(model, &context->memory, context->layout.end, "scratch", error);
-    if (status == MOSS_OK && zeroed_len)
-        status = moss_driver_check(&model->driver,
-                                   model->driver.memory_set(context->memory, 0, zeroed_len, context->stream),
-                                   "cannot clear memory of the GPU", error);
+    if (status == MOSS_OK)
+        status = moss_context_clear(context, error);
     if (status == MOSS_OK)
         status = moss_gpu_encode_maps(context, error);
     /* States of a model with full attention have a length that may not be known yet. */
