@@ -12,7 +12,7 @@
 
 #if defined __aarch64__ && defined __ARM_FEATURE_FP16_VECTOR_ARITHMETIC
 
-enum { F16_ARM_MOST_ROWS = 14, F16_BLOCK = 64 };
+enum { F16_ARM_MOST_ROWS = 14, F16_ARM_MOST_PANELS = 8, F16_BLOCK = 64 };
 
 /* A row as f16, scaled by a power of two so that its largest element is between 1/2 and 1; zeros fill its last step.
  * Returns what undoes the scale. NaN and infinities stay. */
@@ -96,7 +96,7 @@ KERNEL_INLINE void f16_arm_tile(const int rows, float *sums /* [rows][8] */,
 }
 
 /* The weights of one k of `width` panels. */
-KERNEL_INLINE void f16_load(vi w[4], const int width, const uint8_t *at, size_t panel_len)
+KERNEL_INLINE void f16_load(vi w[F16_ARM_MOST_PANELS], const int width, const uint8_t *at, size_t panel_len)
 {
     UNROLL
     for (int p = 0; p < width; p++)
@@ -106,13 +106,13 @@ KERNEL_INLINE void f16_load(vi w[4], const int width, const uint8_t *at, size_t 
 }
 
 /* Eight k of a row, or the last ones, with `width` panels; part: of even and of odd k. */
-KERNEL_INLINE void f16_stream_eight(float16x8_t part[2][4], const int width, const uint8_t *at, size_t panel_len,
-                                    const float16_t *x /* [8] */)
+KERNEL_INLINE void f16_stream_eight(float16x8_t part[2][F16_ARM_MOST_PANELS], const int width, const uint8_t *at,
+                                    size_t panel_len, const float16_t *x /* [8] */)
 {
     const float16x8_t eight = vld1q_f16(x);
     UNROLL
     for (int i = 0; i < 8; i++) {
-        vi w[4];
+        vi w[F16_ARM_MOST_PANELS];
         f16_load(w, width, at + (size_t)i * 16, panel_len);
         UNROLL
         for (int p = 0; p < width; p++)
@@ -120,12 +120,12 @@ KERNEL_INLINE void f16_stream_eight(float16x8_t part[2][4], const int width, con
     }
 }
 
-KERNEL_INLINE void f16_stream_last(float16x8_t part[2][4], const int width, const uint8_t *at, size_t panel_len,
-                                   const float16_t *x /* [n] */, int n)
+KERNEL_INLINE void f16_stream_last(float16x8_t part[2][F16_ARM_MOST_PANELS], const int width, const uint8_t *at,
+                                   size_t panel_len, const float16_t *x /* [n] */, int n)
 {
     UNROLL
     for (int i = 0; i < 7; i++) {
-        vi w[4];
+        vi w[F16_ARM_MOST_PANELS];
         if (i >= n)
             break;
         f16_load(w, width, at + (size_t)i * 16, panel_len);
@@ -152,10 +152,10 @@ KERNEL_INLINE void f16_arm_stream(vf *sum /* [2 width] */, const int width, cons
         sum[j] = vset(0);
     for (int begin = 0; begin < n_in; begin += F16_BLOCK) {
         const int end = n_in - begin < F16_BLOCK ? n_in : begin + F16_BLOCK;
-        float16x8_t part[2][4];
+        float16x8_t part[2][F16_ARM_MOST_PANELS];
         UNROLL
-        for (int j = 0; j < 8; j++)
-            part[j / 4][j % 4] = vdupq_n_f16(0);
+        for (int p = 0; p < width; p++)
+            part[0][p] = part[1][p] = vdupq_n_f16(0);
         const uint8_t *row = (const uint8_t *)weights + at + (size_t)begin * 16;
         int k = begin;
         for (; k + 8 <= end; k += 8, row += 128)
