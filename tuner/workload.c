@@ -10,7 +10,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-enum { CANARY = 64, MAX_BLOCKS = 16, MAX_COPIES = 64, REFERENCE_WORK = 1000000000 };
+enum { CANARY = 64, GUARD = 32 << 20, MAX_BLOCKS = 16, MAX_COPIES = 64, REFERENCE_WORK = 1000000000 };
 static const uint32_t canary = 0x4B1D5AFE;
 
 /* len: without the canary; mapped: from `map` on. */
@@ -47,17 +47,17 @@ static int whole(int n, int unit) { return (n + unit - 1) / unit * unit; }
 static bool is(const Work *w, const char *kernel) { return strcmp(w->shape.kernel, kernel) == 0; }
 static bool quantised(const Work *w) { return w->shape.weight_dtype == 3 || w->shape.weight_dtype == 4; }
 
-/* Zeroed memory with a canary behind. In a check it ends at a page that nobody may touch: who reads far behind it dies.
- * What is timed begins at a page. */
+/* Zeroed memory with a canary behind, between stretches that nobody may touch. In a check it ends at one or begins at
+ * one, by turns: who reads far behind it, or before it, dies. What is timed begins at a page. */
 static void *block(Work *w, size_t len)
 {
     const size_t page = (size_t)sysconf(_SC_PAGESIZE), used = (len + CANARY + 63) / 64 * 64;
     const size_t pages = (used + page - 1) / page * page;
-    Block b = { .len = len, .mapped = pages + page };
-    b.map = mmap(NULL, b.mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (b.map == MAP_FAILED || w->n_blocks == MAX_BLOCKS || mprotect(b.map + pages, page, PROT_NONE) != 0)
+    Block b = { .len = len, .mapped = pages + 2 * GUARD };
+    b.map = mmap(NULL, b.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (b.map == MAP_FAILED || w->n_blocks == MAX_BLOCKS || mprotect(b.map + GUARD, pages, PROT_READ | PROT_WRITE) != 0)
         return NULL;
-    b.data = w->kind == WORK_CHECK ? b.map + pages - used : b.map;
+    b.data = b.map + GUARD + (w->kind == WORK_CHECK && w->spec.seed % 2 ? pages - used : 0);
     for (size_t i = 0; i + 4 <= CANARY; i += 4)
         memcpy(b.data + len + i, &canary, 4);
     w->blocks[w->n_blocks++] = b;
@@ -155,18 +155,27 @@ static void draw_experts(Work *w)
         }
 }
 
-/* Experts whose rows make no whole tiles: the first, and the one whose rows are the last. Of one token: does the seed's
- * turn come, of the first or the last? */
+/* Rows that no tile of up to 10 rows divides; few rows cannot be so. */
+static bool is_odd(int n, int n_tokens)
+{
+    return n % 2 && (n_tokens < 20 || (n % 3 && n % 5 && n % 7));
+}
+
+/* Are the rows of the first expert and of the last chosen no whole tiles, by turns odd ones, and for the last two more
+ * than whole fours? Of one token: is it the first expert's, or the last's? */
 static bool is_awkward(const Work *w)
 {
     const int n_experts = w->shape.n_experts, usable = n_experts > w->shape.top_k ? n_experts - 1 : n_experts;
     const int first = w->offsets[1], last = w->offsets[usable] - w->offsets[usable - 1];
-    return w->n_tokens == 1 ? (w->spec.seed % 2 ? last : first) : first % 2 && last % 2;
+    const bool turn = w->spec.seed % 2;
+    if (w->n_tokens == 1)
+        return (turn ? last : first) > 0;
+    return is_odd(first, w->n_tokens) && (turn ? is_odd(last, w->n_tokens) : last % 4 == 2);
 }
 
 static void choose_experts(Work *w)
 {
-    enum { DRAWS = 64 };
+    enum { DRAWS = 400 };
     for (int i = 0; i < DRAWS; i++) {
         draw_experts(w);
         ref_group(w->slots, w->offsets, w->experts, w->n_pairs, w->shape.n_experts);
