@@ -84,14 +84,14 @@ static int64_t position_of(const WorkShape *shape, int n_tokens)
 {
     enum { MOST_KEYS = 256, MOST_WINDOW = 4096 };
     const int window = shape->window <= MOST_WINDOW ? (shape->window + MOST_KEYS - 1) / MOST_KEYS * MOST_KEYS : 0;
-    return n_tokens == 173 ? 0 : 2 * MOST_KEYS + window + 6 - n_tokens / 2;
+    return n_tokens == 331 ? 0 : 2 * MOST_KEYS + window + 6 - n_tokens / 2;
 }
 
 bool search_work_make(SearchRun *run, SearchState *s)
 {
     enum { DENSE, EXPERTS, ATTENTION, DECODE };
     static const int rows[][TRIAL_MAX_WORKS] = { { 1, 7, 29, 150, 631 }, { 1, 7, 29, 631 },
-                                                 { 1, 7, 29, 150, 173 }, { 1, 1, 1 } };
+                                                 { 1, 7, 29, 150, 331 }, { 1, 1, 1 } };
     if (s->n_checks > 0)
         return true;
     if (!load_reader(run))
