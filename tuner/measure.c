@@ -79,16 +79,28 @@ static double check_once(const Measurement *m, Work *work, char *where, size_t l
     return work_error(work, m->same_bits, where, len);
 }
 
-/* The same with as many rows as fill its blocks, where none may be begun in vain. */
-static double check_blocks(const Measurement *m, Work *work, char *where, size_t len)
+static double check_part(const Measurement *m, Work *work, int n, char *where, size_t len)
 {
-    const int n_tokens = work_tokens(work), whole = m->block_rows ? n_tokens / m->block_rows * m->block_rows : 0;
-    if (whole == 0)
+    const int n_tokens = work_tokens(work);
+    if (n < 1 || n >= n_tokens || !work_set_tokens(work, n))
         return 0;
-    work_set_tokens(work, whole);
     double error = check_once(m, work, where, len);
     work_set_tokens(work, n_tokens);
     return error;
+}
+
+/* Fewer tokens of the same: as many as fill its blocks, where none may be begun in vain; and once every number, so that
+ * every rest that a tile can leave is there. */
+static double check_parts(const Measurement *m, Work *work, char *where, size_t len)
+{
+    enum { MOST = 40 };
+    const int n_tokens = work_tokens(work);
+    double worst = check_part(m, work, m->block_rows ? n_tokens / m->block_rows * m->block_rows : 0, where, len);
+    for (int n = 1; n_tokens > MOST / 2 && n_tokens <= MOST && n < n_tokens && worst <= 1; n++) {
+        const double error = check_part(m, work, n, where, len);
+        worst = error > worst ? error : worst;
+    }
+    return worst;
 }
 
 double measure_checks(const Measurement *m, char *detail, size_t len)
@@ -101,8 +113,8 @@ double measure_checks(const Measurement *m, char *detail, size_t len)
         if (!work)
             return NAN;
         work_set_scratch(work, m->pack_len);
-        for (int blocks = 0; blocks < 2; blocks++) {
-            double error = (blocks ? check_blocks : check_once)(m, work, where, sizeof where);
+        for (int parts = 0; parts < 2; parts++) {
+            double error = (parts ? check_parts : check_once)(m, work, where, sizeof where);
             if (!(error <= worst)) {
                 worst = error;
                 snprintf(detail, len, "%s", where);

@@ -404,7 +404,17 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
     return strcmp(name, "position") == 0 || strcmp(name, "n_context") == 0;
 }
 
-void work_set_tokens(Work *w, int n) { w->n_tokens = w->n_pairs = w->out_rows = n; }
+bool work_set_tokens(Work *w, int n)
+{
+    if (is(w, "scan"))      /* its results have the state behind them */
+        return false;
+    w->n_tokens = n;
+    w->n_pairs = n * w->shape.top_k;
+    w->out_rows = w->shape.out_pairs ? w->n_pairs : n;
+    if (w->offsets)
+        ref_group(w->slots, w->offsets, w->experts, w->n_pairs, w->shape.n_experts);
+    return true;
+}
 
 void work_set_scratch(Work *w, int64_t len)
 {

@@ -50,8 +50,9 @@ typedef union { void *pointer; int32_t i32; int64_t i64; } WorkValue;
 /* The argument of that name, with the weights of one copy. False: there is none. */
 bool work_argument(const Work *work, const char *name, int copy, WorkValue *value);
 
-/* Of one dense matrix: calls have `n` tokens from now on, the first of those it was made with. */
-void work_set_tokens(Work *work, int n);
+/* Calls have `n` tokens from now on, the first of those it was made with, with their results. False: not of this
+ * kernel. */
+bool work_set_tokens(Work *work, int n);
 /* The scratch is `len` bytes from now on, its end right before what no kernel may touch. */
 void work_set_scratch(Work *work, int64_t len);
 /* Before a call whose result is checked: results as they were, junk in the scratch. */
