@@ -282,9 +282,9 @@ KERNEL(norm_route)(float *x /* [n_tokens][in_stride] */, const act_t *pairs /* [
     dependency_launch();
     const int block_row = block_x() * NORM_ROUTE_ROWS, begin = block_row + warp() * warp_rows;
     const int end = min_i(begin + warp_rows, n_rows);
-    bool is_ready = false;                                                      /* the router, and chosen */
-    /* A warp without rows goes round once, for nothing: all threads of a block come to one barrier. */
-    for (int row = begin; row == begin || row < end; row += rows) {
+    copy_wait(0);                                                               /* the router, asked for long ago */
+    barrier();
+    for (int row = begin; row < end; row += rows) {
         const int left = min_i(end - row, rows);
         int64_t tokens[2];
         float v[NORM_ROUTE_HELD][8], squares[2] = { 0 }, scales[2] = { 1, 1 };
@@ -299,11 +299,6 @@ KERNEL(norm_route)(float *x /* [n_tokens][in_stride] */, const act_t *pairs /* [
                     if (pairs_stride > 0 && e == 0)
                         norm_route_add_pairs(v, x, pairs, tokens, left, first, pair_k);
                     norm_route_weigh(v, weight, first, e == 0 ? squares : NULL);
-                }
-                if (!is_ready) {
-                    copy_wait(0);
-                    barrier();
-                    is_ready = true;
                 }
                 if (n_experts > 1)
                     norm_route_product(logits, v, router, shared_router, e, first);
