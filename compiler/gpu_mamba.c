@@ -105,16 +105,17 @@ static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
     return (ScanBlock){ channels, stages, 32 * stages, stages * own + 4 * channels };
 }
 
-static ScanBlock scan_block(const Lowering *l, const char *key, int64_t d_state, int64_t z_rows)
+/* Blocks of 16 channels, where there are then enough of them for a GPU's multiprocessors. */
+static ScanBlock scan_block(const Lowering *l, const char *key, int64_t n_channels, int64_t d_state, int64_t z_rows)
 {
-    enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16 };
+    enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16, FEW_CHANNELS = 1024 };
     bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
     int chosen = gpu_choice(l->g, key, "block_channels", 0), stages_chosen = gpu_choice(l->g, key, "stages", 6);
     ScanBlock wanted = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
     if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10
         && wanted.shared_len <= gpu_shared_most(l->g) && wanted.n_threads <= THREADS_MOST)
         return wanted;
-    for (int channels = 16; channels >= 8 && held; channels /= 2)
+    for (int channels = n_channels > FEW_CHANNELS ? 16 : 8; channels >= 8 && held; channels /= 2)
         for (int stages = 8; stages >= 4; stages -= 2) {
             ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
             if (block.shared_len <= SHARED_MOST && block.n_threads <= THREADS_MOST)
@@ -145,7 +146,8 @@ void gpu_lower_scan(Lowering *l, const Op *op)
     gpu_param(g->b, "zoh", (double)op_int(op, ATTR_ZOH, 0));
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "sequences", g->sequences);
-    ScanBlock block = scan_block(l, key, gpu_columns(op->operand[3]), z.pairs ? z.top_k.most : 1);
+    ScanBlock block = scan_block(l, key, gpu_columns(op->result[0]), gpu_columns(op->operand[3]),
+                                 z.pairs ? z.top_k.most : 1);
     gpu_param(g->b, "block_channels", block.channels);
     gpu_param(g->b, "stages", block.stages);
     gpu_rows(g, &y, ACCESS_WRITE);
