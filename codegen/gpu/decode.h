@@ -565,4 +565,23 @@ DEVICE void decode_leave(float *parts /* [row][n_next + 1][n_parts] */, const fl
         to[n_next * n_parts] = square;
 }
 
+/* ---- a step of the scan ---- */
+
+DEVICE float decode_softplus(float x)
+{
+    if (x > 20.0f)
+        return x;
+    const float e = exp2_fast(x * 1.44269504f);
+    return e < 0.03125f ? e * (1.0f - e * (0.5f - e * (0.33333333f - e * 0.25f))) : 0.69314718f * log2_fast(1.0f + e);
+}
+
+/* (exp(u) - 1) / u for u = power ln 2, exp(u) = decay */
+DEVICE float decode_decay_ratio(float power, float decay)
+{
+    const float u = power * 0.69314718f;
+    if (u > -0.25f && u < 0.25f)
+        return 1.0f + u * (0.5f + u * (0.16666667f + u * (0.041666667f + u * (0.0083333333f + u * 0.0013888889f))));
+    return (decay - 1.0f) / u;
+}
+
 #endif

@@ -430,23 +430,6 @@ DEVICE void chain_x(const Chain *c, int layer, uint32_t turn)
 
 /* ---- dt_proj, scan ---- */
 
-DEVICE float chain_softplus(float x)
-{
-    if (x > 20.0f)
-        return x;
-    const float e = exp2_fast(x * 1.44269504f);
-    return e < 0.03125f ? e * (1.0f - e * (0.5f - e * (0.33333333f - e * 0.25f))) : 0.69314718f * log2_fast(1.0f + e);
-}
-
-/* (exp(u) - 1) / u for u = power ln 2, exp(u) = decay */
-DEVICE float chain_ratio(float power, float decay)
-{
-    const float u = power * 0.69314718f;
-    if (u > -0.25f && u < 0.25f)
-        return 1.0f + u * (0.5f + u * (0.16666667f + u * (0.041666667f + u * (0.0083333333f + u * 0.0013888889f))));
-    return (decay - 1.0f) / u;
-}
-
 /* By a warp: its channel's step. */
 DEVICE void chain_step(const Chain *c, int layer, uint32_t active)
 {
@@ -478,10 +461,10 @@ DEVICE void chain_step(const Chain *c, int layer, uint32_t active)
     dt = decode_warp_sum(dt);
     if (dt_dtype == 3)
         dt *= items[chain_at_dt_scales() + i];
-    dt = chain_softplus(dt + bias);
+    dt = decode_softplus(dt + bias);
     const float x = c->own_x[i], power = dt * c->ahead[4 * CHAIN_THREADS + thread_x()], decay = exp2_fast(power);
     const float now = decay * c->ahead[5 * CHAIN_THREADS + thread_x()]
-        + (zoh ? dt * chain_ratio(power, decay) : dt) * b * x;
+        + (zoh ? dt * decode_decay_ratio(power, decay) : dt) * b * x;
     float y = lane() < d_state ? state_c * now : 0.0f;
     y = decode_warp_sum(y);
     if (lane() == 0)

@@ -9,23 +9,6 @@ PARAM(weight_dtype, w) PARAM(act, a) PARAM(tiles, m) PARAM(n_slices, ks)
 
 enum { DECODE_SCAN_AHEAD = 4 };     /* vectors of weights, states of a lane, that are fetched before the wait */
 
-DEVICE float decode_scan_softplus(float x)
-{
-    if (x > 20.0f)
-        return x;
-    const float e = exp2_fast(x * 1.44269504f);
-    return e < 0.03125f ? e * (1.0f - e * (0.5f - e * (0.33333333f - e * 0.25f))) : 0.69314718f * log2_fast(1.0f + e);
-}
-
-/* (exp(u) - 1) / u for u = power ln 2, exp(u) = decay */
-DEVICE float decode_scan_ratio(float power, float decay)
-{
-    const float u = power * 0.69314718f;
-    if (u > -0.25f && u < 0.25f)
-        return 1.0f + u * (0.5f + u * (0.16666667f + u * (0.041666667f + u * (0.0083333333f + u * 0.0013888889f))));
-    return (decay - 1.0f) / u;
-}
-
 /* A thread's share of what x_proj said: the columns of u, gates times δ; B and C, summed over experts. */
 DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at, const float *xp, const float *gates,
     int n_rows)
@@ -149,7 +132,7 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
             else
                 UNROLL for (int e = 0; e < n_experts; e++)
                     dt += gate_at[row * n_experts + e] * biases[i * n_experts + e];
-            dt = decode_scan_softplus(dt);
+            dt = decode_softplus(dt);
         }
         const float x = !is ? 0.0f : near ? x_ahead : xc[(int64_t)row * n_channels + channel];
         float *kept = near ? kept_first : (float *)(state + (is ? slots[row] * state_stride : 0))
@@ -159,7 +142,7 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
                 const int n = first + 16 * j, is_near = near && j < DECODE_SCAN_AHEAD;
                 const float power = dt * (is_near ? a_ahead[min_i(j, DECODE_SCAN_AHEAD - 1)]
                     : a[(int64_t)channel * d_state + n]);
-                const float decay = exp2_fast(power), step = zoh ? dt * decode_scan_ratio(power, decay) : dt;
+                const float decay = exp2_fast(power), step = zoh ? dt * decode_decay_ratio(power, decay) : dt;
                 const float now = decay * (is_near ? old[min_i(j, DECODE_SCAN_AHEAD - 1)] : kept[n])
                     + step * bc[row * 2 * d_state + n] * x;
                 kept[n] = now;
