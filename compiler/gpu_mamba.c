@@ -111,10 +111,11 @@ static ScanBlock scan_block(const Lowering *l, const char *key, int64_t n_channe
     enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16, FEW_CHANNELS = 1024 };
     bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
     int chosen = gpu_choice(l->g, key, "block_channels", 0), stages_chosen = gpu_choice(l->g, key, "stages", 6);
-    ScanBlock wanted = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
-    if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10
-        && wanted.shared_len <= gpu_shared_most(l->g) && wanted.n_threads <= THREADS_MOST)
-        return wanted;
+    if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10) {
+        ScanBlock block = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
+        if (block.shared_len <= gpu_shared_most(l->g) && block.n_threads <= THREADS_MOST)
+            return block;
+    }
     for (int channels = n_channels > FEW_CHANNELS ? 16 : 8; channels >= 8 && held; channels /= 2)
         for (int stages = 8; stages >= 4; stages -= 2) {
             ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);

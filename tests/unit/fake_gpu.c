@@ -39,7 +39,7 @@ static const moss_gpu_arg args[] = {
     { MOSS_GPU_ARG_LOGITS, 0, 0 }, { MOSS_GPU_ARG_SAMPLERS, 0, 0 },
 };
 
-static const moss_gpu_launch launches[] = {
+static const moss_gpu_launch launches[FAKE_TABLE_LAUNCHES] = {
     { KERNEL_CLEAR, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PROCESSORS, 1, 1 }, ONE }, 32, 0, 0, 3 },   /* on nothing */
     { KERNEL_FOLD, MOSS_GPU_DEPENDENT, { { MOSS_GPU_PAIRS, 3, 0 }, { MOSS_GPU_APART, 4, 1 } }, 64, 60000, 3, 13 },
     { KERNEL_LOGITS, MOSS_GPU_IF_LOGITS | MOSS_GPU_DEPENDENT, { { MOSS_GPU_LOGITS, 1, 0 }, ONE }, 128, 100, 16, 7 },
@@ -56,7 +56,8 @@ static const moss_gpu_tensor_map maps[] = {
 
 static const moss_gpu_program good_tables = {
     .sm = 90, .ptx = "the kernels", .ptx_len = 11, .kernels = kernel_names, .n_kernels = N_KERNELS,
-    .launches = launches, .args = args, .tensor_maps = maps, .n_launches = 8, .n_args = 32, .n_tensor_maps = 1,
+    .launches = launches, .args = args, .tensor_maps = maps,
+    .n_launches = FAKE_TABLE_LAUNCHES, .n_args = 32, .n_tensor_maps = 1,
     .prefill = { 0, 3 }, .decode = { 3, 6 }, .feed = { 6, 7 }, .draw = { 7, 8 },
     .scratch_len = FAKE_SCRATCH_LEN, .zeroed_len = FAKE_ZEROED_LEN,
 };

@@ -18,6 +18,7 @@ enum {
     FAKE_DATA_LEN = (9 << 20) + 4321,      /* several pieces of an upload, the last one odd */
     FAKE_FILE_LEN = MOSS_WEIGHTS_HEADER_LEN + FAKE_DATA_LEN,
     FAKE_MAX_LAUNCHES = 64,
+    FAKE_TABLE_LAUNCHES = 8,               /* of the tables that fake_reset() makes */
 };
 
 typedef struct {

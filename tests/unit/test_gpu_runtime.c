@@ -289,7 +289,7 @@ static void test_one_sequence(void)
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         Fixture fixture;
-        moss_gpu_launch launches[7];
+        moss_gpu_launch launches[FAKE_TABLE_LAUNCHES];
         const int32_t tokens[2] = { 3, 4 };
         fake_reset();
         memcpy(launches, fake_tables()->launches, sizeof launches);
