@@ -42,7 +42,7 @@ build full -DFAKE_EMBEDDED -DFAKE_FULL_ATTENTION=1
 build alien -DFAKE_EMBEDDED '-DFAKE_FEATURES="warp9"'
 
 ${CC:-cc} -std=c17 -D_GNU_SOURCE -Wall -Wextra -Werror ${CFLAGS:--O1} -I"$top/runtime" -DFAKE_GPU_START \
-    "$top"/runtime/!(cpu|cpu_model|eval|threads).c "$top/tests/unit/fake_gpu.c" \
+    "$top"/runtime/!(cpu|cpu_model|eval|threads).c "$top"/tests/unit/fake_{gpu,device,driver}.c \
     -Wl,--wrap=dlopen,--wrap=dlsym,--wrap=dlerror -o gpu -lm -lpthread -ldl || exit 3
 
 # --- Help, facts, usage ---
