@@ -11,7 +11,8 @@ folder=$2
 shift 2
 [ $# -gt 0 ] || set -- "sm=90" "sm=80 dependent=0" "sm=90 dtype=3" "sm=90 model=1"
 mkdir -p "$folder/ptx"
-${CC:-cc} -O2 -std=c17 -D_GNU_SOURCE -I"$here/../../runtime" -o "$folder/decode_bench" "$here/decode_bench.c" -ldl
+${CC:-cc} -O2 -std=c17 -D_GNU_SOURCE -I"$here/../../runtime" -o "$folder/decode_bench" "$here/decode_bench.c" \
+    "$here/decode_list.c" -ldl
 printf '%s\n' '#!/bin/sh' 'cd "$(dirname "$0")" || exit 1' >"$folder/run.sh"
 for settings; do
     # shellcheck disable=SC2086
