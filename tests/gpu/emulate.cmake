@@ -1,5 +1,5 @@
 # GPU kernels without a GPU: the emulator and its own test. Included by tests/CMakeLists.txt.
-add_library(gpu_emulator STATIC gpu/emulate.c gpu/emulate_ops.c)
+add_library(gpu_emulator STATIC gpu/emulate.c gpu/emulate_launch.c gpu/emulate_ops.c)
 set_target_properties(gpu_emulator PROPERTIES POSITION_INDEPENDENT_CODE ON)
 target_link_libraries(gpu_emulator PUBLIC Threads::Threads m)
 
