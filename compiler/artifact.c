@@ -403,7 +403,8 @@ static bool find_tools(Build *b)
     b->is_android = c->target == TARGET_ANDROID_ARM64;
     if (is_kind(b, "c"))
         return true;
-    return b->is_android ? android_find(c->arena, c->diags, c->target, b->kind, cc, &b->android, &b->cc)
+    const char *android_kind = c->linked_in ? "exe" : b->kind;
+    return b->is_android ? android_find(c->arena, c->diags, c->target, android_kind, cc, &b->android, &b->cc)
                          : toolchain_find(c->arena, c->diags, c->target, cc, &b->cc);
 }
 

@@ -29,6 +29,7 @@ typedef struct Compilation {
     int n_threads;
     bool is_packed;          /* the packed weights are there, from another build of this model, with these sums */
     uint64_t packed_sum, values_sum;
+    bool linked_in;          /* obj: into a program of mossc's own, which is static */
 } Compilation;
 
 /* Is it a graph, by its name, and not an artifact? */

@@ -5,7 +5,7 @@
 #include "../ir/diag.h"
 #include "../ir/target.h"
 
-enum { TOOLCHAIN_MAX_ARGS = 64 };
+enum { TOOLCHAIN_MAX_ARGS = 128 };
 typedef struct { const char *args[TOOLCHAIN_MAX_ARGS]; int n; } ToolCommand;
 
 /* The compiler command for a target: `wanted` (--cc, may hold options) or the first found.

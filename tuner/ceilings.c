@@ -1,19 +1,17 @@
-/* Ceilings: a small program of the target's own instructions, compiled like a candidate and run by a watched child.
+/* Ceilings: a small program of the target's own instructions, compiled like a candidate and run by a watched child, or
+ * by a runner.
  *
- * Input: the compiler and flags of the target. Output: the best of several short runs, since whatever else the machine
- * does can only make them slower.
+ * Input: the compiler and flags of the target. Output: what its loops reach.
  */
 #include "ceilings.h"
 
+#include "ceilings_run.h"
+#include "runner.h"
 #include "watch.h"
 #include "../codegen/codegen.h"
 
 #include <dlfcn.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <time.h>
-
-enum { RUNS = 7, STEPS = 400000, READ_LEN = 192 << 20, DEADLINE_S = 30 };
 
 /* 12 chains hide the latency of a multiply-add on every CPU there is, and fit every register file. */
 static const char source[] =
@@ -40,18 +38,7 @@ static const char source[] =
     "        UNROLL\n        for (int j = 0; j < 8; j++)\n            sum[j] += vload(p + i + j * LANES);\n    }\n"
     "    UNROLL\n    for (int j = 0; j < 8; j++)\n        all += sum[j];\n    return vsum(all);\n}\n";
 
-typedef struct { double operations, operations_int8, bytes; } Found;
-typedef struct { const char *path; Found *found; } Task;
-
-typedef float Multiply(long steps);
-typedef float Read(const float *p, long n);
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
+typedef struct { const char *path; Ceilings *found; } Task;
 
 /* A symbol as a pointer to a function, which C converts only through its bytes. */
 static void find(void *library, const char *name, void *function)
@@ -60,73 +47,47 @@ static void find(void *library, const char *name, void *function)
     memcpy(function, &symbol, sizeof symbol);
 }
 
-static double most_operations(Multiply *multiply, double each)
-{
-    double most = 0;
-    for (int run = 0; multiply && run < RUNS; run++) {
-        double begin = now();
-        volatile float used = multiply(STEPS);
-        double rate = each * 2 * 12 * STEPS / (now() - begin);
-        (void)used;
-        most = rate > most ? rate : most;
-    }
-    return most;
-}
-
-static double most_bytes(Read *read)
-{
-    double most = 0;
-    float *buffer = mmap(NULL, READ_LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (!read || buffer == MAP_FAILED)
-        return 0;
-    memset(buffer, 1, READ_LEN);
-    for (int run = 0; run < RUNS; run++) {
-        double begin = now();
-        volatile float used = read(buffer, READ_LEN / (long)sizeof *buffer);
-        double rate = READ_LEN / (now() - begin);
-        (void)used;
-        most = rate > most ? rate : most;
-    }
-    munmap(buffer, READ_LEN);
-    return most;
-}
-
 static void work(void *context)
 {
     const Task *w = context;
-    Multiply *multiply, *multiply_int8;
-    Read *read;
+    CeilingKernels kernels;
     void *library = dlopen(w->path, RTLD_NOW | RTLD_LOCAL);
     const int *lanes = library ? dlsym(library, "ceiling_lanes") : NULL;
     if (!lanes)
         return;
-    find(library, "ceiling_multiply", &multiply);
-    find(library, "ceiling_multiply_int8", &multiply_int8);
-    find(library, "ceiling_read", &read);
-    w->found->operations = most_operations(multiply, *lanes);
-    w->found->operations_int8 = most_operations(multiply_int8, 4.0 * *lanes);
-    w->found->bytes = most_bytes(read);
+    kernels.lanes = *lanes;
+    find(library, "ceiling_multiply", &kernels.multiply);
+    find(library, "ceiling_multiply_int8", &kernels.multiply_int8);
+    find(library, "ceiling_read", &kernels.read);
+    ceilings_run(&kernels, w->found);
+}
+
+static bool measure_here(const char *path, Ceilings *found)
+{
+    Ceilings *shared = watch_memory(sizeof *shared);
+    if (!shared)
+        return false;
+    Task task = { path, shared };
+    const bool ok = watch_run(work, &task, CEILINGS_DEADLINE_S).status == TRIAL_OK;
+    *found = *shared;
+    watch_release(shared, sizeof *shared);
+    return ok;
 }
 
 void ceilings_measure(const Builder *builder, Diags *diags, bool int8, double *operations, double *bytes)
 {
     Text text = { 0 };
     Bundle bundle = { 0 };
+    Ceilings found = { 0 };
     *operations = *bytes = 0;
     bundle_kernel_headers(&bundle, &text);
     text_append(&text, source, strlen(source));
     Candidate candidate = candidate_write(builder, diags, "ceilings", &text);
     text_free(&text);
-    Found *found = watch_memory(sizeof *found);
-    if (found && candidates_compile(builder, &candidate, 1) && candidate.built) {
-        Task task = { candidate.path, found };
-        if (watch_run(work, &task, DEADLINE_S).status == TRIAL_OK) {
-            *operations = found->operations;
-            if (int8 && found->operations_int8 > found->operations)
-                *operations = found->operations_int8;
-            *bytes = found->bytes;
-        }
-    }
-    if (found)
-        watch_release(found, sizeof *found);
+    if (!candidates_compile(builder, &candidate, 1) || !candidate.built
+        || !(builder->runner ? runner_ceilings(builder->runner, candidate.path, &found)
+                             : measure_here(candidate.path, &found)))
+        return;
+    *operations = int8 && found.operations_int8 > found.operations ? found.operations_int8 : found.operations;
+    *bytes = found.bytes;
 }

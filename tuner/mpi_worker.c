@@ -161,7 +161,7 @@ static bool measure_whole(Worker *w, WireMessage *message)
     Text text = { 0 };
     const Choices *choices = mpi_read_choices(message, w->c.arena);
     let_go(w);
-    if (!choices || !step_measure(&w->c, w->c.plan, w->folder.path, choices, &request, &result))
+    if (!choices || !step_measure(&w->c, w->c.plan, w->folder.path, NULL, choices, &request, &result))
         return false;
     mpi_put_whole(&text, &request, &result);
     return wire_send(&w->wire, MPI_WHOLE, &text);

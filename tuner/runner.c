@@ -10,11 +10,12 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { TRIES = 3, HUNG_TRIES = 2, MOST_FAILED = 2, MOST_SLOW = 200 };
+enum { TRIES = 3, HUNG_TRIES = 2, MOST_FAILED = 2, MOST_SLOW = 200, MOST_THREADS = 16 };
 static const double fast_speed = 1e-3;     /* seconds of a million multiply-adds */
 
 const char *runner_device(const Runner *runner) { return runner->device; }
 TargetId runner_code(const Runner *runner) { return runner->code; }
+int runner_threads(const Runner *runner) { return runner->n_threads; }
 
 /* ---- which machine is it? ---- */
 
@@ -24,10 +25,12 @@ static bool is_emulator(const Runner *r)
     return strncmp(name, "qemu", 4) == 0;
 }
 
+static bool is_emulated(const Runner *r, const RunnerSaid *said) { return said->emulated || is_emulator(r); }
+
 static const char *device_of(const Runner *r, const RunnerSaid *said)
 {
     const char *device = identity_device_of_cpuinfo(r->arena, said->cpuinfo.data ? said->cpuinfo.data : "");
-    return said->emulated || is_emulator(r) ? arena_printf(r->arena, "%s, emulated", device) : device;
+    return is_emulated(r, said) ? arena_printf(r->arena, "%s, emulated", device) : device;
 }
 
 /* The most demanding code that it runs. False after reporting. */
@@ -49,8 +52,10 @@ static bool take_hello(Runner *r, Diags *diags, const RunnerSaid *said)
     if (!choose_code(r, diags, said))
         return false;
     r->device = device_of(r, said);
+    r->emulated = is_emulated(r, said);
     r->slow = said->speed / fast_speed;
     r->slow = r->slow < 1 ? 1 : r->slow > MOST_SLOW ? MOST_SLOW : r->slow;
+    r->n_threads = said->n_threads < 1 ? 1 : said->n_threads > MOST_THREADS ? MOST_THREADS : said->n_threads;
     return true;
 }
 
@@ -174,8 +179,7 @@ static double known_error(const Runner *r, const TrialRequest *request)
     return worst;
 }
 
-/* Is it an answer? */
-static bool believe(const Runner *r, const TrialRequest *request, RunnerSaid *said)
+bool runner_is_machine(const Runner *r, RunnerSaid *said)
 {
     if (!said->complete)
         return false;
@@ -184,11 +188,23 @@ static bool believe(const Runner *r, const TrialRequest *request, RunnerSaid *sa
         snprintf(said->why, sizeof said->why, "another machine answers: %s", device);
     else if (*said->lacks)
         snprintf(said->why, sizeof said->why, "this CPU lacks %s", said->lacks);
-    else if (!said->has_status)
-        snprintf(said->why, sizeof said->why, "an answer without a status");
     else
-        return bits_as_before(r, request, said);
+        return true;
     return false;
+}
+
+bool runner_is_answer(const Runner *r, RunnerSaid *said)
+{
+    if (!runner_is_machine(r, said))
+        return false;
+    if (!said->has_status)
+        snprintf(said->why, sizeof said->why, "an answer without a status");
+    return said->has_status;
+}
+
+static bool believe_trial(const Runner *r, const void *request, RunnerSaid *said)
+{
+    return runner_is_answer(r, said) && bits_as_before(r, request, said);
 }
 
 static void wait_a_little(int tried)
@@ -198,14 +214,14 @@ static void wait_a_little(int tried)
         nanosleep(&pause, NULL);
 }
 
-/* Until there is an answer, but not for ever. */
-static bool call_again(Runner *r, const TrialRequest *request, const RunnerProgram *program, RunnerSaid *said)
+bool runner_call_again(Runner *r, const RunnerProgram *program, double seconds, RunnerBelieve *believe,
+                       const void *context, RunnerSaid *said)
 {
     for (int tried = 0, most = TRIES; tried < most; tried++) {
         if (tried)
             wait_a_little(tried);
-        runner_call(r, program, request->deadline * r->slow, said);
-        bool good = believe(r, request, said);
+        runner_call(r, program, seconds, said);
+        bool good = believe(r, context, said);
         text_free(&said->cpuinfo);
         if (good || said->interrupted)
             return good;
@@ -224,7 +240,7 @@ void runner_trial(Runner *r, const TrialRequest *request, TrialResult *result)
         result->interrupted = interrupt_came();
         return;
     }
-    bool good = call_again(r, request, &program, &said);
+    bool good = runner_call_again(r, &program, request->deadline * r->slow, believe_trial, request, &said);
     unlink(program.path);
     result->interrupted = said.interrupted;
     if (said.interrupted)

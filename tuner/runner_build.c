@@ -15,6 +15,8 @@
 
 extern const EmbeddedFile embedded_board[];      /* tuner/board, and the tuner's files that it includes */
 extern const int n_embedded_board;
+extern const EmbeddedFile embedded_step[];       /* tuner/board/step, and what that includes of all of mossc */
+extern const int n_embedded_step;
 
 enum { MAX_AT_ONCE = 8 };
 static const char board_flags[] = "-std=c17 -D_GNU_SOURCE -w -O2 -fno-math-errno";
@@ -56,13 +58,14 @@ static bool write_text(const Runner *r, Diags *diags, const char *name, Text *te
     return ok;
 }
 
-/* The runtime's answer to what a CPU lacks, and the reader of stored weights. */
+/* The runtime's answer to what a CPU lacks and which cores are big, and the reader of stored weights. */
 static bool write_generated(const Runner *r, Diags *diags)
 {
     Text cpu = { 0 }, reader = { 0 };
     Bundle bundle = { 0 };
     text_printf(&cpu, "#define _GNU_SOURCE\n");
     bundle_file(&bundle, "cpu.c", &cpu);
+    bundle_file(&bundle, "cores.c", &cpu);
     kernel_file_write_reader(&reader);
     return write_text(r, diags, "board_cpu.c", &cpu) & write_text(r, diags, "board_reader.c", &reader);
 }
@@ -89,34 +92,54 @@ static ToolCommand object_command(Runner *r, const char *name, const char *objec
     return command;
 }
 
-bool runner_build_objects(Runner *r, Diags *diags)
+/* Compiles sources of the folder, n_jobs at a time. False after reporting, or when a signal came. */
+static bool compile_all(Runner *r, Diags *diags, const char *const *names, int n, RunnerObjects *objects)
 {
-    const char **names = arena_array(r->arena, const char *, (size_t)n_embedded_board + 2);
     ToolCommand commands[MAX_AT_ONCE];
-    int n = 0;
-    if (!write_generated(r, diags))
-        return false;
-    for (int i = 0; i < n_embedded_board; i++) {
-        if (!write_file(r, diags, &embedded_board[i]))
-            return false;
-        if (is_source(embedded_board[i].name))
-            names[n++] = embedded_board[i].name;
-    }
-    names[n++] = "board_cpu.c";
-    names[n++] = "board_reader.c";
-    r->objects = arena_array(r->arena, const char *, (size_t)n);
+    objects->paths = arena_array(r->arena, const char *, (size_t)n);
     for (int from = 0; from < n; from += r->builder->n_jobs) {
         int count = n - from < r->builder->n_jobs ? n - from : r->builder->n_jobs;
         for (int i = 0; i < count; i++) {
-            r->objects[from + i] = file_of(r, arena_printf(r->arena, "%.*s.o", (int)strlen(names[from + i]) - 2,
-                                                           names[from + i]));
-            commands[i] = object_command(r, names[from + i], r->objects[from + i]);
+            const char *name = names[from + i];
+            objects->paths[from + i] = file_of(r, arena_printf(r->arena, "%.*s.o", (int)strlen(name) - 2, name));
+            commands[i] = object_command(r, name, objects->paths[from + i]);
         }
         if (!toolchain_run(r->arena, diags, commands, count))
             return false;
     }
-    r->n_objects = n;
+    objects->n = n;
     return true;
+}
+
+/* Writes files that mossc carries; names of the sources among them, and how many they are; -1 after reporting. */
+static int write_files(const Runner *r, Diags *diags, const EmbeddedFile *files, int n_files, const char **names)
+{
+    int n = 0;
+    for (int i = 0; i < n_files; i++) {
+        if (!write_file(r, diags, &files[i]))
+            return -1;
+        if (is_source(files[i].name))
+            names[n++] = files[i].name;
+    }
+    return n;
+}
+
+bool runner_build_objects(Runner *r, Diags *diags)
+{
+    const char **names = arena_array(r->arena, const char *, (size_t)n_embedded_board + 2);
+    int n = write_generated(r, diags) ? write_files(r, diags, embedded_board, n_embedded_board, names) : -1;
+    if (n < 0)
+        return false;
+    names[n++] = "board_cpu.c";
+    names[n++] = "board_reader.c";
+    return compile_all(r, diags, names, n, &r->objects);
+}
+
+bool runner_build_step_objects(Runner *r, Diags *diags)
+{
+    const char **names = arena_array(r->arena, const char *, (size_t)n_embedded_step);
+    int n = write_files(r, diags, embedded_step, n_embedded_step, names);
+    return n >= 0 && compile_all(r, diags, names, n, &r->step_objects);
 }
 
 /* ---- a trial as C ---- */
@@ -177,8 +200,7 @@ static void print_kernel(const Template *template, const char *symbol, Text *out
     text_free(&values);
 }
 
-/* The set of features that kernels need, or all that are asked about. */
-static void print_features(const Runner *r, bool all, Text *out)
+void runner_print_features(const Runner *r, bool all, Text *out)
 {
     TargetId codes[TARGET_MAX_CODES] = { r->code };
     int n = all ? target_codes(r->builder->target, codes) : 1;
@@ -222,7 +244,7 @@ static void print_trial(const Runner *r, const TrialRequest *request, bool refer
         if (is_first(kernels, i))
             print_kernel(template_find(r->arena, kernel), kernels[i].symbol, out);
     text_printf(out, "const BoardTrial board_trial = {\n    .nonce = \"%s\",\n", nonce);
-    print_features(r, !request, out);
+    runner_print_features(r, !request, out);
     for (int i = 0; i < n; i++)
         text_printf(out, "    .%s = &kernel_%s,\n", kernels[i].field, kernels[i].symbol);
     if (request) {
@@ -238,8 +260,13 @@ static void print_trial(const Runner *r, const TrialRequest *request, bool refer
 
 /* ---- linking ---- */
 
-static ToolCommand link_command(const Runner *r, const char *source, const LinkedKernel *kernels, int n,
-                                const char *output)
+static void add_objects(const RunnerObjects *objects, ToolCommand *command)
+{
+    for (int i = 0; i < objects->n; i++)
+        tool_add(command, objects->paths[i]);
+}
+
+static ToolCommand link_command(const Runner *r, const char *source, const RunnerObjects *others, const char *output)
 {
     ToolCommand command = compiler(r, board_flags);
     tool_add(&command, arena_printf(r->arena, "-I%s", r->builder->folder));
@@ -250,16 +277,36 @@ static ToolCommand link_command(const Runner *r, const char *source, const Linke
     tool_add(&command, "-o");
     tool_add(&command, output);
     tool_add(&command, source);
-    for (int i = 0; i < r->n_objects; i++)
-        tool_add(&command, r->objects[i]);
-    for (int i = 0; i < n; i++)
-        if (is_first(kernels, i))
-            tool_add(&command, kernels[i].path);
+    add_objects(&r->objects, &command);
+    add_objects(others, &command);
     if (r->is_android)
         android_link_end(r->arena, &r->android, "exe", r->builder->folder, &command);
     else
-        tool_add(&command, "-lm");
+        tool_add_words(r->arena, &command, "-pthread -lm");
     return command;
+}
+
+RunnerProgram runner_begin_program(Runner *r)
+{
+    const char *path = file_of(r, arena_printf(r->arena, "board_trial%d", r->n_programs++));
+    /* With the folder's random name: nothing else on a board is called so. */
+    return (RunnerProgram){ path, arena_printf(r->arena, "%s-%d", strrchr(r->builder->folder, '/') + 1,
+                                               r->n_programs) };
+}
+
+bool runner_link_program(Runner *r, const RunnerProgram *program, Text *source, const RunnerObjects *others,
+                         char *why, size_t why_len)
+{
+    const char *written = arena_printf(r->arena, "%s.c", program->path);
+    const ToolCommand command = link_command(r, written, others, program->path);
+    const char *words = "its source cannot be written";
+    bool ok = out_write(diags_new(r->arena), written, source->data, source->len)
+        && candidate_tool(r->builder, &command, &words);
+    text_free(source);
+    unlink(written);
+    if (!ok)
+        snprintf(why, why_len, "%s", words);
+    return ok;
 }
 
 bool runner_build_program(Runner *r, const TrialRequest *request, bool reference, RunnerProgram *program,
@@ -267,20 +314,13 @@ bool runner_build_program(Runner *r, const TrialRequest *request, bool reference
 {
     Text source = { 0 };
     LinkedKernel kernels[MAX_KERNELS];
+    const char *paths[MAX_KERNELS];
+    RunnerObjects others = { paths, 0 };
     const int n = request ? list_kernels(r, request, kernels) : 0;
-    const char *name = arena_printf(r->arena, "board_trial%d", r->n_programs++);
-    const char *path = file_of(r, name), *written = arena_printf(r->arena, "%s.c", path);
-    /* With the folder's random name: nothing else on a board is called so. */
-    program->nonce = arena_printf(r->arena, "%s-%d", strrchr(r->builder->folder, '/') + 1, r->n_programs);
-    program->path = path;
+    for (int i = 0; i < n; i++)
+        if (is_first(kernels, i))
+            paths[others.n++] = kernels[i].path;
+    *program = runner_begin_program(r);
     print_trial(r, request, reference, kernels, n, program->nonce, &source);
-    const ToolCommand command = link_command(r, written, kernels, n, path);
-    const char *words = "its source cannot be written";
-    bool ok = out_write(diags_new(r->arena), written, source.data, source.len)
-        && candidate_tool(r->builder, &command, &words);
-    text_free(&source);
-    unlink(written);
-    if (!ok)
-        snprintf(why, why_len, "%s", words);
-    return ok;
+    return runner_link_program(r, program, &source, &others, why, why_len);
 }

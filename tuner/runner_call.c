@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -45,13 +46,13 @@ static double now(void)
 
 /* ---- lines ---- */
 
-static bool take_pairs(const char *words, TrialResult *result)
+static bool take_pairs(const char *words, RunnerSaid *said)
 {
     char *at;
     long i = strtol(words, &at, 10), n = strtol(at, &at, 10);
-    if (i < 0 || i >= TRIAL_MAX_WORKS || n < 0 || n > DECIDE_MOST_PAIRS)
+    if (i < 0 || i >= BOARD_MAX_PAIRS || n < 0 || n > DECIDE_MOST_PAIRS)
         return false;
-    TrialPairs *pairs = &result->pairs[i];
+    TrialPairs *pairs = &said->pairs[i];
     for (pairs->n = 0; pairs->n < n; pairs->n++) {
         double candidate = strtod(at, &at), incumbent = strtod(at, &at);
         if (!(candidate > 0 && incumbent > 0 && candidate < 1e6 && incumbent < 1e6))
@@ -60,6 +61,16 @@ static bool take_pairs(const char *words, TrialResult *result)
         pairs->incumbent[pairs->n] = incumbent;
     }
     return *at == '\0';
+}
+
+static bool take_ceilings(const char *words, Ceilings *found)
+{
+    char *at;
+    found->operations = strtod(words, &at);
+    found->operations_int8 = strtod(at, &at);
+    found->bytes = strtod(at, &at);
+    return *at == '\0' && isfinite(found->operations) && isfinite(found->operations_int8) && isfinite(found->bytes)
+        && found->operations >= 0 && found->operations_int8 >= 0 && found->bytes >= 0;
 }
 
 static bool take_index(const char **words, int most, int *index)
@@ -90,6 +101,10 @@ static bool take_words(Listener *l, const char *words)
     if (IS("lacks"))
         return take_index(&rest, BOARD_MAX_CODES, &i)
             && (i > 0 || snprintf(s->lacks, sizeof s->lacks, "%.*s", (int)sizeof s->lacks - 1, rest) > 0);
+    if (IS("threads"))
+        return (s->n_threads = atoi(rest)) >= 0;
+    if (IS("ceilings"))
+        return take_ceilings(rest, &s->ceilings);
     if (IS("speed"))
         return (s->speed = strtod(rest, NULL)) > 0;
     if (IS("bits"))
@@ -101,7 +116,7 @@ static bool take_words(Listener *l, const char *words)
     if (IS("detail"))
         return snprintf(s->result.detail, sizeof s->result.detail, "%s", rest) >= 0;
     if (IS("pairs"))
-        return take_pairs(rest, &s->result);
+        return take_pairs(rest, s);
     if (IS("end"))
         return l->ended = true;
     return IS("alive");
@@ -333,6 +348,7 @@ void runner_call(const Runner *r, const RunnerProgram *program, double seconds, 
         said->interrupted = interrupt_came();
         said->complete = l.hello && l.ended && !l.garbled && !said->interrupted;
         said->hung = said->hung && !said->complete;
+        memcpy(said->result.pairs, said->pairs, sizeof said->result.pairs);
         if (!said->complete)
             describe(r, &l, status);
     }

@@ -12,6 +12,7 @@
 #include "identity.h"
 #include "progress.h"
 #include "records_rank.h"
+#include "step_build.h"
 #include "../compiler/interrupt.h"
 #include "../ir/kernel_key.h"
 #include "../ir/product.h"
@@ -162,29 +163,6 @@ bool step_apply(Records *records, Arena *arena, Diags *diags, const Plan *plan, 
             choices_set(choices, KERNEL_KEY_MODEL, name, strtoll(best.point + len + 1, NULL, 10));
     }
     return true;
-}
-
-/* ---- building ---- */
-
-/* A library without weights inside, so that all take the file of the first, whose sums `packed` then holds. */
-static const char *build(Compilation *c, const char *folder, const char *name, const Choices *choices,
-                         Compilation *packed)
-{
-    Options options = *c->options;
-    options.value[OPTION_EMBED] = "no";
-    if (!options.value[OPTION_WEIGHTS])
-        options.value[OPTION_WEIGHTS] = "random:0";
-    Compilation one = { .arena = c->arena, .diags = c->diags, .model = c->model, .options = &options,
-                        .choices = choices,
-                        .out = arena_printf(c->arena, "%s/%s.so", folder, name) };
-    one.is_packed = packed->is_packed;
-    one.packed_sum = packed->packed_sum;
-    one.values_sum = packed->values_sum;
-    bool ok = driver_compile(&one, "lib");
-    if (one.weights)
-        weights_close(one.weights);
-    *packed = (Compilation){ .is_packed = ok, .packed_sum = one.packed_sum, .values_sum = one.values_sum };
-    return ok ? one.out : NULL;
 }
 
 /* ---- recording ---- */
@@ -348,16 +326,16 @@ static bool is_chosen(Arena *arena, const Plan *plan, const Choices *choices)
     return false;
 }
 
-static bool build_variants(Compilation *c, const char *folder, const Choices *choices, Compilation *packed,
-                           StepRequest *request)
+static bool build_variants(StepBuild *builds, const Choices *choices, StepRequest *request)
 {
+    Arena *arena = builds->c->arena;
     for (int i = 0; i < request->n_variants; i++) {
         const StepVariant *v = &request->variants[i];
         if (!step_variant_is_built(v))
             continue;
-        Choices *with = choices_copy(c->arena, choices);
+        Choices *with = choices_copy(arena, choices);
         choices_set(with, KERNEL_KEY_MODEL, v->name, v->value);
-        if (!build(c, folder, arena_printf(c->arena, "%s-%d", v->name, v->value), with, packed))
+        if (!step_build(builds, arena_printf(arena, "%s-%d", v->name, v->value), with))
             return false;
     }
     return true;
@@ -370,14 +348,30 @@ bool step_choose(const SearchRun *run, Choices *choices)
                         &n_found);
 }
 
-bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Choices *choices, StepRequest *request,
-                  StepResult *result)
+static int count_threads(const Runner *runner)
+{
+    const long n_cpus = runner ? runner_threads(runner) : sysconf(_SC_NPROCESSORS_ONLN);
+    return n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
+}
+
+/* All builds of a request. False after reporting, or when a signal came. */
+static bool build_all(StepBuild *builds, const Choices *choices, bool chosen, StepRequest *request)
+{
+    HostLock lock = host_lock(HOST_BUILDS);
+    request->untuned = step_build(builds, "untuned", NULL);
+    request->tuned = request->untuned && chosen ? step_build(builds, "tuned", choices) : request->untuned;
+    const bool built = request->tuned && build_variants(builds, choices, request);
+    host_unlock(&lock);
+    return built;
+}
+
+bool step_measure(Compilation *c, const Plan *plan, const char *folder, Runner *runner, const Choices *choices,
+                  StepRequest *request, StepResult *result)
 {
     const bool chosen = is_chosen(c->arena, plan, choices);
     *request = (StepRequest){ .n_tokens = step_tokens(plan), .vocab_size = (int)plan->graph->vocab_size,
                               .same_bits = !changes_bits(c->arena, plan, choices) };
-    long n_cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    request->n_threads = n_cpus < 1 ? 1 : n_cpus > 16 ? 16 : (int)n_cpus;
+    request->n_threads = count_threads(runner);
     set_chunks(plan, request);
     set_variants(plan, request);
     if (plan->launches) {
@@ -385,21 +379,20 @@ bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Ch
         gpu_step_run(plan, choices, request, result);
         return !result->interrupted && !interrupt_came();
     }
-    HostLock lock = host_lock(HOST_BUILDS);
-    Compilation packed = { 0 };
-    request->untuned = build(c, folder, "untuned", NULL, &packed);
-    request->tuned = request->untuned && chosen ? build(c, folder, "tuned", choices, &packed) : request->untuned;
-    const bool built = request->tuned && build_variants(c, folder, choices, &packed, request);
-    host_unlock(&lock);
-    if (!built)
+    StepBuild builds = step_build_begin(c, folder, runner);
+    if (!build_all(&builds, choices, chosen, request))
         return false;
     request->folder = folder;
     request->weights = arena_printf(c->arena, "%s.weights", request->untuned);
     /* A minute, and what a slow machine needs for all the tokens. */
     request->deadline = 60 + plan->prefill_cost[0].flops * STEP_TOKENS * (160 + 30 * request->n_variants) / 2e9;
-    lock = host_lock(HOST_MEASURES);
-    step_run(request, result);
-    host_unlock(&lock);
+    if (runner) {
+        runner_compare(runner, c->diags, plan, request, builds.models, builds.n_models, result);
+    } else {
+        HostLock lock = host_lock(HOST_MEASURES);
+        step_run(request, result);
+        host_unlock(&lock);
+    }
     return !result->interrupted && !interrupt_came();
 }
 
@@ -423,6 +416,6 @@ bool step_compare(Compilation *c, SearchRun *run, const char *folder)
         printf("\nno kernel is faster than its default: a tuned model is the untuned one, but for its chunk\n");
     if (run->progress)
         progress_say(run->progress, "building and measuring the whole model");
-    return step_measure(c, run->plan, folder, choices, &request, &result)
+    return step_measure(c, run->plan, folder, run->builder.runner, choices, &request, &result)
         && step_store(run, choices, &request, &result);
 }

@@ -14,10 +14,10 @@
  * came. */
 bool step_compare(Compilation *c, SearchRun *run, const char *folder);
 /* Its parts: what the records choose of each kernel; both builds measured, on the machine that records are of, which
- * need not have the records; what came of it recorded and printed. */
+ * need not have the records, and which `runner` reaches (NULL: this one); what came of it recorded and printed. */
 bool step_choose(const SearchRun *run, Choices *choices);
-bool step_measure(Compilation *c, const Plan *plan, const char *folder, const Choices *choices, StepRequest *request,
-                  StepResult *result);
+bool step_measure(Compilation *c, const Plan *plan, const char *folder, Runner *runner, const Choices *choices,
+                  StepRequest *request, StepResult *result);
 bool step_store(SearchRun *run, const Choices *choices, const StepRequest *request, const StepResult *result);
 
 /* Names in records: the key of what ("prefill", "decode", "chunk") of a model on a machine, whose features, device and

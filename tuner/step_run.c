@@ -117,6 +117,15 @@ static double decode(Side *side, const int32_t *tokens, char *why, size_t why_le
     return sum / STEP_DECODED;
 }
 
+static uint64_t hash_logits(const StepRequest *r, const Side *side)
+{
+    const uint8_t *bytes = (const uint8_t *)side->logits;
+    uint64_t hash = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < (size_t)r->vocab_size * sizeof *side->logits; i++)
+        hash = (hash ^ bytes[i]) * 0x100000001B3u;
+    return hash;
+}
+
 static void compare_logits(const StepRequest *r, const Side *tuned, const Side *untuned, StepResult *result)
 {
     double most = 1e-30;
@@ -267,6 +276,7 @@ static bool measure(const StepRequest *r, Side *tuned, Side *untuned, const int3
     for (int i = 0; i < 2; i++)
         if (prefill(sides[i], r, tokens, 0, why, len) < 0)
             return false;
+    result->bits = hash_logits(r, untuned);
     compare_logits(r, tuned, untuned, result);
     for (int i = 0; result->status != TRIAL_WRONG && !is_settled(result); i++) {
         if (!measure_pair(&result->prefill, &result->decode, sides, none, r, tokens, i, why, len))

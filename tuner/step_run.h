@@ -1,8 +1,9 @@
-/* Step run: two builds of a model, measured in turn in a process of its own. */
+/* Step run: two builds of a model, measured in turn in a process of its own. Also built into the programs that boards
+ * run: there libraries are what is linked in. */
 #ifndef MOSSC_TUNER_STEP_RUN_H
 #define MOSSC_TUNER_STEP_RUN_H
 
-#include "trial.h"
+#include "measure.h"
 
 enum { STEP_MAX_CHUNKS = 4, STEP_MAX_VARIANTS = 12, STEP_DECODED = 24 };
 
@@ -27,6 +28,7 @@ typedef struct {
     TrialStatus status;
     char detail[TRIAL_DETAIL_LEN];
     double max_error;                    /* of the tuned one's logits, in units of what is allowed */
+    uint64_t bits;                       /* of the untuned one's logits */
     TrialPairs prefill, decode;          /* candidate: tuned, incumbent: untuned */
     TrialPairs chunks[STEP_MAX_CHUNKS];  /* candidate: with that chunk, incumbent: without */
     TrialPairs variants[STEP_MAX_VARIANTS];  /* candidate: that one, incumbent: the tuned one */

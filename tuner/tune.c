@@ -163,33 +163,24 @@ void tune_measure_ceilings(SearchRun *run, double *operations, double *bytes)
     const char *quant = run->plan->quant;
     if (run->plan->launches)
         return;
-    HostLock lock = host_lock(HOST_MEASURES);
+    HostLock lock = run->builder.runner ? (HostLock){ -1 } : host_lock(HOST_MEASURES);
     ceilings_measure(&run->builder, run->diags, strcmp(quant, "bf16") != 0 && strcmp(quant, "f32") != 0, operations,
                      bytes);
     host_unlock(&lock);
-}
-
-/* The last word is the whole model's; but weights are not sent through a command. */
-static void compare_models(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
-{
-    if (o->runner)
-        printf("whole models are not compared on a machine that --runner reaches: kernels keep what won alone\n");
-    else if (!o->c->options->value[OPTION_KERNELS_ONLY])
-        step_compare(o->c, run, folder->path);
 }
 
 static void tune(const TuneOptions *o, SearchRun *run, const OutFolder *folder)
 {
     Progress progress = progress_new();
     run->progress = &progress;
-    if (!(run->journal.peak_operations > 0) && !o->runner)
+    if (!(run->journal.peak_operations > 0))
         tune_measure_ceilings(run, &run->journal.peak_operations, &run->journal.peak_bytes);
     bool ok = search_run(run);
     search_measure_free(run);
     if (run->interrupted)
         fprintf(stderr, "stopped: %d trials are in %s; the same command goes on\n", run->n_trials, o->db);
-    else if (ok && tune_print(run))
-        compare_models(o, run, folder);
+    else if (ok && tune_print(run) && !o->c->options->value[OPTION_KERNELS_ONLY])
+        step_compare(o->c, run, folder->path);
 }
 
 static void tune_alone(const TuneOptions *o)

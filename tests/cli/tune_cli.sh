@@ -4,31 +4,7 @@
 #   tune_cli.sh MOSSC
 # Works in a temporary folder on a tiny graph. Exit code: 0 all well, 1 not, 77 no CPU target runs here.
 set -u
-mossc=$(realpath "$1")
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export TMPDIR=$work/tmp
-mkdir "$work/tmp"
-cd "$work" || exit 3
-failed=0
-
-fail() { echo "FAIL: $*"; failed=$((failed + 1)); }
-
-# expect CODE WORDS COMMAND...: the exit code, and WORDS somewhere in what it says
-expect() {
-    local code=$1 words=$2 found
-    shift 2
-    "$@" >stdout 2>stderr </dev/null
-    found=$?
-    [ $found -eq "$code" ] || fail "$*: exit $found, expected $code: $(tail -5 stderr)"
-    [ -z "$words" ] || grep -qaF -- "$words" stdout stderr || fail "$*: no '$words' in: $(cat stdout stderr)"
-    [ -z "$(ls -A tmp)" ] || fail "$*: left behind: $(ls -A tmp)"
-}
-
-cat >tiny.json <<'JSON'
-{ "format": "mossnet-graph/1", "name": "tiny", "vocab_size": 256, "d_model": 32,
-  "experts": 4, "top_k": [2], "layers": [ { "op": "mamba" }, { "op": "mlp", "d_ff": 48 } ] }
-JSON
+. "$(dirname "$0")/../tuner/tools.sh"
 
 # --- Options ---
 expect 2 '`--db FILE` is missing' "$mossc" tune tiny.json
@@ -73,12 +49,6 @@ expect 0 '9 trials, 9 of them from earlier runs' "$mossc" tune tiny.json --db tu
 expect 0 '12 trials, 9 of them from earlier runs' "$mossc" tune tiny.json --db tune.db --trials 12 --time 300 --kernels-only
 
 # --- Ended by a signal: nothing is lost, and the points that were tried are those of one run in one piece ---
-# Kernel, shape and point of what decides; other token counts are measured where a point won, which times say.
-points() {
-    "$mossc" db export "$1" --format csv |
-        sed -nE 's/^[0-9a-f]+,([^,]+),([^,]* t(512|1)),.*,[0-9a-f]+,([a-z_]+=[^,]*),(ok|stopped),.*/\1 \2 \4/p' | grep -v '^step' | sort
-}
-count() { points "$1" 2>/dev/null | wc -l; }
 for signal in KILL TERM; do
     "$mossc" tune tiny.json --db ended.$signal.db --trials 12 --time 300 --kernels-only >/dev/null 2>&1 &
     pid=$!
@@ -98,5 +68,4 @@ for signal in KILL TERM; do
     [ "$before" -ge 4 ] || fail "$signal: only $before records were there"
     [ "$(points ended.$signal.db)" = "$(points tune.db)" ] || fail "$signal: other points than in one run: $(points ended.$signal.db)"
 done
-[ $failed -eq 0 ] && echo "tune: ok"
-exit $((failed != 0))
+finish tune

@@ -4,7 +4,6 @@
 #   mpi.sh MOSSC
 # Works in a temporary folder on a tiny graph. Exit code: 0 all well, 1 not, 77 no mpirun of Open MPI.
 set -u
-mossc=$(realpath "$1")
 if ! mpirun --version 2>/dev/null | grep -q 'Open MPI'; then
     echo "SKIPPED: no mpirun of Open MPI here (Debian: openmpi-bin): nothing of many machines was tested"
     exit 77
@@ -13,18 +12,7 @@ if [ ! -r /proc/$$/task/$$/children ]; then
     echo "SKIPPED: /proc does not tell a process's children here: no trial could be caught"
     exit 77
 fi
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export TMPDIR=$work/tmp
-mkdir "$work/tmp"
-cd "$work" || exit 3
-failed=0
-fail() { echo "FAIL: $*"; failed=$((failed + 1)); }
-
-cat >tiny.json <<'JSON'
-{ "format": "mossnet-graph/1", "name": "tiny", "vocab_size": 256, "d_model": 32,
-  "experts": 4, "top_k": [2], "layers": [ { "op": "mamba" }, { "op": "mlp", "d_ff": 48 } ] }
-JSON
+. "$(dirname "$0")/tools.sh"
 
 # As root and with more ranks than processors; a session folder whose path is short enough for its sockets.
 mpirun_here() { TMPDIR=/tmp mpirun --allow-run-as-root --oversubscribe -x TMPDIR="$work/tmp" "$@"; }
@@ -32,13 +20,6 @@ tune() { echo "$mossc" tune tiny.json --db "$1" --trials "$2" --time 600 --kerne
 
 # says WORDS NAME: somewhere in what a command printed
 says() { grep -qaF -- "$1" "$2.out" "$2.err" || fail "$2: no '$1' in: $(tail -n 3 "$2.out"; tail -n 8 "$2.err")"; }
-
-# Kernel, shape and point of every trial at the token count that decides.
-points() {
-    "$mossc" db export "$1" --format csv |
-        sed -nE 's/^[0-9a-f]+,([^,]+),([^,]* t(512|1)),.*,[0-9a-f]+,([a-z_]+=[^,]*),(ok|stopped|crashed|hung|runner-failed),.*/\1 \2 \4/p' | sort
-}
-count() { points "$1" 2>/dev/null | wc -l; }
 
 # Processes below one; nothing when it is gone. No process is started for it: trials are short.
 children() { found=; { read -r found <"/proc/$1/task/$1/children"; } 2>/dev/null; [ -d "/proc/$1" ]; }
@@ -149,23 +130,13 @@ other=$(command -v clang-19 || command -v clang) && "$mossc" targets | grep -q '
 [ -z "$(ls -A tmp)" ] || fail "left behind: $(ls -A tmp)"
 
 # --- What goes wrong ---
-# expect CODE WORDS NAME COMMAND...
-expect() {
-    local code=$1 words=$2 name=$3 found
-    shift 3
-    "$@" >"$name.out" 2>"$name.err"
-    found=$?
-    [ $found -eq "$code" ] || fail "$name: exit $found, expected $code: $(tail -5 "$name.err")"
-    [ -z "$words" ] || says "$words" "$name"
-}
-expect 2 '`--db FILE` is missing' no-db mpirun_here -n 3 "$mossc" tune tiny.json
-expect 3 'false fails on' bad-cc mpirun_here -n 3 $(tune bad.db 5) --cc false
-says 'no worker is left' bad-cc
+expect 2 '`--db FILE` is missing' mpirun_here -n 3 "$mossc" tune tiny.json
+expect 3 'false fails on' mpirun_here -n 3 $(tune bad.db 5) --cc false
+grep -qF 'no worker is left' stderr || fail "a compiler that fails: $(cat stderr)"
 sed 's/48/56/' tiny.json >larger.json
 mkdir a b && cp tiny.json a/m.json && cp larger.json b/m.json
-expect 3 'has another model or another mossc' unlike mpirun_here -n 1 "$mossc" tune a/m.json --db unlike.db --trials 5 : \
+expect 3 'has another model or another mossc' mpirun_here -n 1 "$mossc" tune a/m.json --db unlike.db --trials 5 : \
     -n 1 "$mossc" tune b/m.json --db unlike.db --trials 5
-expect 3 'is not Open MPI' other-mpi env PMI_SIZE=2 PMI_RANK=0 $(tune other.db 5)
+expect 3 'is not Open MPI' env PMI_SIZE=2 PMI_RANK=0 $(tune other.db 5)
 pgrep -f "$work" >/dev/null && fail "processes are left: $(pgrep -af "$work")"
-[ $failed -eq 0 ] && echo "mpi: ok"
-exit $((failed != 0))
+finish mpi

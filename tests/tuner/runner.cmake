@@ -1,10 +1,16 @@
-# Trials through a command, and faults injected into candidates. At the end of search.cmake.
+# Trials and whole models through a command, and faults injected into candidates. At the end of search.cmake.
 target_sources(test_trial PRIVATE tuner/trial_tools.c)
+add_executable(test_runner_step tuner/test_runner_step.c tuner/trial_tools.c)
+target_link_libraries(test_runner_step PRIVATE mossc_tuner PkgConfig::CUNIT m)
+target_include_directories(test_runner_step PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
 add_executable(test_faults tuner/test_faults.c tuner/trial_tools.c)
 target_link_libraries(test_faults PRIVATE mossc_tuner PkgConfig::CUNIT m)
 target_include_directories(test_faults PRIVATE ${PROJECT_SOURCE_DIR}/tests/unit)
 if(NOT SANITIZE)
   test_command(tuner/trial-runner test_trial runner)
+  foreach(name bf16 q8 q4 no-model)
+    test_command(tuner/runner_step-${name} test_runner_step ${name})
+  endforeach()
   test_command(tuner/faults test_faults 120)
   test_command(tuner/runner bash tests/tuner/runner.sh $<TARGET_FILE:mossc>)
   test_command(tuner/runner_qemu bash tests/tuner/runner_qemu.sh $<TARGET_FILE:mossc>)

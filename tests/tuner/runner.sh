@@ -6,7 +6,8 @@
 set -u
 . "$(dirname "$0")/runner_tools.sh"
 
-try() { local code=$1 words=$2; shift 2; expect "$code" "$words" "$mossc" tune tiny.json --jobs 2 --time 300 "$@"; }
+whole() { local code=$1 words=$2; shift 2; expect "$code" "$words" "$mossc" tune tiny.json --jobs 2 --time 300 "$@"; }
+try() { whole "$@" --kernels-only; }
 
 # --- Options ---
 try 2 'expected a whole number' --db a.db --runner env --runner-timeout 0
@@ -17,13 +18,18 @@ try 2 'GPUs are tuned where they are' --db a.db --target h100 --runner env
 [ ! -e a.db ] || fail "a database was made in vain"
 
 # --- By its path: the same device, the same search as here ---
-try 0 '4 trials, 0 of them' --db path.db --trials 4 --runner env
-grep -q 'whole models are not compared' stdout || fail "nothing is said of whole models"
+whole 0 '4 trials, 0 of them' --db path.db --trials 4 --runner env
+grep -q 'the whole model, .* threads, 512 tokens of prefill' stdout || fail "whole models were not compared: $(cat stdout)"
+grep -q '^chunk 256 ' stdout || fail "no shorter chunk was tried: $(cat stdout)"
+steps() { "$mossc" db export "$1" --format csv | grep -c ',step,'; }
+[ "$(steps path.db)" -ge 3 ] || fail "whole models are not in the records: $(steps path.db)"
 grep -qE ': (wrong|crashed|hung|build-failed|runner-failed):' stderr && fail "something failed: $(cat stderr)"
 try 0 '4 trials, 4 of them' --db path.db --trials 4 --runner 'sh -c'
-try 0 '4 trials, 4 of them' --db path.db --trials 4 --kernels-only
+try 0 '4 trials, 4 of them' --db path.db --trials 4
 expect 0 '' "$mossc" compile tiny.json --weights random:1 --tuning path.db -o tuned
 grep -q 'no records' stderr && fail "compile does not know the records: $(cat stderr)"
+# What it reaches at most is known, too.
+"$mossc" db show path.db --html page.html >/dev/null 2>stderr || fail "no page: $(cat stderr)"
 
 # --- Through standard input: a shell that has other files, as ssh has; one with a terminal, as old adb has ---
 mkdir far
@@ -32,7 +38,7 @@ shift
 case "$*" in /*) echo "sh: $1: not found" >&2; exit 127 ;; esac
 cd "$(dirname "$0")/../far" && TMPDIR=$PWD exec sh -c "$*"
 SH
-try 0 '3 trials, 0 of them' --db ssh.db --trials 3 --runner "$work/bin/ssh phone"
+whole 0 'the whole model, ' --db ssh.db --trials 3 --runner "$work/bin/ssh phone"
 [ -z "$(ls -A far)" ] || fail "left on the phone: $(ls far)"
 if command -v script >/dev/null; then
     command_file adb <<'SH'
@@ -94,7 +100,21 @@ done
 rm -f calls
 try 3 'another machine answers' --db others.db --trials 6 --runner "$work/bin/after 3 others"
 
-# --- Ctrl-C while a candidate is being tried ---
+# --- Whole models on a machine that fails: tried again; kernels stay in the records; the same command goes on ---
+rm -f calls
+whole 0 'the whole model, ' --db path.db --trials 4 --runner "$work/bin/after 1 once"
+before=$(steps path.db)
+for pair in 'dies:was ended by signal 9' 'hangs:has said nothing for 2 s' 'mangles:says what no program of mossc says' \
+    'others:another machine answers'; do
+    way=${pair%%:*}
+    rm -f calls
+    whole 3 'the tuned model: runner-failed: ' --db path.db --trials 4 --runner "$work/bin/after 1 $way" --runner-timeout 2
+    grep -qF "${pair#*:}" stderr || fail "whole models, $way: $(cat stderr)"
+done
+statuses path.db | grep -qE ' (wrong|crashed|hung)' && fail "whole models: a failure that is no model's: $(statuses path.db)"
+[ "$(steps path.db)" -ge "$before" ] || fail "whole models: records are lost"
+
+# --- Ctrl-C while a candidate is being tried, and while whole models are ---
 rm -f calls
 "$mossc" tune tiny.json --db ended.db --trials 40 --jobs 2 --runner "$work/bin/after 4 hangs" >stdout 2>stderr &
 pid=$!
@@ -107,4 +127,15 @@ wait $pid
 [ $? -eq 143 ] || fail "a signal: exit $?"
 [ -z "$(ls -A tmp)" ] || fail "a signal left behind: $(ls -A tmp)"
 grep -q 'the same command goes on' stderr || fail "a signal: $(cat stderr)"
+rm -f calls
+"$mossc" tune tiny.json --db path.db --trials 4 --jobs 2 --time 300 --runner "$work/bin/after 1 hangs" >stdout 2>stderr &
+pid=$!
+for _ in $(seq 600); do
+    [ "$(cat calls 2>/dev/null || echo 0)" -ge 2 ] && break
+    sleep 0.1
+done
+kill -TERM $pid
+wait $pid
+[ $? -eq 143 ] || fail "a signal to whole models: exit $?: $(cat stderr)"
+[ -z "$(ls -A tmp)" ] || fail "a signal to whole models left behind: $(ls -A tmp)"
 finish runner

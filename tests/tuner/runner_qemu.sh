@@ -8,11 +8,14 @@ set -u
 for tool in qemu-aarch64 aarch64-linux-gnu-gcc; do
     command -v $tool >/dev/null || { echo "SKIPPED: no $tool"; exit 77; }
 done
-try() { local code=$1 words=$2; shift 2; expect "$code" "$words" "$mossc" tune tiny.json --jobs 2 --time 300 "$@"; }
+whole() { local code=$1 words=$2; shift 2; expect "$code" "$words" "$mossc" tune tiny.json --jobs 2 --time 300 "$@"; }
+try() { whole "$@" --kernels-only; }
+compared() { grep -q 'the whole model, .* threads, 512 tokens of prefill' stdout || fail "$1: whole models: $(cat stdout)"; }
 good() { grep -qE ': (wrong|crashed|hung|build-failed|runner-failed):' stderr && fail "$1: something failed: $(cat stderr)"; }
 
-try 0 '4 trials, 0 of them' --target arm-neon --db arm.db --trials 4 --runner 'qemu-aarch64 -cpu cortex-a72'
+whole 0 '4 trials, 0 of them' --target arm-neon --db arm.db --trials 4 --runner 'qemu-aarch64 -cpu cortex-a72'
 good arm-neon
+compared arm-neon
 expect 0 '0x41:0xd08, emulated' "$mossc" db show arm.db
 # An emulated machine and this one never mix, nor do two.
 try 0 '2 trials, 0 of them' --target arm-i8mm --quant q8 --db arm.db --trials 2 --runner 'qemu-aarch64 -cpu max'
@@ -30,8 +33,9 @@ try 3 'cannot run code for arm-i8mm: it lacks fp16' --target arm-i8mm --db no.db
 
 # As for a phone: without an NDK; the code that its processor takes.
 if [ -f /usr/lib/aarch64-linux-musl/crt1.o ] && command -v clang-19 ld.lld-19 >/dev/null; then
-    try 0 '2 trials, 0 of them' --target android-arm64 --quant q8 --db phone.db --trials 2 --runner 'qemu-aarch64 -cpu cortex-a76'
+    whole 0 '2 trials, 0 of them' --target android-arm64 --quant q8 --db phone.db --trials 2 --runner 'qemu-aarch64 -cpu cortex-a76'
     good android-arm64
+    compared android-arm64
     expect 0 '' "$mossc" compile tiny.json --target android-arm64 --quant q8 --weights random:1 --tuning phone.db -o phone
     grep -q 'no records' stderr && fail "compile for a phone does not know the records: $(cat stderr)"
 else

@@ -8,18 +8,22 @@
  *     cpu NAME : VALUE        of each processor, as /proc/cpuinfo has it
  *     emulated                where that tells it
  *     runs I | lacks I NAME   for each set of features: does this CPU have them?
- *     speed SECONDS           of a million multiply-adds in double, where there is no kernel to try
- *     alive                   every second, while a kernel is being tried
- *     bits I HASH             of the default's results of check I
- *     status NAME, error E, detail WORDS, pairs I N CANDIDATE INCUMBENT ...   as a TrialResult has them
+ *     threads N               of its big cores
+ *     ceilings OPERATIONS INT8 BYTES          a second, where they are asked for
+ *     speed SECONDS           of a million multiply-adds in double, where there is nothing to try
+ *     alive                   every second, while something is being tried
+ *     bits I HASH             of the default's results of check I; 0, of an untuned model's logits
+ *     status NAME, error E, detail WORDS, pairs I N CANDIDATE INCUMBENT ...   as a TrialResult has them, or a
+ *                             StepResult: prefill, decode, chunks and variants, in this order
  *     end
  */
 #ifndef MOSSC_TUNER_BOARD_H
 #define MOSSC_TUNER_BOARD_H
 
+#include "../ceilings_run.h"
 #include "../measure.h"
 
-enum { BOARD_VERSION = 1, BOARD_MAX_CODES = 3 };
+enum { BOARD_VERSION = 2, BOARD_MAX_CODES = 3, BOARD_MAX_PAIRS = 18 };
 
 /* A kernel: its arguments' names, and how it is called with their values. */
 typedef struct {
@@ -32,6 +36,7 @@ typedef struct {
     const char *nonce;                   /* of this program: its lines are no other's */
     const char *features[BOARD_MAX_CODES];       /* what the kernels need; where there are none, what is asked for */
     int n_features;
+    void (*work)(void);                  /* compares whole models (step/board_step.h), finds ceilings; NULL: a kernel */
     const BoardKernel *candidate, *incumbent, *original;         /* candidate NULL: only say what this machine is */
     WorkSpec checks[TRIAL_MAX_WORKS], times[TRIAL_MAX_WORKS];
     int n_checks, n_times;
@@ -48,6 +53,12 @@ extern const BoardTrial board_trial;
 KernelCall *board_kernel(const BoardKernel *kernel);
 /* The lines cpu and emulated, by `say`. */
 void board_say_machine(void (*say)(const char *format, ...));
+/* A line; those of a result. */
+void board_say(const char *format, ...);
+void board_say_outcome(TrialStatus status, double max_error, const char *detail);
+void board_say_pairs(int index, const TrialPairs *pairs);
+/* For `work` to call. */
+void board_ceilings(const CeilingKernels *kernels, double deadline);
 
 /* FNV-1a of nonce and words. */
 static inline uint32_t board_checksum(const char *nonce, const char *words)

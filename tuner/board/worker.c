@@ -1,4 +1,4 @@
-/* Worker: the program that a board runs for one trial.
+/* Worker: the program that a board runs for one trial, of a kernel or of whole models.
  *
  * The trial is compiled in (board.h). A child does the work, so that a kernel that crashes or hangs is told as that by
  * this process, which says every second that it lives. It ends by itself when its words reach nobody any more.
@@ -17,6 +17,7 @@
 
 void moss_read_panel(float *out, const void *weights, int n_in, int panel, int dtype);
 const char *moss_cpu_missing(const char *features, int *len);
+int32_t moss_big_cpus(int32_t *cpus, int32_t room);
 
 static const char *const status_names[N_TRIAL_STATUSES] = {
 #define STATUS(id, name, meaning) [TRIAL_##id] = name,
@@ -25,7 +26,7 @@ static const char *const status_names[N_TRIAL_STATUSES] = {
 };
 
 /* One write a line, so that nothing comes between. */
-static void say(const char *format, ...)
+void board_say(const char *format, ...)
 {
     char words[2048], line[2080];
     va_list arguments;
@@ -56,7 +57,7 @@ bool interrupt_came(void)
     static double last;
     if (now() - last >= 1) {
         last = now();
-        say("alive");
+        board_say("alive");
     }
     return false;
 }
@@ -100,7 +101,8 @@ static void try_kernel(void *context)
     Measurement m = { .candidate = board_kernel(t->candidate),
                       .incumbent = t->incumbent ? board_kernel(t->incumbent) : NULL, .n_checks = t->n_checks,
                       .n_times = t->n_times, .check = make_check, .time = make_time, .context = &child,
-                      .pack_len = t->pack_len, .block_rows = t->block_rows, .measure_all = t->measure_all, .same_bits = t->same_bits };
+                      .pack_len = t->pack_len, .block_rows = t->block_rows, .measure_all = t->measure_all,
+                      .same_bits = t->same_bits };
     child.original = board_kernel(t->original);
     if (m.candidate && child.original && (m.incumbent || !t->incumbent)) {
         measure_trial(&m, result);
@@ -112,23 +114,30 @@ static void try_kernel(void *context)
 
 /* ---- in the parent ---- */
 
+void board_say_outcome(TrialStatus status, double max_error, const char *detail)
+{
+    board_say("status %s", status_names[status]);
+    board_say("error %a", max_error);
+    board_say("detail %s", detail);
+}
+
+void board_say_pairs(int index, const TrialPairs *pairs)
+{
+    char words[1600];
+    int len = snprintf(words, sizeof words, "pairs %d %d", index, pairs->n);
+    for (int i = 0; i < pairs->n; i++)
+        len += snprintf(words + len, sizeof words - (size_t)len, " %a %a", pairs->candidate[i], pairs->incumbent[i]);
+    board_say("%s", words);
+}
+
 static void tell(const Shared *shared)
 {
     const TrialResult *result = &shared->result;
     for (int i = 0; i < board_trial.n_checks; i++)
-        say("bits %d %016llx", i, (unsigned long long)shared->bits[i]);
-    say("status %s", status_names[result->status]);
-    say("error %a", result->max_error);
-    say("detail %s", result->detail);
-    for (int i = 0; i < board_trial.n_times; i++) {
-        const TrialPairs *pairs = &result->pairs[i];
-        char words[1600];
-        int len = snprintf(words, sizeof words, "pairs %d %d", i, pairs->n);
-        for (int j = 0; j < pairs->n; j++)
-            len += snprintf(words + len, sizeof words - (size_t)len, " %a %a", pairs->candidate[j],
-                            pairs->incumbent[j]);
-        say("%s", words);
-    }
+        board_say("bits %d %016llx", i, (unsigned long long)shared->bits[i]);
+    board_say_outcome(result->status, result->max_error, result->detail);
+    for (int i = 0; i < board_trial.n_times; i++)
+        board_say_pairs(i, &result->pairs[i]);
 }
 
 static void run_trial(void)
@@ -172,9 +181,9 @@ static bool say_features(void)
         int len = 0;
         const char *missing = moss_cpu_missing(board_trial.features[i], &len);
         if (missing)
-            say("lacks %d %.*s", i, len, missing);
+            board_say("lacks %d %.*s", i, len, missing);
         else
-            say("runs %d", i);
+            board_say("runs %d", i);
         has = has && (i > 0 || !missing);
     }
     return has;
@@ -187,13 +196,16 @@ int main(int argc, char **argv)
         unlink(argv[0]);
     if (write(1, "\n", 1) != 1)           /* a terminal may have begun a line with what it was sent */
         return 1;
-    say("hello %d", BOARD_VERSION);
-    board_say_machine(say);
+    board_say("hello %d", BOARD_VERSION);
+    board_say_machine(board_say);
     bool has = say_features();
-    if (!board_trial.candidate)
-        say("speed %a", measure_speed());
-    else if (has)
+    board_say("threads %d", (int)moss_big_cpus(NULL, 0));
+    if (board_trial.work && has)
+        board_trial.work();
+    else if (board_trial.candidate && has)
         run_trial();
-    say("end");
+    else if (!board_trial.candidate && !board_trial.work)
+        board_say("speed %a", measure_speed());
+    board_say("end");
     return 0;
 }
