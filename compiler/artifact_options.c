@@ -3,6 +3,7 @@
  */
 #include "artifact_options.h"
 
+#include "closest.h"
 #include "planned.h"
 
 #include <stdio.h>
@@ -44,17 +45,36 @@ static bool find_row(const char *table, const char *command, const char *word, R
     return false;
 }
 
+/* What was probably meant by an option that is not in the table for this command. */
+static const char *hint_for(char hint[CLOSEST_HINT_LEN], const char *table, const char *command, const char *word)
+{
+    enum { MOST = 64 };
+    Row rows[MOST];
+    const char *names[MOST];
+    char name[sizeof rows->name] = "";
+    int n = 0;
+    while (n < MOST && next_row(&table, &rows[n])) {
+        names[n] = rows[n].name;
+        n += strcasestr(rows[n].commands, command) != NULL;
+    }
+    const size_t len = strcspn(word, "=");
+    if (len > 2 && len < sizeof name)
+        memcpy(name, word, len);
+    return closest_hint(hint, name, names, n);
+}
+
 bool artifact_options_check(Diags *diags, const char *table, const char *command, const char *const *argv, int n)
 {
     for (int i = 0; i < n; i++) {
         Row row;
+        char hint[CLOSEST_HINT_LEN];
         bool joined, found = find_row(table, command, argv[i], &row, &joined);
         bool flag = found && strcmp(row.kind, "FLAG") == 0;
         if (!found && planned_report(diags, PLANNED_OPTION, argv[i]))
             return false;
         if (!found)
-            diag_report(diags, DIAG_USAGE, NULL, "%s `%s` of mossc %s", argv[i][0] == '-' ? "unknown option"
-                        : "unexpected argument", argv[i], command);
+            diag_report(diags, DIAG_USAGE, NULL, "%s `%s` of mossc %s%s", argv[i][0] == '-' ? "unknown option"
+                        : "unexpected argument", argv[i], command, hint_for(hint, table, command, argv[i]));
         else if (flag && joined)
             diag_report(diags, DIAG_USAGE, NULL, "`%s` takes no value", row.name);
         else if (!flag && !joined && ++i == n)

@@ -122,8 +122,8 @@ const char *device_code(const Device *device, Diags *diags, TargetId target)
     for (int i = target_codes(target, codes) - 1; i >= 0; i--)
         if (has_word(core->targets, target_info(codes[i])->name))
             return target_info(codes[i])->name;
-    diag_report(diags, DIAG_USAGE, NULL, "`--device %s` cannot run code for %s: there are figures for %s", device->name,
-                target_info(target)->name, core->targets);
+    diag_report(diags, DIAG_USAGE, NULL, "`--device %s` cannot run code for %s: there are figures for --target %s",
+                device->name, target_info(target)->name, core->targets);
     return NULL;
 }
 

@@ -3,6 +3,7 @@
 
 #include "build.h"
 #include "checks.h"
+#include "closest.h"
 #include "codes.h"
 #include "gpu_accept.h"
 #include "gpu_plan.h"
@@ -23,12 +24,22 @@ bool driver_is_graph(const char *path)
     return len > 5 && strcmp(path + len - 5, ".json") == 0;
 }
 
+static void report_unknown_target(Diags *diags, const char *name)
+{
+    const char *names[N_TARGETS];
+    char hint[CLOSEST_HINT_LEN];
+    for (int i = 0; i < N_TARGETS; i++)
+        names[i] = target_info((TargetId)i)->name;
+    diag_report(diags, DIAG_USAGE, NULL, "unknown target `%s`%s (mossc targets lists them)", name,
+                closest_hint(hint, name, names, N_TARGETS));
+}
+
 bool driver_choose_target(Compilation *c)
 {
     const char *name = c->options->value[OPTION_TARGET];
     if (name && !target_from_name(name, &c->target)) {
         if (!planned_report(c->diags, PLANNED_TARGET, name))
-            diag_report(c->diags, DIAG_USAGE, NULL, "unknown target `%s` (mossc targets lists them)", name);
+            report_unknown_target(c->diags, name);
         return false;
     }
     c->target = target_resolve(name ? c->target : TARGET_HOST);
@@ -157,7 +168,8 @@ static bool check_dump(const Compilation *c)
         found = (passes[i].families & pass_families(c->target)) && strcmp(after, passes[i].name) == 0;
     if (found)
         return true;
-    diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass for target %s", after, target_info(c->target)->name);
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--dump-after %s`: no such pass for target %s", after,
+                target_info(c->target)->name);
     diag_note(c->diags, NULL, "build: as built, before the first pass%s", "");
     for (int i = 0; i < n_passes; i++)
         if (passes[i].families & pass_families(c->target))
@@ -233,12 +245,13 @@ static bool check_ptx(const Compilation *c, const char *emit)
 {
     bool ptx = strcmp(emit, "ptx") == 0, artifact = artifact_is_kind(emit);
     if (ptx && !is_gpu(c)) {
-        diag_report(c->diags, DIAG_USAGE, NULL, "`--emit ptx` for target %s: PTX is for a100 and h100", target_info(c->target)->name);
+        diag_report(c->diags, DIAG_USAGE, NULL, "`--emit ptx` for target %s: PTX is for a100 and h100",
+                    target_info(c->target)->name);
         return false;
     }
     if ((ptx || (artifact && is_gpu(c))) && !codegen_gpu_available()) {
-        diag_report(c->diags, DIAG_TOOLCHAIN, NULL, "target %s needs LLVM 19, and this mossc was built without it: build it "
-                    "again with clang-19, opt-19 and llvm-19-dev there", target_info(c->target)->name);
+        diag_report(c->diags, DIAG_TOOLCHAIN, NULL, "target %s needs LLVM 19, and this mossc was built without it: build "
+                    "it again with clang-19, opt-19 and llvm-19-dev there", target_info(c->target)->name);
         return false;
     }
     return true;
@@ -251,16 +264,18 @@ bool driver_compile(Compilation *c, const char *emit)
     };
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         if (strcmp(emit, texts[i].name) == 0)
-            return check_options(c) && check_ptx(c, emit) && (!c->out || driver_check_output(c, c->out)) && plan_model(c, false)
-                && write_text(c, texts[i].print);
+            return check_options(c) && check_ptx(c, emit) && (!c->out || driver_check_output(c, c->out))
+                && plan_model(c, false) && write_text(c, texts[i].print);
     if (!artifact_is_kind(emit)) {
         if (!planned_report(c->diags, PLANNED_EMIT, emit))
-            diag_report(c->diags, DIAG_USAGE, NULL, "`--emit %s`: expected exe, lib, obj, static, c, ptx, ir, plan or dot", emit);
+            diag_report(c->diags, DIAG_USAGE, NULL,
+                        "`--emit %s`: expected exe, lib, obj, static, c, ptx, ir, plan or dot", emit);
         return false;
     }
     if (!c->out) {
         diag_report(c->diags, DIAG_USAGE, NULL, "`-o OUT` is missing: where the artifact goes");
         return false;
     }
-    return check_options(c) && check_ptx(c, emit) && artifact_check(c, emit) && plan_model(c, true) && artifact_write(c, emit);
+    return check_options(c) && check_ptx(c, emit) && artifact_check(c, emit) && plan_model(c, true)
+        && artifact_write(c, emit);
 }

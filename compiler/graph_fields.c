@@ -6,9 +6,10 @@
  */
 #include "graph_fields.h"
 
+#include "closest.h"
+
 #include <cjson/cJSON.h>
 
-#include <ctype.h>
 #include <math.h>
 #include <stdarg.h>
 #include <string.h>
@@ -162,7 +163,7 @@ bool field_choice(Fields *fields, const JsonValue *value, const char *key, const
             *out = i;
             return true;
         }
-    const char *close = field_closest(value->valuestring, choices, n_choices);
+    const char *close = closest_name(value->valuestring, choices, n_choices);
     field_report(fields, DIAG_GRAPH_VALUE, value, false, "%s: unknown value \"%.60s\", expected %s%s%s%s", key,
                  value->valuestring, expected, close ? "; did you mean \"" : "", close ? close : "",
                  close ? "\"?" : "");
@@ -180,7 +181,7 @@ bool field_known_keys(Fields *fields, const JsonValue *object, const char *where
         if (known || diags_full(fields->diags))
             continue;
         known_all = false;
-        const char *close = field_closest(member->string, keys, n_keys);
+        const char *close = closest_name(member->string, keys, n_keys);
         field_report(fields, DIAG_GRAPH_KEY, member, true, "unknown key \"%.60s\" in %s%s%s%s",
                      member->string, where, close ? "; did you mean \"" : "", close ? close : "",
                      close ? "\"?" : "");
@@ -191,46 +192,4 @@ bool field_known_keys(Fields *fields, const JsonValue *object, const char *where
         diag_note(fields->diags, &at, "%s has %s", where, choices_text(fields, keys, n_keys, " and "));
     }
     return known_all;
-}
-
-/* Levenshtein's distance, case set aside, of words of less than `MAX_WORD` bytes. */
-enum { MAX_WORD = 32 };
-static int word_distance(const char *a, const char *b)
-{
-    int row[MAX_WORD + 1], n_b = (int)strlen(b);
-    for (int j = 0; j <= n_b; j++)
-        row[j] = j;
-    for (int i = 1; a[i - 1]; i++) {
-        int corner = row[0];
-        row[0] = i;
-        for (int j = 1; j <= n_b; j++) {
-            int same = tolower((unsigned char)a[i - 1]) == tolower((unsigned char)b[j - 1]);
-            int best = corner + !same;
-            corner = row[j];
-            best = best < row[j] + 1 ? best : row[j] + 1;
-            best = best < row[j - 1] + 1 ? best : row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[n_b];
-}
-
-const char *field_closest(const char *word, const char *const *choices, int n_choices)
-{
-    const char *close = NULL;
-    size_t len = strlen(word);
-    if (len >= MAX_WORD)
-        return NULL;
-    int limit = len < 5 ? 1 : 1 + (int)len / 4, best = limit + 1;
-    for (int i = 0; i < n_choices; i++) {
-        int distance = strlen(choices[i]) < MAX_WORD ? word_distance(word, choices[i]) : best;
-        if (distance < best && (size_t)distance < strlen(choices[i])) {
-            best = distance;
-            close = choices[i];
-        }
-    }
-    for (int i = 0; i < n_choices && !close && len >= 3; i++)
-        if (strstr(choices[i], word))   /* "eps" for "norm_eps" */
-            close = choices[i];
-    return close;
 }

@@ -44,7 +44,5 @@ bool field_choice(Fields *fields, const JsonValue *value, const char *key, const
 /* Every key of `object` that is not in `keys`, with a suggestion. False when there was one. */
 bool field_known_keys(Fields *fields, const JsonValue *object, const char *where,
                       const char *const *keys, int n_keys);
-/* The choice a misspelt word probably meant, or NULL. */
-const char *field_closest(const char *word, const char *const *choices, int n_choices);
 
 #endif

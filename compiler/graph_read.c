@@ -242,6 +242,10 @@ Graph *graph_read_file(Arena *arena, Diags *diags, const char *path)
         return NULL;
     }
     Graph *graph = graph_read_text(arena, diags, path, bytes, len);
+    const char *end = strrchr(path, '.');
+    if (!graph && !(end && strcmp(end, ".json") == 0))
+        diag_note(diags, NULL, "`%s` was read as a graph, which is a JSON file%s", path,
+                  end && strcmp(end, ".safetensors") == 0 ? "; a checkpoint is given by --weights" : "");
     free(bytes);
     return graph;
 }

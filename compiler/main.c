@@ -1,4 +1,5 @@
 /* mossc: the command line. One row a command; each returns an exit code. */
+#include "closest.h"
 #include "driver.h"
 #include "graph_read.h"
 #include "import.h"
@@ -66,7 +67,8 @@ static bool check_device(const Compilation *c, bool graph)
 {
     if (graph || !c->options->value[OPTION_DEVICE])
         return true;
-    diag_report(c->diags, DIAG_USAGE, NULL, "`--device` predicts from a MODEL.json; `%s` is compiled already", c->model);
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--device` predicts from a MODEL.json; `%s` is compiled already",
+                c->model);
     return false;
 }
 
@@ -111,8 +113,11 @@ static void print_features(const char *features, Text *out)
     int col = 0;
     for (const char *at = features; *at; at += strspn(at, " ")) {
         int len = (int)strcspn(at, " ");
-        if (col == 0 || col + 1 + len > WIDTH)
-            col = INDENT + 5, text_printf(out, "%s%*s%-5s", at == features ? "" : "\n", INDENT, "", at == features ? "needs" : "");
+        if (col == 0 || col + 1 + len > WIDTH) {
+            const bool first = at == features;
+            col = INDENT + 5;
+            text_printf(out, "%s%*s%-5s", first ? "" : "\n", INDENT, "", first ? "needs" : "");
+        }
         text_printf(out, " %.*s", len, at);
         col += 1 + len;
         at += len;
@@ -170,17 +175,28 @@ static const struct {
     bool needs_model;
     int (*run)(Compilation *c, const char *name);
 } commands[] = {
-    { "compile", "MODEL.json -o OUT [OPTIONS]", "a graph becomes a program, a library, sources, ...", COMMAND_COMPILE, true, compile_command },
-    { "run",     "MODEL.json|ARTIFACT [OPTIONS]", "generate text", COMMAND_RUN, true, run_row },
-    { "eval",    "MODEL.json|ARTIFACT --text FILE [OPTIONS]", "loss of a text: nats a token, bits a byte, perplexity", COMMAND_RUN, true, run_row },
-    { "bench",   "MODEL.json|ARTIFACT [OPTIONS]", "tokens a second of prefill and generation", COMMAND_RUN, true, run_row },
-    { "params",  "MODEL.json [--json]", "total and active parameters of every mode", COMMAND_PARAMS, true, params_command },
-    { "inspect", "MODEL.json|ARTIFACT [OPTIONS]", "memory, operations and bytes a token, bounds", COMMAND_INSPECT, true, inspect_command },
-    { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights", COMMAND_IMPORT, true, import_command },
-    { "tune",    "MODEL.json --db FILE [OPTIONS]", "find the kernels that are fastest on this machine", COMMAND_TUNE, true, tune_row },
-    { "db",      "merge|show|prune|export FILE... [OPTIONS]", "tuning records: join, look at, thin out, write as text", COMMAND_DB, true, db_row },
-    { "targets", "", "what can be compiled for, and what runs here", COMMAND_TARGETS, false, targets_command },
-    { "devices", "", "phones, boards and servers that inspect --device predicts for", COMMAND_TARGETS, false, devices_command },
+    { "compile", "MODEL.json -o OUT [OPTIONS]", "a graph becomes a program, a library, sources, ...",
+      COMMAND_COMPILE, true, compile_command },
+    { "run",     "MODEL.json|ARTIFACT [OPTIONS]", "generate text",
+      COMMAND_RUN, true, run_row },
+    { "eval",    "MODEL.json|ARTIFACT --text FILE [OPTIONS]", "loss of a text: nats a token, bits a byte, perplexity",
+      COMMAND_RUN, true, run_row },
+    { "bench",   "MODEL.json|ARTIFACT [OPTIONS]", "tokens a second of prefill and generation",
+      COMMAND_RUN, true, run_row },
+    { "params",  "MODEL.json [--json]", "total and active parameters of every mode",
+      COMMAND_PARAMS, true, params_command },
+    { "inspect", "MODEL.json|ARTIFACT [OPTIONS]", "memory, operations and bytes a token, bounds",
+      COMMAND_INSPECT, true, inspect_command },
+    { "import",  "HF_FOLDER -o FOLDER", "a Hugging Face checkpoint becomes a graph and weights",
+      COMMAND_IMPORT, true, import_command },
+    { "tune",    "MODEL.json --db FILE [OPTIONS]", "find the kernels that are fastest on this machine",
+      COMMAND_TUNE, true, tune_row },
+    { "db",      "merge|show|prune|export FILE... [OPTIONS]", "tuning records: join, look at, thin out, write as text",
+      COMMAND_DB, true, db_row },
+    { "targets", "", "what can be compiled for, and what runs here",
+      COMMAND_TARGETS, false, targets_command },
+    { "devices", "", "phones, boards and servers that inspect --device predicts for",
+      COMMAND_TARGETS, false, devices_command },
 };
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
@@ -202,11 +218,13 @@ static int help_command(int i)
     if (commands[i].command == COMMAND_COMPILE)
         text_printf(&text, "\nWithout -o, --emit ptx, ir, plan and dot go to standard output.\n");
     if (commands[i].command == COMMAND_TUNE)
-        text_printf(&text, "\nmpirun -n N mossc tune ... (Open MPI): rank 0 decides and has the database, N - 1 others measure.\n");
+        text_printf(&text, "\nmpirun -n N mossc tune ... (Open MPI): rank 0 decides and has the database, N - 1 others "
+                           "measure.\n");
     if (commands[i].command == COMMAND_DB)
         db_help(&text);
     if (commands[i].command == COMMAND_RUN)
-        text_printf(&text, "\nEvery other option goes to the artifact; ARTIFACT %s --help lists them.\n", commands[i].name);
+        text_printf(&text, "\nEvery other option goes to the artifact; ARTIFACT %s --help lists them.\n",
+                    commands[i].name);
     return print_and_free(&text);
 }
 
@@ -230,8 +248,13 @@ static int unknown_command(const char *name)
     Arena *arena = arena_new();
     Compilation c = { .arena = arena, .diags = diags_new(arena) };
     bool planned = planned_report(c.diags, PLANNED_COMMAND, name);
+    const char *names[N_COMMANDS];
+    char hint[CLOSEST_HINT_LEN];
+    for (int i = 0; i < N_COMMANDS; i++)
+        names[i] = commands[i].name;
     if (!planned)
-        diag_report(c.diags, DIAG_USAGE, NULL, "unknown command `%s`", name);
+        diag_report(c.diags, DIAG_USAGE, NULL, "unknown command `%s`%s", name,
+                    closest_hint(hint, name, names, N_COMMANDS));
     int code = end(&c, 0);
     return planned ? code : help(stderr);
 }

@@ -1,6 +1,7 @@
 /* Command lines of mossc, from options.def. A bad command line is a usage diagnostic. */
 #include "options.h"
 
+#include "closest.h"
 #include "planned.h"
 
 #include <errno.h>
@@ -33,6 +34,21 @@ static int find_option(Command command, const char *argument, const char **value
     return -1;
 }
 
+static void report_unknown(Diags *diags, Command command, const char *argument, const char *value)
+{
+    char name[64] = "", hint[CLOSEST_HINT_LEN];
+    const char *names[N_OPTIONS];
+    int n = 0;
+    for (int i = 0; i < N_OPTIONS; i++)
+        if (rows[i].commands & command)
+            names[n++] = rows[i].name;
+    const size_t len = value ? (size_t)(value - argument) - 1 : strlen(argument);
+    if (len > 2 && len < sizeof name)
+        memcpy(name, argument, len);
+    diag_report(diags, DIAG_USAGE, NULL, "unknown option `%s`%s (--help lists them)", argument,
+                closest_hint(hint, name, names, n));
+}
+
 static bool keep_rest(Options *options, Diags *diags, const char *argument)
 {
     if (options->n_rest == OPTIONS_MAX_REST) {
@@ -51,7 +67,7 @@ bool options_parse(Options *options, Diags *diags, Command command, int argc, ch
         int id = argv[i][0] == '-' && argv[i][1] ? find_option(command, argv[i], &value) : -1;
         if (id < 0 && argv[i][0] == '-' && argv[i][1] && command != COMMAND_RUN) {
             if (!planned_report(diags, PLANNED_OPTION, argv[i]))
-                diag_report(diags, DIAG_USAGE, NULL, "unknown option `%s` (--help lists them)", argv[i]);
+                report_unknown(diags, command, argv[i], value);
             return false;
         }
         if (id < 0) {

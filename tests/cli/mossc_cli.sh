@@ -106,6 +106,10 @@ section_usage() {
     refuse 2 "needs a value" "$mossc" compile "$tiny" -o
     refuse 2 "expected exe, lib" "$mossc" compile "$tiny" --emit movie -o out
     refuse 2 'unknown target `c64`' "$mossc" compile "$tiny" --target c64 -o out
+    refuse 2 'unknown target `x86-64-v5`; did you mean `x86-64-v3`?' "$mossc" compile "$tiny" --target x86-64-v5 -o out
+    refuse 2 'unknown option `--trget`; did you mean `--target`?' "$mossc" compile "$tiny" --trget host -o out
+    refuse 2 'unknown option `--quan=q8`; did you mean `--quant`?' "$mossc" compile "$tiny" --quan=q8 -o out
+    expect 2 'unknown command `complie`; did you mean `compile`?' "$mossc" complie "$tiny" -o out
     refuse 2 "expected yes, no or auto" "$mossc" compile "$tiny" --embed maybe -o out
     refuse 2 "cannot hold the weights" "$mossc" compile "$tiny" --emit c --embed yes -o out.c
     refuse 2 "expected bytes such as" "$mossc" compile "$tiny" --max-rss 3X -o out

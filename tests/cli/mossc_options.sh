@@ -92,6 +92,7 @@ refuse 2 "expected yes, no or auto" "$mossc" compile "$tiny" -o out --embed mayb
 refuse 2 "expected bytes" "$mossc" compile "$tiny" -o out --tokenizer words
 refuse 2 "expected bytes such as" "$mossc" compile "$tiny" -o out --max-rss much
 refuse 2 'unknown option `--nosuch` of mossc run' "$mossc" run "$tiny" --cc false --nosuch
+refuse 2 'unknown option `--tmep` of mossc run; did you mean `--temp`?' "$mossc" run "$tiny" --cc false --tmep 0
 refuse 2 'unexpected argument `again`' "$mossc" run "$tiny" --cc false again
 refuse 2 'unknown option `--temp` of mossc bench' "$mossc" bench "$tiny" --cc false --temp 1
 refuse 2 "needs a value" "$mossc" run "$tiny" --cc false -n
