@@ -304,10 +304,7 @@ KERNEL_INLINE void bf16_row(uint16_t *to, const float *from, int n) { (void)to, 
 
 /* ---- chains over k of one row, by the vectors of a panel's step ---- */
 
-/* How many of them; `dtype` is constant. */
-KERNEL_INLINE int step_vectors(const int dtype) { return dtype == WEIGHT_BF16_PAIRS ? DOT_VECTORS : 2; }
-
-/* Vector j of the sums before the first step, of columns that begin at `start`. */
+/* Vector j of the sums before the first step, of columns that begin at `start`; `dtype` is constant. */
 KERNEL_INLINE vf vstep_begin(const float *start, const int j, const int dtype)
 {
 #if DOT_GROUP == 8

@@ -62,6 +62,13 @@ static int moss_gpu_piece(moss_context *context, moss_state *state, int32_t slot
     return status == MOSS_OK && call->n_logits ? moss_gpu_fetch_logits(context, logits, call->n_logits, error) : status;
 }
 
+/* Tokens that go through the lists together, where the caller wants `chunk`; 0: as many as can. */
+static int32_t moss_gpu_chunk(int32_t chunk)
+{
+    const int32_t most = moss_program_data.chunk;
+    return chunk == 0 || chunk > most ? most : chunk;
+}
+
 static int moss_gpu_pieces(moss_context *context, moss_state *state, int32_t mode, int32_t chunk, const int32_t *tokens,
                            int32_t n_tokens, float *logits, int32_t n_logits, moss_error *error)
 {
@@ -91,9 +98,7 @@ int moss_eval(moss_context *context, moss_state *state, int32_t mode, int32_t ch
         status = moss_gpu_enter(context->model, error);
     if (status != MOSS_OK)
         return status;
-    if (chunk == 0 || chunk > moss_program_data.chunk)
-        chunk = moss_program_data.chunk;
-    status = moss_gpu_pieces(context, state, mode, chunk, tokens, n_tokens, logits, n_logits, error);
+    status = moss_gpu_pieces(context, state, mode, moss_gpu_chunk(chunk), tokens, n_tokens, logits, n_logits, error);
     moss_gpu_leave(context->model);
     return status;
 }
@@ -172,10 +177,8 @@ int moss_eval_prompts(moss_context *context, moss_state *const *states, int32_t 
         status = moss_gpu_enter(context->model, error);
     if (status != MOSS_OK)
         return status;
-    if (chunk == 0 || chunk > moss_program_data.chunk)
-        chunk = moss_program_data.chunk;
     moss_gpu_prompts prompts = { .states = states, .lens = n_tokens, .n_states = n_states, .tokens = tokens,
-                                 .logits = logits, .chunk = chunk, .mode = mode };
+                                 .logits = logits, .chunk = moss_gpu_chunk(chunk), .mode = mode };
     status = moss_gpu_run_prompts(context, &prompts, error);
     moss_gpu_leave(context->model);
     return status;

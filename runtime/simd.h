@@ -152,7 +152,6 @@ KERNEL_INLINE vf vfma_lane(vf sum, vf x, const float *values /* [n] */, const in
 }
 #endif
 
-KERNEL_INLINE vf vbits(vi a) { return (vf)a; }
 KERNEL_INLINE vf vselect(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 KERNEL_INLINE vf vabs(vf a) { return (vf)((vi)a & 0x7FFFFFFF); }
 

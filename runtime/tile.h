@@ -14,6 +14,17 @@
 #include "simd.h"
 
 enum { TILE_MOST_ROWS = 14 };
+#define TILE_EACH(of) of(1) of(2) of(3) of(4) of(5) of(6) of(7) of(8) of(9) of(10) of(11) of(12) of(13) of(14)
+
+/* The tile of n rows as a function of its own, by one kind's body: sums and start are `sum`s, a and b `factor`s. */
+#define TILE_FUNCTION(name, n, body, sum, factor, pairs, lines)                                                       \
+    static __attribute__((noinline, unused)) void name##_##n(sum *sums, const factor *a, const factor *b,             \
+                                                             const sum *start, int n_steps, const void *weights,      \
+                                                             size_t ahead, size_t step)                               \
+    {                                                                                                                 \
+        body(n, pairs, lines, TILE_ARGUMENTS);                                                                        \
+    }
+#define TILE_ARGUMENTS sums, a, b, start, n_steps, weights, ahead, step
 
 /* Rows of the next tile when `left` > 0 are left of a block: the whole height, or that of one of two
  * smaller tiles, a step less and a step. */
@@ -115,24 +126,18 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, f
     }
 }
 
-#define TILE_ARGUMENTS sums, a, b, start, n_steps, weights, ahead, step
-#define TILE_FUNCTION(name, n, pairs, lines)                                                                          \
-    static __attribute__((noinline, unused)) void name##_##n(float *sums, const float *a, const float *b,             \
-                                                             const float *start, int n_steps, const void *weights,    \
-                                                             size_t ahead, size_t step)                               \
-    {                                                                                                                 \
-        tile_body(n, pairs, lines, TILE_ARGUMENTS);                                                                   \
-    }
-#define TILE(n) TILE_FUNCTION(tile, n, 0, 0) TILE_FUNCTION(bf16_tile, n, 1, 0) \
-    TILE_FUNCTION(line_tile, n, 0, 1) TILE_FUNCTION(bf16_line_tile, n, 1, 1)                                          \
+#define TILES(n)                                                                                                      \
+    TILE_FUNCTION(tile, n, tile_body, float, float, 0, 0)                                                             \
+    TILE_FUNCTION(bf16_tile, n, tile_body, float, float, 1, 0)                                                        \
+    TILE_FUNCTION(line_tile, n, tile_body, float, float, 0, 1)                                                        \
+    TILE_FUNCTION(bf16_line_tile, n, tile_body, float, float, 1, 1)                                                   \
     static __attribute__((noinline, unused)) void f16_tile_##n(float *sums, const float *a, const float *b, int n_in, \
                                                                const void *weights, size_t ahead, size_t step)        \
     {                                                                                                                 \
         f16_arm_tile(n, sums, a, b, n_in, weights, ahead, step);                                                      \
     }
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
-#undef TILE
-#undef TILE_FUNCTION
+TILE_EACH(TILES)
+#undef TILES
 
 /* The tile of a constant number of rows, 1 to 14, with weights stored as `dtype`: n steps of k, or, where sums are f16,
  * n values, and no start. */
@@ -150,11 +155,10 @@ KERNEL_INLINE void product_tile(const int rows, const int dtype, const int lines
             lines ? line_tile_##n(TILE_ARGUMENTS) : tile_##n(TILE_ARGUMENTS);             \
         break;
     switch (rows) {
-        TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+        TILE_EACH(TILE)
     default: __builtin_unreachable();
     }
 #undef TILE
-#undef TILE_ARGUMENTS
 }
 
 /* The activations of a tile as it reads them: int8, or bf16 by groups of as many bytes. */
@@ -220,23 +224,18 @@ KERNEL_INLINE void dot_tile_body(const int rows, const int by_pairs, const int l
 #endif
 }
 
-#define TILE_ARGUMENTS sums, a, b, start, n_groups, weights, ahead, step
-#define TILE_FUNCTION(name, n, by_pairs, lines)                                                                       \
-    static __attribute__((noinline, unused)) void name##_##n(int32_t *sums, const int8_t *a, const int8_t *b,         \
-                                                             const int32_t *start, int n_groups, const void *weights, \
-                                                             size_t ahead, size_t step)                               \
-    {                                                                                                                 \
-        dot_tile_body(n, by_pairs, lines, TILE_ARGUMENTS);                                                            \
-    }
-#define TILE(n) TILE_FUNCTION(dot_tile, n, 0, 0) TILE_FUNCTION(pair_tile, n, 1, 0) \
-    TILE_FUNCTION(dot_line_tile, n, 0, 1) TILE_FUNCTION(pair_line_tile, n, 1, 1)
-TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
-#undef TILE
+#define TILES(n)                                                                                                      \
+    TILE_FUNCTION(dot_tile, n, dot_tile_body, int32_t, int8_t, 0, 0)                                                  \
+    TILE_FUNCTION(pair_tile, n, dot_tile_body, int32_t, int8_t, 1, 0)                                                 \
+    TILE_FUNCTION(dot_line_tile, n, dot_tile_body, int32_t, int8_t, 0, 1)                                             \
+    TILE_FUNCTION(pair_line_tile, n, dot_tile_body, int32_t, int8_t, 1, 1)
+TILE_EACH(TILES)
+#undef TILES
 #undef TILE_FUNCTION
 
 /* The same of a constant number of rows, 1 to 14; nibbles, a constant too, come in an even number of groups. */
 KERNEL_INLINE void dot_tile(const int rows, const int nibbles, const int lines, int32_t *sums, const int8_t *a,
-                            const int8_t *b, const int32_t *start, int n_groups, const void *weights, size_t ahead,
+                            const int8_t *b, const int32_t *start, int n_steps, const void *weights, size_t ahead,
                             size_t step)
 {
 #define TILE(n)                                                                           \
@@ -247,11 +246,12 @@ KERNEL_INLINE void dot_tile(const int rows, const int nibbles, const int lines, 
             lines ? dot_line_tile_##n(TILE_ARGUMENTS) : dot_tile_##n(TILE_ARGUMENTS);     \
         break;
     switch (rows) {
-        TILE(1) TILE(2) TILE(3) TILE(4) TILE(5) TILE(6) TILE(7) TILE(8) TILE(9) TILE(10) TILE(11) TILE(12) TILE(13) TILE(14)
+        TILE_EACH(TILE)
     default: __builtin_unreachable();
     }
 #undef TILE
 #undef TILE_ARGUMENTS
+#undef TILE_EACH
 }
 
 #endif
