@@ -143,6 +143,7 @@ static void compare_bits(const char *what, const float *a, const float *b, int r
 }
 
 #include "check_products.h"
+#include "check_tiles.h"
 
 /* ---- rows ---- */
 
@@ -175,7 +176,8 @@ static void check_rows(int row, int n_in, int n_experts, int renormalize)
     compare("rms_norm", u, want, ROWS, n_in, stride);
 
     float *gates = buffer((size_t)(ROWS * n_experts)), *gates2 = buffer((size_t)(ROWS * n_experts));
-    int32_t *experts = (int32_t *)buffer((size_t)(ROWS * n_experts)), *experts2 = (int32_t *)buffer((size_t)(ROWS * n_experts));
+    int32_t *experts = (int32_t *)buffer((size_t)(ROWS * n_experts));
+    int32_t *experts2 = (int32_t *)buffer((size_t)(ROWS * n_experts));
     for (int k = 1; k <= n_experts; k++) {
         route(experts, gates, u, router, k, 0, ROWS);
         for (int r = 0; r < ROWS; r++) {
@@ -230,8 +232,10 @@ static void check_rows(int row, int n_in, int n_experts, int renormalize)
 static void check_group(int row, int n_experts, int n_pairs)
 {
     begin_case("group", row);
-    void (*group)(int32_t *, int32_t *, const int32_t *, int) = (void (*)(int32_t *, int32_t *, const int32_t *, int))find("group");
-    int32_t *experts = (int32_t *)buffer((size_t)n_pairs), *slots = (int32_t *)buffer((size_t)n_pairs), *offsets = (int32_t *)buffer((size_t)n_experts + 1);
+    typedef void GroupFn(int32_t *, int32_t *, const int32_t *, int);
+    GroupFn *group = (GroupFn *)find("group");
+    int32_t *experts = (int32_t *)buffer((size_t)n_pairs), *slots = (int32_t *)buffer((size_t)n_pairs);
+    int32_t *offsets = (int32_t *)buffer((size_t)n_experts + 1);
     int32_t *slots2 = (int32_t *)buffer((size_t)n_pairs), *offsets2 = (int32_t *)buffer((size_t)n_experts + 1);
     for (int p = 0; p < n_pairs; p++)
         experts[p] = random_below((n_experts + 1) / 2) * 2 % n_experts;
@@ -245,7 +249,8 @@ static void check_group(int row, int n_experts, int n_pairs)
 static void check_embed(int row, int vocab, int d_model, int dtype)
 {
     begin_case("embed", row);
-    void (*embed)(float *, const int32_t *, const void *, int, int) = (void (*)(float *, const int32_t *, const void *, int, int))find("embed");
+    typedef void EmbedFn(float *, const int32_t *, const void *, int, int);
+    EmbedFn *embed = (EmbedFn *)find("embed");
     const int stride = whole(d_model, PANEL);
     double *plain = malloc(8 * (size_t)(vocab * d_model)), want[9 * 64];
     const void *weights;
@@ -289,7 +294,8 @@ static void check_conv(int row, int n_channels, int d_conv, int silu, int n_toke
             double sum = bias[c];
             for (int j = 0; j < d_conv; j++) {
                 const int at = t + j - (d_conv - 1);
-                sum += (double)weight[j * stride + c] * (at >= 0 ? in[at * in_stride + c] : initial[(at + d_conv - 1) * stride + c]);
+                sum += (double)weight[j * stride + c]
+                     * (at >= 0 ? in[at * in_stride + c] : initial[(at + d_conv - 1) * stride + c]);
             }
             want[t * n_channels + c] = silu ? sum / (1 + exp(-sum)) : sum;
         }
@@ -316,7 +322,8 @@ static void check_scan(int row, int d_inner, int d_state, int zoh, int n_tokens)
     typedef void ScanFn(float *, const float *, const float *, const float *, const float *, const float *, const float *,
                         float *, int, int, int);
     ScanFn *scan = (ScanFn *)find("scan");
-    const int stride = whole(d_inner, PANEL), z_stride = stride + PANEL, bc_stride = 2 * d_state + 3, n_panels = stride / PANEL;
+    const int stride = whole(d_inner, PANEL), z_stride = stride + PANEL, bc_stride = 2 * d_state + 3;
+    const int n_panels = stride / PANEL;
     float *dt = random_rows(n_tokens, d_inner, stride);
     const float *x = random_rows(n_tokens, d_inner, stride), *z = random_rows(n_tokens, d_inner, z_stride);
     const float *bc = random_rows(n_tokens, 2 * d_state, bc_stride), *d = random_rows(1, d_inner, stride);
@@ -332,7 +339,8 @@ static void check_scan(int row, int d_inner, int d_state, int zoh, int n_tokens)
         for (int n = 0; n < d_state; n++)
             s[n] = initial[n * stride + c];
         for (int t = 0; t < n_tokens; t++) {
-            const double delta = log1p(exp((double)dt[t * stride + c])), xt = x[t * stride + c], zt = z[t * z_stride + c];
+            const double delta = log1p(exp((double)dt[t * stride + c]));
+            const double xt = x[t * stride + c], zt = z[t * z_stride + c];
             double y = d[c] * xt;
             for (int n = 0; n < d_state; n++) {
                 const double A = (double)a[n * stride + c] / 1.4426950408889634;
@@ -344,14 +352,16 @@ static void check_scan(int row, int d_inner, int d_state, int zoh, int n_tokens)
         }
     }
     const size_t len = (size_t)(n_tokens * stride), state_len = (size_t)(d_state * stride);
-    float *y = buffer(len), *again = copy(dt, len), *state = copy(initial, state_len), *state2 = copy(initial, state_len);
+    float *y = buffer(len), *again = copy(dt, len);
+    float *state = copy(initial, state_len), *state2 = copy(initial, state_len);
     scan(y, dt, x, bc, z, a, d, state, n_tokens, 0, n_panels);
     compare("scan", y, want, n_tokens, d_inner, stride);
     static const int chunks[] = { 1, 3, 5, 64 };                    /* in place, a panel at a time */
     for (int t = 0, i = 0, n; t < n_tokens; t += n) {
         n = chunks[i++] < n_tokens - t ? chunks[i - 1] : n_tokens - t;
         for (int p = 0; p < n_panels; p++)
-            scan(again + t * stride, again + t * stride, x + t * stride, bc + t * bc_stride, z + t * z_stride, a, d, state2, n, p, p + 1);
+            scan(again + t * stride, again + t * stride, x + t * stride, bc + t * bc_stride, z + t * z_stride, a, d,
+                 state2, n, p, p + 1);
     }
     compare_bits("scan in chunks differs", y, again, n_tokens, d_inner, stride);
     compare_bits("scan: state differs", state, state2, d_state, d_inner, stride);
@@ -362,7 +372,8 @@ static void check_scan(int row, int d_inner, int d_state, int zoh, int n_tokens)
 static void check_swiglu(int row, int d_ff, int n_rows)
 {
     begin_case("swiglu", row);
-    void (*swiglu)(float *, const float *, const float *, int, int, int) = (void (*)(float *, const float *, const float *, int, int, int))find("swiglu");
+    typedef void SwigluFn(float *, const float *, const float *, int, int, int);
+    SwigluFn *swiglu = (SwigluFn *)find("swiglu");
     const int stride = whole(d_ff, PANEL);
     float *gate = random_rows(n_rows, d_ff, stride), *up = random_rows(n_rows, d_ff, stride);
     double *want = malloc(8 * (size_t)(n_rows * d_ff));
@@ -383,17 +394,21 @@ static void check_rope(int row, int n_heads, int head_dim, double theta)
 {
     begin_case("rope", row);
     void (*rope_table)(float *, int64_t, int, int) = (void (*)(float *, int64_t, int, int))find("rope_table");
-    void (*rope)(float *, const float *, const float *, int, int) = (void (*)(float *, const float *, const float *, int, int))find("rope");
+    typedef void RopeFn(float *, const float *, const float *, int, int);
+    RopeFn *rope = (RopeFn *)find("rope");
     enum { ROWS = 7 };
-    const int width = n_heads * head_dim, in_stride = whole(width, PANEL), out_stride = in_stride + PANEL, half = head_dim / 2;
+    const int width = n_heads * head_dim, in_stride = whole(width, PANEL), out_stride = in_stride + PANEL;
+    const int half = head_dim / 2;
     const int64_t position = 100000;
-    float *in = random_rows(ROWS, width, in_stride), *out = buffer((size_t)(ROWS * out_stride)), *table = buffer((size_t)(ROWS * head_dim));
+    float *in = random_rows(ROWS, width, in_stride), *out = buffer((size_t)(ROWS * out_stride));
+    float *table = buffer((size_t)(ROWS * head_dim));
     double *want = malloc(8 * (size_t)(ROWS * width));
     for (int r = 0; r < ROWS; r++)
         for (int h = 0; h < n_heads; h++)
             for (int i = 0; i < half; i++) {
                 const double angle = (double)(position + r) * pow(theta, -2.0 * i / head_dim);
-                const double lo = in[r * in_stride + h * head_dim + i], hi = in[r * in_stride + h * head_dim + half + i];
+                const float *head = in + r * in_stride + h * head_dim;
+                const double lo = head[i], hi = head[half + i];
                 want[r * width + h * head_dim + i] = lo * cos(angle) - hi * sin(angle);
                 want[r * width + h * head_dim + half + i] = hi * cos(angle) + lo * sin(angle);
             }
@@ -405,7 +420,8 @@ static void check_rope(int row, int n_heads, int head_dim, double theta)
     end_case();
 }
 
-static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, int window, int token_block, int key_block, int n_tokens)
+static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, int window, int token_block,
+                            int key_block, int n_tokens)
 {
     begin_case("attention", row);
     typedef void AttentionFn(float *, const float *, const float *, const float *, const float *, const float *,
@@ -414,9 +430,11 @@ static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, 
     AttentionFn *attention = (AttentionFn *)find("attention");
     RingFn *ring_write = (RingFn *)find("ring_write");
     const int group = n_heads / n_kv_heads, q_width = n_heads * head_dim, kv_width = n_kv_heads * head_dim;
-    const int q_stride = whole(q_width, PANEL), kv_stride = whole(kv_width, PANEL), head_stride = whole(head_dim, PANEL);
+    const int q_stride = whole(q_width, PANEL), kv_stride = whole(kv_width, PANEL);
+    const int head_stride = whole(head_dim, PANEL);
     const int ring_rows = window ? window : n_tokens, max_rows = whole(token_block * group, kernel_tile_rows);
-    float *q = random_rows(n_tokens, q_width, q_stride), *k = random_rows(n_tokens, kv_width, kv_stride), *v = random_rows(n_tokens, kv_width, kv_stride);
+    float *q = random_rows(n_tokens, q_width, q_stride), *k = random_rows(n_tokens, kv_width, kv_stride);
+    float *v = random_rows(n_tokens, kv_width, kv_stride);
     double *want = calloc((size_t)(n_tokens * q_width), 8), *allowed = calloc((size_t)(n_tokens * q_width), 8);
     const RefAttention reference = { n_heads, n_kv_heads, head_dim, window, n_tokens, q_stride, kv_stride, 0, n_tokens,
                                      q, k, v, NULL, NULL };
@@ -425,7 +443,8 @@ static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, 
         q[i] *= 4;
     if (!ref_attention(&reference, want, allowed))
         exit(1);
-    float *scratch = buffer((size_t)(max_rows * (head_dim + key_block + head_stride + PANEL + 2) + (2 * key_block + 1) * head_stride));
+    float *scratch = buffer((size_t)(max_rows * (head_dim + key_block + head_stride + PANEL + 2)
+                                     + (2 * key_block + 1) * head_stride));
     float *all = buffer((size_t)(n_tokens * q_stride)), *again = buffer((size_t)(n_tokens * q_stride));
     float *ring_k = buffer((size_t)(ring_rows * kv_stride)), *ring_v = buffer((size_t)(ring_rows * kv_stride));
     attention(all, q, k, v, ring_k, ring_v, 0, ring_rows, n_tokens, scratch, 0, 1);
@@ -434,7 +453,8 @@ static void check_attention(int row, int n_heads, int n_kv_heads, int head_dim, 
     for (int t = 0, i = 0, n; t < n_tokens; t += n) {
         n = chunks[i++] < n_tokens - t ? chunks[i - 1] : n_tokens - t;
         for (int thread = 0; thread < 2; thread++)
-            attention(again + t * q_stride, q + t * q_stride, k + t * kv_stride, v + t * kv_stride, ring_k, ring_v, t, ring_rows, n, scratch, thread, 2);
+            attention(again + t * q_stride, q + t * q_stride, k + t * kv_stride, v + t * kv_stride, ring_k, ring_v, t,
+                      ring_rows, n, scratch, thread, 2);
         for (int panel = 0; panel < kv_stride / PANEL; panel++)
             ring_write(ring_k, ring_v, k + t * kv_stride, v + t * kv_stride, t, ring_rows, n, panel, panel + 1);
     }
@@ -449,7 +469,8 @@ int main(void)
         float at = 0;
         const double worst = simd_worst(&simd_functions[f], 20011, &at);
         if (!(worst <= simd_functions[f].bound)) {
-            fprintf(stderr, "%s: %.2f ulp at %.9g, bound %g\n", simd_functions[f].name, worst, at, simd_functions[f].bound);
+            fprintf(stderr, "%s: %.2f ulp at %.9g, bound %g\n", simd_functions[f].name, worst, at,
+                    simd_functions[f].bound);
             n_failed++;
         }
     }
@@ -461,7 +482,8 @@ int main(void)
 #define QUANTIZE(...) check_quantize(__LINE__, __VA_ARGS__);
 #define GEMM(...) check_gemm(__LINE__, __VA_ARGS__);
 #ifdef ROUNDED
-#define GEMM_ROUNDED(i, o, e, ip, op, hb, ac, exact, k, t) check_gemm(__LINE__, i, o, e, ROUNDED, ip, op, hb, ac, exact, k, t);
+#define GEMM_ROUNDED(i, o, e, ip, op, hb, ac, exact, k, t) \
+    check_gemm(__LINE__, i, o, e, ROUNDED, ip, op, hb, ac, exact, k, t);
 #else
 #define GEMM_ROUNDED(...)
 #endif

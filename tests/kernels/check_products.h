@@ -1,4 +1,4 @@
-/* Checks of products: gemm, gemv and their quantised forms, the rows they read and the tiles they are made of.
+/* Checks of products: gemm, gemv and their quantised forms, and the rows they read.
  *
  * Part of check.c, which has the buffers, the random numbers and the comparisons, and includes this once.
  * Invariant: loops in double on what is stored are what the kernels are compared with.
@@ -56,6 +56,10 @@ static void *random_weights(double *plain, int n_experts, int n_out, int n_in, i
 typedef void GemmFn(float *, const float *, const void *, const float *, const int32_t *, const int32_t *,
                     const float *, int, int, int, float *, int, int);
 typedef void GemvFn(float *, const float *, const void *, const float *, const int32_t *, const float *, int, int, int);
+typedef void GemmQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
+                     const float *, int, int, int, int8_t *, int, int);
+typedef void GemvQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int,
+                     int);
 
 /* top_k of n_experts for each token, ascending; the last expert never where there is a choice. */
 static void random_experts(int32_t *experts, int n_tokens, int top_k, int n_experts)
@@ -121,8 +125,8 @@ static double f16_sum(const float *x /* [n] */, const double *w /* [n] */, int n
 }
 
 /* What ref_product computes, of such sums; every element may be off by the same. */
-static void f16_products(const RefProduct *p, const float *in, int in_stride, const double *plain, const int32_t *experts,
-                         double *want, double *allowed)
+static void f16_products(const RefProduct *p, const float *in, int in_stride, const double *plain,
+                         const int32_t *experts, double *want, double *allowed)
 {
     const int n_panels = (p->n_out + PANEL - 1) / PANEL, dense = p->n_experts == 1;
     double most = 1e-30;
@@ -130,8 +134,10 @@ static void f16_products(const RefProduct *p, const float *in, int in_stride, co
         for (int o = 0; o < p->n_out; o++) {
             const int token = pair / p->top_k, e = experts[pair], row = p->out_pairs ? pair : token;
             const size_t column = (size_t)e * (size_t)p->n_out + (size_t)o;
-            const double bias = p->bias ? p->bias[e * n_panels * PANEL + o] : 0, there = p->initial[row * p->out_stride + o];
-            const double sum = bias + f16_sum(in + (p->in_pairs ? pair : token) * in_stride, plain + column * (size_t)p->n_in, p->n_in);
+            const double bias = p->bias ? p->bias[e * n_panels * PANEL + o] : 0;
+            const double there = p->initial[row * p->out_stride + o];
+            const float *x = in + (p->in_pairs ? pair : token) * in_stride;
+            const double sum = bias + f16_sum(x, plain + column * (size_t)p->n_in, p->n_in);
             double *to = &want[row * p->n_out + o];
             if (p->accumulate == 2)
                 *to = ref_silu(there) * sum;
@@ -145,13 +151,85 @@ static void f16_products(const RefProduct *p, const float *in, int in_stride, co
         allowed[i] = 1e-5 * most;
 }
 
+/* A product, of float rows or (gemm_q, gemv_q) of quantised ones: what its kernels take. */
+typedef struct {
+    GemmFn *gemm;
+    GemvFn *gemv;
+    GemmQFn *gemm_q;
+    GemvQFn *gemv_q;
+    int n_out, n_experts, in_pairs, out_pairs, top_k, n_tokens, in_stride, out_stride;
+    const void *in, *weights;
+    void *pack;
+    const float *bias, *gates;
+    const int32_t *experts;
+    int32_t *slots, *offsets;             /* of the tokens of a call */
+} Product;
+
+/* Rows before those of a token, in `in` or `out`. */
+static int rows_before(const Product *p, int by_pairs, int token) { return by_pairs ? token * p->top_k : token; }
+
+/* Tokens [begin, end) of those that follow `first`, and some panels. */
+static void call_gemm(const Product *p, float *out, int first, int begin, int end, int panel_begin, int panel_end)
+{
+    const int dense = p->n_experts == 1, in_at = rows_before(p, p->in_pairs, first) * p->in_stride;
+    const int32_t *slots = dense ? NULL : p->slots, *offsets = dense ? NULL : p->offsets;
+    const float *gates = dense ? NULL : p->gates + first * p->top_k;
+    out += rows_before(p, p->out_pairs, first) * p->out_stride;
+    if (p->gemm_q)
+        p->gemm_q(out, (const int8_t *)p->in + in_at, p->weights, p->bias, slots, offsets, gates, begin, end, p->top_k,
+                  p->pack, panel_begin, panel_end);
+    else
+        p->gemm(out, (const float *)p->in + in_at, p->weights, p->bias, slots, offsets, gates, begin, end, p->top_k,
+                p->pack, panel_begin, panel_end);
+}
+
+static void call_gemv(const Product *p, float *out, int token, int n_panels)
+{
+    const int dense = p->n_experts == 1, in_at = rows_before(p, p->in_pairs, token) * p->in_stride;
+    const int32_t *experts = dense ? NULL : p->experts + token * p->top_k;
+    const float *gates = dense ? NULL : p->gates + token * p->top_k;
+    out += rows_before(p, p->out_pairs, token) * p->out_stride;
+    if (p->gemv_q)
+        p->gemv_q(out, (const int8_t *)p->in + in_at, p->weights, p->bias, experts, gates, p->top_k, 0, n_panels);
+    else
+        p->gemv(out, (const float *)p->in + in_at, p->weights, p->bias, experts, gates, p->top_k, 0, n_panels);
+}
+
+/* gemm of all tokens into a copy of `initial` [out_rows][out_stride]. */
+static float *product_of_all(const Product *p, const float *initial, int out_rows)
+{
+    float *out = copy(initial, (size_t)(out_rows * p->out_stride));
+    ref_group(p->slots, p->offsets, p->experts, p->n_tokens * p->top_k, p->n_experts);
+    call_gemm(p, out, 0, 0, p->n_tokens, 0, (p->n_out + PANEL - 1) / PANEL);
+    return out;
+}
+
+/* In chunks, by two threads that share columns or rows, and token by token, it is to the bit what it is in one call. */
+static void compare_pieces(const Product *p, const float *initial, const float *all, int out_rows)
+{
+    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };
+    const int n_panels = (p->n_out + PANEL - 1) / PANEL;
+    const size_t out_len = (size_t)(out_rows * p->out_stride);
+    float *again = copy(initial, out_len), *single = copy(initial, out_len);
+    for (int t = 0, c = 0, n, by_rows; t < p->n_tokens; t += n) {
+        by_rows = c % 2;
+        n = chunks[c++] < p->n_tokens - t ? chunks[c - 1] : p->n_tokens - t;
+        ref_group(p->slots, p->offsets, p->experts + t * p->top_k, n * p->top_k, p->n_experts);
+        for (int half = 0; half < 2; half++)
+            call_gemm(p, again, t, by_rows && half ? n / 2 : 0, by_rows && !half ? n / 2 : n,
+                      !by_rows && half ? n_panels / 2 : 0, !by_rows && !half ? n_panels / 2 : n_panels);
+    }
+    compare_bits("a product in chunks differs", all, again, out_rows, p->n_out, p->out_stride);
+    for (int t = 0; t < p->n_tokens; t++)
+        call_gemv(p, single, t, n_panels);
+    compare_bits("gemv differs from gemm", all, single, out_rows, p->n_out, p->out_stride);
+}
+
 static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
                        int has_bias, int accumulate, int exact, int top_k, int n_tokens)
 {
     begin_case("gemm", row);
-    GemmFn *gemm = (GemmFn *)find("gemm");
-    GemvFn *gemv = (GemvFn *)find("gemv");
-    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k, dense = n_experts == 1;
+    const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k;
     const int in_stride = whole(n_in, PANEL), out_stride = exact ? n_out : n_panels * PANEL;
     const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
     double *plain = malloc(8 * (size_t)(n_experts * n_out * n_in)), *want = calloc((size_t)(out_rows * n_out), 8);
@@ -163,7 +241,8 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
     for (int i = 0; i < in_rows * in_stride && dtype == 6 && !has_bias; i++)
         in[i] = ldexpf(in[i], n_in % 2 ? -40 : 20);        /* beyond float16, but for a row's scale */
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
-    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
+    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride)
+                                      : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
     float *pack = buffer((size_t)(kernel_block_rows + PANEL) * (size_t)whole(n_in, 16));
     int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
@@ -172,37 +251,24 @@ static void check_gemm(int row, int n_in, int n_out, int n_experts, int dtype, i
 
     ref_group(slots, offsets, experts, n_pairs, n_experts);
     double *plain_in = plain_rows(in, in_rows, n_in, in_stride);
-    const RefProduct product = { .n_in = n_in, .n_out = n_out, .n_experts = n_experts, .top_k = top_k,
+    const RefProduct wanted = { .n_in = n_in, .n_out = n_out, .n_experts = n_experts, .top_k = top_k,
                                  .n_tokens = n_tokens, .in_pairs = in_pairs, .out_pairs = out_pairs,
                                  .accumulate = accumulate, .width = PANEL, .panel_step = 1, .in = plain_in,
                                  .bias = bias, .gates = gates, .initial = initial, .out_stride = out_stride,
                                  .slots = slots, .offsets = offsets, .read = read_plain, .weights = plain };
     if (dtype == 6)
-        f16_products(&product, in, in_stride, plain, experts, want, allowed);
-    else if (!ref_product(&product, want, allowed))
+        f16_products(&wanted, in, in_stride, plain, experts, want, allowed);
+    else if (!ref_product(&wanted, want, allowed))
         exit(1);
 
-    const size_t out_len = (size_t)(out_rows * out_stride);
-    float *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
-    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, 0, n_tokens, top_k, pack, 0, n_panels);
+    const Product product = { .gemm = (GemmFn *)find("gemm"), .gemv = (GemvFn *)find("gemv"), .n_out = n_out,
+                              .n_experts = n_experts, .in_pairs = in_pairs, .out_pairs = out_pairs, .top_k = top_k,
+                              .n_tokens = n_tokens, .in_stride = in_stride, .out_stride = out_stride, .in = in,
+                              .weights = weights, .pack = pack, .bias = bias, .gates = gates, .experts = experts,
+                              .slots = slots, .offsets = offsets };
+    const float *all = product_of_all(&product, initial, out_rows);
     compare_allowed("gemm", all, want, allowed, out_rows, n_out, out_stride);
-
-    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks, by columns or rows */
-    for (int t = 0, c = 0, n, by_rows; t < n_tokens; t += n) {
-        by_rows = c % 2;
-        n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
-        ref_group(slots, offsets, experts + t * top_k, n * top_k, n_experts);
-        for (int half = 0; half < 2; half++)
-            gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
-                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, by_rows && half ? n / 2 : 0,
-                 by_rows && !half ? n / 2 : n, top_k, pack, !by_rows && half ? n_panels / 2 : 0,
-                 !by_rows && !half ? n_panels / 2 : n_panels);
-    }
-    compare_bits("gemm in chunks differs", all, again, out_rows, n_out, out_stride);
-    for (int t = 0; t < n_tokens; t++)
-        gemv(single + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
-             dense ? NULL : experts + t * top_k, dense ? NULL : gates + t * top_k, top_k, 0, n_panels);
-    compare_bits("gemv differs from gemm", all, single, out_rows, n_out, out_stride);
+    compare_pieces(&product, initial, all, out_rows);
     free(plain), free(plain_in), free(want), free(allowed), free(experts), free(slots), free(offsets);
     end_case();
 }
@@ -233,7 +299,8 @@ static void quantize_naive(int8_t *out, const float *x, int n)
 /* A random matrix of q [n_experts][n_out][n_in] with scales [n_experts][n_out], and its panels. */
 static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out, int n_in, int dtype)
 {
-    const int n_panels = (n_out + PANEL - 1) / PANEL, unit = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP, n_rows = (n_in + unit - 1) / unit;
+    const int n_panels = (n_out + PANEL - 1) / PANEL, unit = dtype == WEIGHT_Q4 ? 2 * DOT_GROUP : DOT_GROUP;
+    const int n_rows = (n_in + unit - 1) / unit;
     const size_t panel_len = (size_t)PANEL * 4 + (size_t)n_rows * PANEL * DOT_GROUP;
     uint8_t *packed = (uint8_t *)buffer((size_t)(n_experts * n_panels) * panel_len / 4);
     for (int e = 0; e < n_experts; e++)
@@ -248,7 +315,8 @@ static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out
                 if (o % 5 == 1)
                     value = dtype == WEIGHT_Q4 ? -8 : i % 2 ? 127 : -127;        /* the extremes */
                 value = i < n_in && o < n_out ? value : 0;
-                uint8_t *byte = of + PANEL * 4 + ((size_t)(i / unit) * PANEL + (size_t)(o % PANEL)) * DOT_GROUP + i % DOT_GROUP;
+                uint8_t *group = of + PANEL * 4 + ((size_t)(i / unit) * PANEL + (size_t)(o % PANEL)) * DOT_GROUP;
+                uint8_t *byte = group + i % DOT_GROUP;
                 if (dtype == WEIGHT_Q8)
                     *byte = (uint8_t)(value + DOT_OFFSET);
                 else if (i % unit < DOT_GROUP)
@@ -263,16 +331,11 @@ static void *random_quantised(int8_t *q, float *scales, int n_experts, int n_out
 }
 
 typedef void QuantizeFn(int8_t *, const float *, int, int);
-typedef void GemmQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const int32_t *,
-                     const float *, int, int, int, int8_t *, int, int);
-typedef void GemvQFn(float *, const int8_t *, const void *, const float *, const int32_t *, const float *, int, int, int);
 
 static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype, int in_pairs, int out_pairs,
                          int has_bias, int accumulate, int exact, int top_k, int n_tokens)
 {
     begin_case("gemm_q", row);
-    GemmQFn *gemm = (GemmQFn *)find("gemm_q");
-    GemvQFn *gemv = (GemvQFn *)find("gemv_q");
     const int n_panels = (n_out + PANEL - 1) / PANEL, n_pairs = n_tokens * top_k, dense = n_experts == 1;
     const int in_stride = whole(n_in, 64) + 64, out_stride = exact ? n_out : n_panels * PANEL;
     const int in_rows = in_pairs ? n_pairs : n_tokens, out_rows = out_pairs ? n_pairs : n_tokens;
@@ -286,15 +349,16 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
         quantize_naive(in + r * in_stride, x, n_in);
     }
     const float *bias = has_bias ? random_rows(n_experts, n_out, n_panels * PANEL) : NULL;
-    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride) : buffer((size_t)(out_rows * out_stride));
+    const float *initial = accumulate ? random_rows(out_rows, n_out, out_stride)
+                                      : buffer((size_t)(out_rows * out_stride));
     const float *gates = n_experts > 1 ? random_rows(1, n_pairs, n_pairs) : NULL;
-    int8_t *pack = (int8_t *)buffer((size_t)((kernel_block_rows + (dtype == WEIGHT_Q4 ? PANEL : 0)) * whole(n_in, 64)) / 4);
+    const int pack_rows = kernel_block_rows + (dtype == WEIGHT_Q4 ? PANEL : 0);
+    int8_t *pack = (int8_t *)buffer((size_t)(pack_rows * whole(n_in, 64)) / 4);
     int32_t *experts = malloc(4 * (size_t)n_pairs), *slots = malloc(4 * (size_t)n_pairs);
     int32_t *offsets = malloc(4 * (size_t)(n_experts + 1));
     random_experts(experts, n_tokens, top_k, n_experts);
 
-    const size_t out_len = (size_t)(out_rows * out_stride);
-    float *want = copy(initial, out_len), *all = copy(initial, out_len), *again = copy(initial, out_len), *single = copy(initial, out_len);
+    float *want = copy(initial, (size_t)(out_rows * out_stride));
     double *gated = malloc(8 * (size_t)(out_rows * n_out));
     for (int p = 0; p < n_pairs; p++) {
         const int8_t *from = in + (in_pairs ? p : p / top_k) * in_stride;
@@ -312,29 +376,17 @@ static void check_gemm_q(int row, int n_in, int n_out, int n_experts, int dtype,
             *to = fmaf(out_pairs || dense ? 1 : gates[p], value, accumulate || (!out_pairs && p % top_k) ? *to : 0);
         }
     }
-    ref_group(slots, offsets, experts, n_pairs, n_experts);
-    gemm(all, in, weights, bias, dense ? NULL : slots, dense ? NULL : offsets, gates, 0, n_tokens, top_k, pack, 0, n_panels);
+    const Product product = { .gemm_q = (GemmQFn *)find("gemm_q"), .gemv_q = (GemvQFn *)find("gemv_q"), .n_out = n_out,
+                              .n_experts = n_experts, .in_pairs = in_pairs, .out_pairs = out_pairs, .top_k = top_k,
+                              .n_tokens = n_tokens, .in_stride = in_stride, .out_stride = out_stride, .in = in,
+                              .weights = weights, .pack = pack, .bias = bias, .gates = gates, .experts = experts,
+                              .slots = slots, .offsets = offsets };
+    const float *all = product_of_all(&product, initial, out_rows);
     if (accumulate == 2)
         compare("gemm_q", all, gated, out_rows, n_out, out_stride);
     else
         compare_bits("gemm_q", all, want, out_rows, n_out, out_stride);
-
-    static const int chunks[] = { 1, 3, 7, 2, 5, 64, 64 };      /* two threads, several chunks, by columns or rows */
-    for (int t = 0, c = 0, n, by_rows; t < n_tokens; t += n) {
-        by_rows = c % 2;
-        n = chunks[c++] < n_tokens - t ? chunks[c - 1] : n_tokens - t;
-        ref_group(slots, offsets, experts + t * top_k, n * top_k, n_experts);
-        for (int half = 0; half < 2; half++)
-            gemm(again + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
-                 dense ? NULL : slots, dense ? NULL : offsets, dense ? NULL : gates + t * top_k, by_rows && half ? n / 2 : 0,
-                 by_rows && !half ? n / 2 : n, top_k, pack, !by_rows && half ? n_panels / 2 : 0,
-                 !by_rows && !half ? n_panels / 2 : n_panels);
-    }
-    compare_bits("gemm_q in chunks differs", all, again, out_rows, n_out, out_stride);
-    for (int t = 0; t < n_tokens; t++)
-        gemv(single + (out_pairs ? t * top_k : t) * out_stride, in + (in_pairs ? t * top_k : t) * in_stride, weights, bias,
-             dense ? NULL : experts + t * top_k, dense ? NULL : gates + t * top_k, top_k, 0, n_panels);
-    compare_bits("gemv_q differs from gemm_q", all, single, out_rows, n_out, out_stride);
+    compare_pieces(&product, initial, all, out_rows);
     free(q), free(scales), free(x), free(gated), free(experts), free(slots), free(offsets);
     end_case();
 }
@@ -364,89 +416,12 @@ static void check_quantize(int row, int n_in)
         float scale;
         memcpy(&scale, got + whole(n_in, 64), 4);
         quantize_naive(want, x + r * in_stride, n_in);
-        if (memcmp(got, want, (size_t)whole(n_in, 64)) != 0 || memcmp(got + whole(n_in, 64) + 4, want + whole(n_in, 64) + 4, 4) != 0)
+        if (memcmp(got, want, (size_t)whole(n_in, 64)) != 0
+            || memcmp(got + whole(n_in, 64) + 4, want + whole(n_in, 64) + 4, 4) != 0)
             fail("quantize: bytes or sum");
         if (r > 7 ? isfinite(scale) : memcmp(&scale, want + whole(n_in, 64), 4) != 0)
             fail("quantize: scale");
     }
     free(want);
     end_case();
-}
-
-/* vdot4 and vdot8 on random bytes and all pairs of extremes; the weights as stored: q8, then nibbles. */
-static void check_dot(void)
-{
-    case_name = "vdot4";
-    case_row = 0;
-    seed = 1;
-    for (int rep = 0; rep < 4000; rep++) {
-        int8_t x[4], minus[4], weights[4 * LANES];
-        int32_t start[LANES], got[LANES], want[LANES];
-        const int nibbles = rep & 1;
-        for (int i = 0; i < 4; i++)
-            x[i] = (int8_t)(rep < 64 ? (rep >> (i + 2) & 1 ? 127 : -127) : random_below(255) - 127);
-        for (int i = 0; i < LANES; i++)
-            start[i] = want[i] = (int32_t)random_bits() >> 4;
-        for (int i = 0; i < 4 * LANES; i++) {
-            const int extreme = nibbles ? (i >> i % 4 & 4 ? 15 : 0) : i >> (2 + i % 4) & 1 ? 127 : -127;
-            const int q = rep < 64 ? extreme : nibbles ? random_below(16) : random_below(255) - 127;
-            const int stored = nibbles ? q : q + DOT_OFFSET;
-            weights[i] = (int8_t)stored;
-            want[i / 4] += stored * x[i % 4];
-        }
-        vistore(got, vdot4(viload(start), viload(weights), vbroadcast4(x)));
-        int wrong = memcmp(got, want, sizeof got) != 0;
-        if (nibbles) {                     /* as the low ones; the high ones are what is left to 15 */
-            for (int i = 0; i < 4 * LANES; i++) {
-                want[i / 4] += (15 - weights[i]) * -x[i % 4];
-                weights[i] = (int8_t)(weights[i] | (15 - weights[i]) << 4);
-            }
-            for (int i = 0; i < 4; i++)
-                minus[i] = (int8_t)-x[i];
-            vistore(got, vdot8(viload(start), viload(weights), vbroadcast4(x), vbroadcast4(minus)));
-            wrong |= memcmp(got, want, sizeof got) != 0;
-        }
-        if (wrong) {
-            fail("wrong sum");
-            return;
-        }
-    }
-}
-
-/* Tiles of every height, also of those that no target takes by itself. */
-static void check_tiles(void)
-{
-    enum { MOST_GROUPS = 20, MOST_LINES = 2 };
-    static int8_t x[TILE_MOST_ROWS][MOST_GROUPS * DOT_GROUP], b[MOST_GROUPS * PANEL * DOT_GROUP];
-    static int8_t a[TILE_MOST_ROWS * MOST_LINES * TILE_LINE * DOT_GROUP];
-    int32_t start[TILE_MOST_ROWS], got[TILE_MOST_ROWS * PANEL];
-    case_name = "dot_tile";
-    seed = 2;
-    for (case_row = 1; case_row <= TILE_MOST_ROWS; case_row++)
-        for (int rep = 0; rep < 4 * MOST_GROUPS; rep++) {
-            const int rows = case_row, nibbles = rep % 2, lines = rep / 2 % 2, n = 1 + rep / 4, n_groups = nibbles ? (n + 1) / 2 * 2 : n;
-            const int8_t *from[TILE_MOST_ROWS];
-            for (int r = 0; r < rows; r++) {
-                from[r] = x[r];
-                start[r] = (int32_t)random_bits() >> 4;
-                for (int k = 0; k < n_groups * DOT_GROUP; k++)
-                    x[r][k] = (int8_t)(r % 3 == 1 ? 127 : random_below(255) - 127);
-            }
-            for (int i = 0; i < n_groups * PANEL * DOT_GROUP; i++)
-                b[i] = (int8_t)(nibbles ? random_below(16) : (i / DOT_GROUP % 3 ? random_below(255) - 127 : -127) + DOT_OFFSET);
-            dot_tile_pack(a, from, rows, lines, n_groups);
-            dot_tile(rows, nibbles, lines, got, a, b, start, n_groups, b, 0, 0);
-            for (int r = 0; r < rows; r++)
-                for (int j = 0; j < PANEL; j++) {
-                    int32_t want = start[r];
-                    for (int k = 0; k < n_groups * DOT_GROUP; k++) {
-                        const int8_t w = b[(k / DOT_GROUP * PANEL + j) * DOT_GROUP + k % DOT_GROUP];
-                        want += x[r][k] * (nibbles || !DOT_OFFSET ? w : (uint8_t)w);
-                    }
-                    if (got[r * PANEL + j] != want) {
-                        fail("wrong sum");
-                        return;
-                    }
-                }
-        }
 }
