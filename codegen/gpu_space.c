@@ -77,6 +77,27 @@ static bool wgmma_ring_fits(const Asked *a)
 /* Where the state stays in registers; the planner knows how much shared memory a block takes. */
 static bool scan_holds_state(const Asked *a) { return given(a, "block_channels") > 0; }
 
+static int attention_dim(const Asked *a) { return up(given(a, "head_dim"), 16) * 16; }
+
+/* A warp has one or two fragments of 16 rows, and every thread copies as much as any other. */
+static bool attention_tile_divides(const Asked *a)
+{
+    int rows = value(a, "tile_rows"), warps = value(a, "warps");
+    return (rows == 16 * warps || rows == 32 * warps) && value(a, "tile_keys") * attention_dim(a) % (256 * warps) == 0;
+}
+
+/* Scores and sums of a thread leave half of its registers for the rest. */
+static bool attention_registers_fit(const Asked *a)
+{
+    return value(a, "tile_rows") / (16 * value(a, "warps")) * (value(a, "tile_keys") + attention_dim(a)) <= 256;
+}
+
+static bool attention_shared_fits(const Asked *a)
+{
+    int n_rows = value(a, "tile_rows") + 2 * value(a, "stages") * value(a, "tile_keys");
+    return n_rows * (attention_dim(a) + 8) * 2 <= shared_most(a);
+}
+
 /* Pairs of chunks of 64 bytes in a row of weights. */
 static int row_pairs(const Asked *a) { return up(up(given(a, "n_in"), 64) * (is_q8(a) ? 1 : 2), 2); }
 static bool group_suits(const Asked *a, int n_slices)

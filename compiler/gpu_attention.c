@@ -74,14 +74,47 @@ static void sequence_args(const Lowering *l)
 }
 
 /* See codegen/gpu/attention.c: a row is one query head of one token. */
-static void end_attention(const Lowering *l, const Op *op)
+typedef struct { int rows, keys, warps, stages; } AttentionTile;
+
+static AttentionTile usual_tile(int head_dim)
+{
+    return (AttentionTile){ .rows = head_dim <= 64 ? 128 : 64, .keys = 64, .warps = 4, .stages = 2 };
+}
+
+static int attention_shared_len(AttentionTile t, int head_dim)
+{
+    return (t.rows + 2 * t.stages * t.keys) * ((head_dim + 15) / 16 * 16 + 8) * 2;
+}
+
+/* What tuning chose, unless the kernel or a multiprocessor cannot have it. */
+static AttentionTile choose_tile(const GpuModel *g, int head_dim, const char *key)
+{
+    AttentionTile usual = usual_tile(head_dim);
+    AttentionTile t = { .rows = gpu_choice(g, key, "tile_rows", usual.rows),
+                        .keys = gpu_choice(g, key, "tile_keys", usual.keys),
+                        .warps = gpu_choice(g, key, "warps", usual.warps),
+                        .stages = gpu_choice(g, key, "stages", usual.stages) };
+    int dim = (head_dim + 15) / 16 * 16;
+    bool good = (t.keys == 32 || t.keys == 64 || t.keys == 128) && (t.warps == 4 || t.warps == 8) && t.stages >= 2
+        && t.stages <= 4 && (t.rows == 16 * t.warps || t.rows == 32 * t.warps) && t.keys * dim % (256 * t.warps) == 0
+        && t.rows / (16 * t.warps) * (t.keys + dim) <= 256
+        && attention_shared_len(t, head_dim) <= gpu_shared_most(g);
+    return good ? t : usual;
+}
+
+static const char *attention_key(const GpuModel *g, const Op *op)
+{
+    return arena_printf(g->arena, "attention n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld act=%d",
+                        (long long)op_int(op, ATTR_HEADS, 0), (long long)op_int(op, ATTR_KV_HEADS, 1),
+                        (long long)op_int(op, ATTR_HEAD_DIM, 0), (long long)op_int(op, ATTR_WINDOW, 0), g->act);
+}
+
+static void end_attention(const Lowering *l, const Op *op, AttentionTile t)
 {
     int head_dim = (int)op_int(op, ATTR_HEAD_DIM, 0), n_kv = (int)op_int(op, ATTR_KV_HEADS, 1);
-    int group = (int)op_int(op, ATTR_HEADS, 0) / n_kv, rows = head_dim <= 64 ? 128 : 64;
-    int heads = group < rows ? group : rows;
-    int shared_len = (rows + 256) * ((head_dim + 15) / 16 * 16 + 8) * 2;
-    gpu_end(l->g->b, gpu_tiles(l, rows / heads), gpu_fixed(n_kv * ((group + heads - 1) / heads)), 128,
-            shared_len, gpu_flags(l->g));
+    int group = (int)op_int(op, ATTR_HEADS, 0) / n_kv, heads = group < t.rows ? group : t.rows;
+    gpu_end(l->g->b, gpu_tiles(l, t.rows / heads), gpu_fixed(n_kv * ((group + heads - 1) / heads)), 32 * t.warps,
+            attention_shared_len(t, head_dim), gpu_flags(l->g));
 }
 
 void gpu_lower_attention(Lowering *l, const Op *op)
@@ -91,7 +124,10 @@ void gpu_lower_attention(Lowering *l, const Op *op)
     Rows out = gpu_new_rows(g, op->result[0]->name, gpu_columns(op->result[0]), 2);
     if (k.stride != v.stride)
         BUG("@%s: keys and values of different strides", l->block->name);
+    const char *key = attention_key(g, op);
+    AttentionTile tile = choose_tile(g, (int)op_int(op, ATTR_HEAD_DIM, 0), key);
     gpu_begin(g->b, "attention", l->layer);
+    gpu_keyed(g->b, key);
     gpu_param(g->b, "n_heads", (double)op_int(op, ATTR_HEADS, 0));
     gpu_param(g->b, "n_kv_heads", (double)op_int(op, ATTR_KV_HEADS, 0));
     gpu_param(g->b, "head_dim", (double)op_int(op, ATTR_HEAD_DIM, 0));
@@ -101,6 +137,10 @@ void gpu_lower_attention(Lowering *l, const Op *op)
     gpu_param(g->b, "out_stride", (double)out.stride);
     gpu_param(g->b, "window", (double)op_int(op, ATTR_WINDOW, 0));
     gpu_param(g->b, "act", g->act);
+    gpu_param(g->b, "tile_rows", tile.rows);
+    gpu_param(g->b, "tile_keys", tile.keys);
+    gpu_param(g->b, "warps", tile.warps);
+    gpu_param(g->b, "stages", tile.stages);
     gpu_rows(g, &out, ACCESS_WRITE);
     gpu_rows(g, &q, ACCESS_READ);
     gpu_rows(g, &k, ACCESS_READ);
@@ -108,7 +148,7 @@ void gpu_lower_attention(Lowering *l, const Op *op)
     gpu_state_arg(l, op->operand[3]);
     gpu_state_arg(l, op->operand[4]);
     sequence_args(l);
-    end_attention(l, op);
+    end_attention(l, op, tile);
     gpu_bind_rows(l, op->result[0], out);
 }
 

@@ -21,6 +21,7 @@ static double get(const Job *job, const char *name, double absent)
 
 static bool is_kernel(const Job *job, const char *name) { return strcmp(job->template->name, name) == 0; }
 static bool is_gemm(const Job *job) { return strncmp(job->template->name, "gemm", 4) == 0; }
+static bool is_attention(const Job *job) { return is_kernel(job, "attention"); }
 
 /* ---- work ---- */
 
@@ -43,6 +44,13 @@ static double decode_bytes(const Job *job)
         * (is_kernel(job, "decode_x") ? e : is_kernel(job, "decode_gated") ? 2 * used : used);
 }
 
+/* Keys that a token of a prompt of n tokens sees, in the mean. */
+static double keys_seen(const Job *job, double n)
+{
+    const double window = get(job, "window", 0);
+    return window > 0 && window < n ? window * (1 - window / (2 * n)) : n / 2;
+}
+
 void gpu_job_cost(const Job *job, int n_tokens, double *operations, double *bytes)
 {
     const double e = get(job, "n_experts", 1), pairs = n_tokens * (e > 1 ? (double)job->top_k : 1);
@@ -53,6 +61,9 @@ void gpu_job_cost(const Job *job, int n_tokens, double *operations, double *byte
         *operations = 2 * pairs * get(job, "n_in", 0) * get(job, "n_out", 0);
         *bytes = 2 * (pairs * (get(job, "n_in", 0) + get(job, "n_out", 0)) + e * get(job, "n_in", 0)
                       * get(job, "n_out", 0));
+    } else if (is_attention(job)) {
+        *operations = 4 * get(job, "n_heads", 0) * get(job, "head_dim", 0) * n_tokens * keys_seen(job, n_tokens);
+        *bytes = 4 * (get(job, "n_heads", 0) + get(job, "n_kv_heads", 0)) * get(job, "head_dim", 0) * n_tokens;
     } else {
         *operations = 8.0 * n_tokens * get(job, "n_channels", 0) * get(job, "d_state", 0);
         *bytes = 12.0 * n_tokens * get(job, "n_channels", 0);
@@ -64,7 +75,7 @@ static double seconds_of(const Job *job, int n_tokens)
 {
     double operations, bytes;
     gpu_job_cost(job, n_tokens, &operations, &bytes);
-    const double rate = is_gemm(job) ? 6e14 : 2.4e13;
+    const double rate = is_gemm(job) ? 6e14 : is_attention(job) ? 3e14 : 2.4e13;
     return job->phase == PLAN_DECODE ? 2e-6 + bytes / 4e12 : operations / rate + bytes / 4e12;
 }
 

@@ -1,42 +1,48 @@
 /* Causal grouped-query attention of a chunk on tensor cores, with a running softmax in float32.
  *
- * A block takes one kv head and a tile of rows, a row being one query head of one token: 128 rows, 64
- * where head_dim > 64. It walks over the keys that any of them sees, 64 at a time, while the next 64
- * are copied: first the ring's, then this call's. Blocks of keys start at multiples of 64 of the absolute
- * position, and keys a row does not see change nothing, not even a bit: how a prompt is cut makes no
- * difference. Scores are S = Q Kᵀ, p = 2^(c (S - top)), out = Σ p v / Σ p; c top is at most 8 below the largest c S.
+ * A block takes one kv head and a tile of rows, a row being one query head of one token. It walks over the
+ * keys that any of them sees, tile_keys at a time, while the next blocks of keys are copied: first the ring's,
+ * then this call's. Blocks of keys start at multiples of tile_keys of the absolute position, and keys a row does
+ * not see change nothing, not even a bit: how a prompt is cut makes no difference, nor do the other parameters.
+ * Scores are S = Q Kᵀ, p = 2^(c (S - top)), out = Σ p v / Σ p; c top is at most 8 below the largest c S.
  *
- * Grid: tokens / T + n_sequences - 1, with G = n_heads / n_kv_heads, H = min(G, rows), T = rows / H rounded down;
- * n_kv_heads · ceil(G / H). Threads: 128. Shared: (rows + 256) · (head_dim rounded up to 16, + 8) · 2
- * bytes. head_dim: a multiple of 8, at most 128. `out` may be `q`.
+ * Grid: tokens / T + n_sequences - 1, with G = n_heads / n_kv_heads, H = min(G, tile_rows), T = tile_rows / H
+ * rounded down; n_kv_heads · ceil(G / H). Threads: 32 warps. D is head_dim rounded up to 16; shared bytes:
+ * (tile_rows + 2 stages · tile_keys) · (D + 8) · 2. head_dim: a multiple of 8, at most 128. `out` may be `q`.
+ * A warp has 16 or 32 rows, of which its threads hold 16 (tile_keys + D) or twice as many sums; tile_keys · D is a
+ * multiple of 256 warps.
  */
 PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(new_stride, ns)
 PARAM(kv_stride, ks) PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
+PARAM(tile_rows, tr)     /* 16 or 32 a warp */
+PARAM(tile_keys, tk)     /* 32, 64, 128 */
+PARAM(warps, nw)         /* 4, 8 */
+PARAM(stages, st)        /* blocks of keys on their way or in use, 2 to 4 */
 
-enum { KEYS = 64, MAX_DIM = 128, MAX_TILES = 2, THREADS = 128 };
+enum { MAX_KEYS = 128, MAX_DIM = 128, MAX_TILES = 2 };
 
-/* Where this thread's i-th 16 bytes of a block of keys lie: rows [KEYS][row_len]. */
+/* Where this thread's i-th 16 bytes of a block of keys lie: rows [tile_keys][row_len]. */
 DEVICE int chunk_row(int i)
 {
     const int row_chunks = (head_dim + 15) / 16 * 2;
-    return THREADS % row_chunks == 0 ? i * (THREADS / row_chunks) + thread_x() / row_chunks
-        : (i * THREADS + thread_x()) / row_chunks;
+    return 32 * warps % row_chunks == 0 ? i * (32 * warps / row_chunks) + thread_x() / row_chunks
+        : (i * (32 * warps) + thread_x()) / row_chunks;
 }
 DEVICE int chunk_column(int i)
 {
     const int row_chunks = (head_dim + 15) / 16 * 2;
-    return (THREADS % row_chunks == 0 ? thread_x() : i * THREADS + thread_x()) % row_chunks * 8;
+    return (32 * warps % row_chunks == 0 ? thread_x() : i * (32 * warps) + thread_x()) % row_chunks * 8;
 }
 
-/* The keys and values at base … base + 63, zeros where no row of the tile looks. */
+/* The keys and values at base … base + tile_keys - 1, zeros where no row of the tile looks. */
 DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, const act_t *ring_k,
     const act_t *ring_v, int64_t base, int64_t first, int64_t last, int64_t position, int64_t n_context)
 {
     const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8;
-    if (base >= position && base >= first && base + KEYS - 1 <= last) {      /* most: this call's, and all of them */
+    if (base >= position && base >= first && base + (tile_keys - 1) <= last) {  /* most: this call's, and all of them */
         const int64_t from = (base - position) * new_stride;
         UNROLL
-        for (int i = 0; i < KEYS * dim / 8 / THREADS; i++) {
+        for (int i = 0; i < tile_keys * dim / 8 / (32 * warps); i++) {
             const int row = chunk_row(i), column = chunk_column(i), n_bytes = column < head_dim ? 16 : 0;
             copy_async16(to_k + row * row_len + column, k + from + row * new_stride + column, n_bytes);
             copy_async16(to_v + row * row_len + column, v + from + row * new_stride + column, n_bytes);
@@ -45,7 +51,7 @@ DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, 
     }
     const uint32_t ring_rows = window > 0 ? (uint32_t)window : (uint32_t)n_context;
     const uint32_t ring_base = base < position ? (uint32_t)(base % ring_rows) : 0;
-    for (int i = 0; i < KEYS * dim / 8 / THREADS; i++) {
+    for (int i = 0; i < tile_keys * dim / 8 / (32 * warps); i++) {
         const int row = chunk_row(i), column = chunk_column(i);
         const int64_t at = base + row;
         const bool is_old = at < position, is_known = at >= first && at <= last && column < head_dim;
@@ -60,12 +66,12 @@ DEVICE void load_keys(act_t *to_k, act_t *to_v, const act_t *k, const act_t *v, 
 }
 
 /* Of one row: 2^(scale (score - top)) instead of the scores. Returns this thread's part of their sum. */
-DEVICE float weigh(float score[KEYS / 8][4], const int half, float scale, float top)
+DEVICE float weigh(float score[MAX_KEYS / 8][4], const int half, float scale, float top)
 {
     const float offset = -top * scale;
     float added = 0.0f;
     UNROLL
-    for (int j = 0; j < KEYS / 8; j++)
+    for (int j = 0; j < tile_keys / 8; j++)
         UNROLL
         for (int e = 0; e < 2; e++) {
             const float p = exp2_fast(fma_f(score[j][half * 2 + e], scale, offset));
@@ -76,10 +82,10 @@ DEVICE float weigh(float score[KEYS / 8][4], const int half, float scale, float 
 }
 
 /* What sums are relative to, `top`, follows the largest score when that is more than 2^8 times ahead: rarely. */
-DEVICE void raise_top(float score[MAX_TILES][KEYS / 8][4], float sum[MAX_TILES][MAX_DIM / 8][4],
+DEVICE void raise_top(float score[MAX_TILES][MAX_KEYS / 8][4], float sum[MAX_TILES][MAX_DIM / 8][4],
     float top[MAX_TILES][2], float total[MAX_TILES][2], float scale)
 {
-    const int m_tiles = head_dim <= 64 ? 2 : 1, dim = (head_dim + 15) / 16 * 16;
+    const int m_tiles = tile_rows / (16 * warps), dim = (head_dim + 15) / 16 * 16;
     float most[MAX_TILES][2];
     int rises = 0;
     UNROLL
@@ -88,7 +94,7 @@ DEVICE void raise_top(float score[MAX_TILES][KEYS / 8][4], float sum[MAX_TILES][
         for (int half = 0; half < 2; half++) {
             float x = -INFINITY;
             UNROLL
-            for (int j = 0; j < KEYS / 8; j++)
+            for (int j = 0; j < tile_keys / 8; j++)
                 x = max_f(x, max_f(score[m][j][half * 2], score[m][j][half * 2 + 1]));
             x = max_f(x, shuffle_xor_f(x, 1));
             x = max_f(x, shuffle_xor_f(x, 2));
@@ -117,15 +123,15 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     const act_t *ring_v, const int64_t *positions, const int32_t *slots, const int32_t *ends, int64_t state_stride,
     int64_t n_context, int32_t n_sequences, int32_t n_tokens)
 {
-    const int group = n_heads / n_kv_heads, m_tiles = head_dim <= 64 ? 2 : 1, n_rows = 64 * m_tiles;
-    const int tile_heads = group < n_rows ? group : n_rows, tile_tokens = n_rows / tile_heads;
+    const int group = n_heads / n_kv_heads, m_tiles = tile_rows / (16 * warps);
+    const int tile_heads = group < tile_rows ? group : tile_rows, tile_tokens = tile_rows / tile_heads;
     const int head_tiles = (group + tile_heads - 1) / tile_heads;
     const int dim = (head_dim + 15) / 16 * 16, row_len = dim + 8;
 
     const int kv_head = block_y() / head_tiles, first_head = block_y() % head_tiles * tile_heads;   /* of the group */
-    act_t *queries = shared();                                 /* [n_rows][row_len] */
-    act_t *keys = queries + n_rows * row_len;                  /* [2][KEYS][row_len] */
-    act_t *values = keys + 2 * KEYS * row_len;                 /* as keys */
+    act_t *queries = shared();                                 /* [tile_rows][row_len] */
+    act_t *keys = queries + tile_rows * row_len;               /* [stages][tile_keys][row_len] */
+    act_t *values = keys + stages * tile_keys * row_len;       /* as keys */
 
     dependency_wait();
     dependency_launch();
@@ -137,7 +143,7 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     const int64_t position = positions[tile.sequence], slot = slots[tile.sequence] * state_stride;
     const int64_t last = position + t1 - 1;
     const int64_t first = window > 0 && position + t0 >= window ? position + t0 - window + 1 : 0;
-    const int64_t begin = first / KEYS * KEYS;
+    const int64_t begin = first & -(int64_t)tile_keys;
     q += (int64_t)tile.begin * q_stride;
     out += (int64_t)tile.begin * out_stride;
     k += (int64_t)tile.begin * new_stride + kv_head * head_dim;
@@ -145,8 +151,8 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     ring_k = (const act_t *)((const uint8_t *)ring_k + slot) + kv_head * head_dim;
     ring_v = (const act_t *)((const uint8_t *)ring_v + slot) + kv_head * head_dim;
 
-    for (int i = 0; i < n_rows * (dim / 8) / THREADS; i++) {
-        const int chunk = i * THREADS + thread_x(), row = chunk / (dim / 8), column = chunk % (dim / 8) * 8;
+    for (int i = 0; i < tile_rows * (dim / 8) / (32 * warps); i++) {
+        const int chunk = i * (32 * warps) + thread_x(), row = chunk / (dim / 8), column = chunk % (dim / 8) * 8;
         const int token = t0 + row / tile_heads, head = first_head + row % tile_heads;
         const bool is_known = token < t1 && head < group && column < head_dim;
         const int64_t from = is_known ? (int64_t)token * q_stride + (kv_head * group + head) * head_dim + column : 0;
@@ -154,7 +160,13 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     }
     load_keys(keys, values, k, v, ring_k, ring_v, begin, first, last, position, n_context);
     copy_commit();
-    copy_wait(0);
+    for (int i = 1; i < stages - 1; i++) {
+        if (begin + i * tile_keys <= last)
+            load_keys(keys + i * tile_keys * row_len, values + i * tile_keys * row_len, k, v, ring_k, ring_v,
+                begin + i * tile_keys, first, last, position, n_context);
+        copy_commit();
+    }
+    copy_wait(stages - 2);
     barrier();
 
     /* Fragments of this warp's m_tiles · 16 rows; this thread's rows in one are lane / 4 and that + 8. */
@@ -173,18 +185,19 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
     const int value_row = lane() % 16, value_column = lane() / 16 * 8;
     const act_t *warp_queries = queries + (warp_row + lane() % 16) * row_len + lane() / 16 * 8;
 
-    for (int64_t base = begin; base <= last; base += KEYS) {
-        const int stage = (int)((base - begin) / KEYS % 2);
-        const act_t *block_keys = keys + stage * KEYS * row_len, *block_values = values + stage * KEYS * row_len;
+    for (int64_t base = begin; base <= last; base += tile_keys) {
+        const int stage = (int)((base - begin) / tile_keys % stages);
+        const act_t *block_keys = keys + stage * tile_keys * row_len;
+        const act_t *block_values = values + stage * tile_keys * row_len;
         if (base > begin) {
-            copy_wait(0);
+            copy_wait(stages - 2);
             barrier();                  /* all have the block, and are done with the one before */
         }
-        float score[MAX_TILES][KEYS / 8][4];
+        float score[MAX_TILES][MAX_KEYS / 8][4];
         UNROLL
         for (int m = 0; m < m_tiles; m++)
             UNROLL
-            for (int j = 0; j < KEYS / 8; j++)
+            for (int j = 0; j < tile_keys / 8; j++)
                 score[m][j][0] = score[m][j][1] = score[m][j][2] = score[m][j][3] = 0.0f;
         UNROLL
         for (int i = 0; i < dim / 16; i++) {
@@ -193,7 +206,7 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
             for (int m = 0; m < m_tiles; m++)
                 matrix_load4(query[m], warp_queries + m * 16 * row_len + i * 16);
             UNROLL
-            for (int j = 0; j < KEYS / 16; j++) {
+            for (int j = 0; j < tile_keys / 16; j++) {
                 uint32_t b[4];
                 matrix_load4(b, block_keys + (j * 16 + key_row) * row_len + i * 16 + key_column);
                 UNROLL
@@ -204,12 +217,14 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
             }
         }
 
-        if (base + KEYS <= last)
-            load_keys(keys + (1 - stage) * KEYS * row_len, values + (1 - stage) * KEYS * row_len, k, v, ring_k, ring_v,
-                base + KEYS, first, last, position, n_context);
+        const int64_t next = base + (stages - 1) * tile_keys;
+        const int next_stage = (stage + stages - 1) % stages;
+        if (next <= last)
+            load_keys(keys + next_stage * tile_keys * row_len, values + next_stage * tile_keys * row_len, k, v, ring_k,
+                ring_v, next, first, last, position, n_context);
         copy_commit();
 
-        if (base + KEYS - 1 > position + t0 || (window > 0 && base <= last - window)) {
+        if (base + (tile_keys - 1) > position + t0 || (window > 0 && base <= last - window)) {
             UNROLL
             for (int m = 0; m < m_tiles; m++)
                 UNROLL
@@ -217,7 +232,7 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
                     const int row = warp_row + m * 16 + half * 8 + lane() / 4;
                     const int newest = (int)(position + t0 + row / tile_heads - base);
                     UNROLL
-                    for (int j = 0; j < KEYS / 8; j++)
+                    for (int j = 0; j < tile_keys / 8; j++)
                         UNROLL
                         for (int e = 0; e < 2; e++) {
                             const int key = j * 8 + lane() % 4 * 2 + e;
@@ -235,7 +250,7 @@ KERNEL(attention)(act_t *out /* [n_tokens][out_stride] */, const act_t *q /* [n_
                 total[m][half] += weigh(score[m], half, scale, top[m][half]);
 
         UNROLL
-        for (int j = 0; j < KEYS / 16; j++) {
+        for (int j = 0; j < tile_keys / 16; j++) {
             uint32_t p[MAX_TILES][4];
             UNROLL
             for (int m = 0; m < m_tiles; m++)
