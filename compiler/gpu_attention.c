@@ -73,32 +73,46 @@ static void sequence_args(const Lowering *l)
     gpu_count(l->g->b, COUNT_TOKENS);
 }
 
-/* See codegen/gpu/attention.c: a row is one query head of one token. */
-typedef struct { int rows, keys, warps, stages; } AttentionTile;
+/* See codegen/gpu/attention.c: a row is one query head of one token. form: 1 attention, 2 attention_h100, which has 128
+ * rows and 8 warps that multiply. */
+typedef struct { int form, rows, keys, warps, stages; } AttentionTile;
 
 static AttentionTile usual_tile(int head_dim)
 {
-    return (AttentionTile){ .rows = head_dim <= 64 ? 128 : 64, .keys = 64, .warps = 4, .stages = 2 };
+    return (AttentionTile){ .form = 1, .rows = head_dim <= 64 ? 128 : 64, .keys = 64, .warps = 4, .stages = 2 };
 }
 
 static int attention_shared_len(AttentionTile t, int head_dim)
 {
-    return (t.rows + 2 * t.stages * t.keys) * ((head_dim + 15) / 16 * 16 + 8) * 2;
+    int parts = (head_dim + 63) / 64;
+    return t.form == 1 ? (t.rows + 2 * t.stages * t.keys) * ((head_dim + 15) / 16 * 16 + 8) * 2
+        : 1024 + 16384 * parts + 2 * t.stages * (128 * parts * t.keys + 16);
+}
+
+static bool suits_attention(AttentionTile t, int head_dim)
+{
+    int dim = (head_dim + 15) / 16 * 16;
+    return (t.keys == 32 || t.keys == 64 || t.keys == 128) && (t.warps == 4 || t.warps == 8)
+        && (t.rows == 16 * t.warps || t.rows == 32 * t.warps) && t.keys * dim % (256 * t.warps) == 0
+        && t.rows / (16 * t.warps) * (t.keys + dim) <= 256;
+}
+
+static bool suits_attention_h100(const GpuModel *g, AttentionTile t)
+{
+    return g->sm >= 90 && t.rows == 128 && t.warps == 8 && (t.keys == 64 || t.keys == 128);
 }
 
 /* What tuning chose, unless the kernel or a multiprocessor cannot have it. */
 static AttentionTile choose_tile(const GpuModel *g, int head_dim, const char *key)
 {
     AttentionTile usual = usual_tile(head_dim);
-    AttentionTile t = { .rows = gpu_choice(g, key, "tile_rows", usual.rows),
+    AttentionTile t = { .form = gpu_choice(g, key, "form", usual.form),
+                        .rows = gpu_choice(g, key, "tile_rows", usual.rows),
                         .keys = gpu_choice(g, key, "tile_keys", usual.keys),
                         .warps = gpu_choice(g, key, "warps", usual.warps),
                         .stages = gpu_choice(g, key, "stages", usual.stages) };
-    int dim = (head_dim + 15) / 16 * 16;
-    bool good = (t.keys == 32 || t.keys == 64 || t.keys == 128) && (t.warps == 4 || t.warps == 8) && t.stages >= 2
-        && t.stages <= 4 && (t.rows == 16 * t.warps || t.rows == 32 * t.warps) && t.keys * dim % (256 * t.warps) == 0
-        && t.rows / (16 * t.warps) * (t.keys + dim) <= 256
-        && attention_shared_len(t, head_dim) <= gpu_shared_most(g);
+    bool good = t.form == 1 ? suits_attention(t, head_dim) : t.form == 2 && suits_attention_h100(g, t);
+    good = good && t.stages >= 2 && t.stages <= 4 && attention_shared_len(t, head_dim) <= gpu_shared_most(g);
     return good ? t : usual;
 }
 
@@ -113,8 +127,8 @@ static void end_attention(const Lowering *l, const Op *op, AttentionTile t)
 {
     int head_dim = (int)op_int(op, ATTR_HEAD_DIM, 0), n_kv = (int)op_int(op, ATTR_KV_HEADS, 1);
     int group = (int)op_int(op, ATTR_HEADS, 0) / n_kv, heads = group < t.rows ? group : t.rows;
-    gpu_end(l->g->b, gpu_tiles(l, t.rows / heads), gpu_fixed(n_kv * ((group + heads - 1) / heads)), 32 * t.warps,
-            attention_shared_len(t, head_dim), gpu_flags(l->g));
+    gpu_end(l->g->b, gpu_tiles(l, t.rows / heads), gpu_fixed(n_kv * ((group + heads - 1) / heads)),
+            t.form == 1 ? 32 * t.warps : 384, attention_shared_len(t, head_dim), gpu_flags(l->g));
 }
 
 void gpu_lower_attention(Lowering *l, const Op *op)
@@ -126,7 +140,7 @@ void gpu_lower_attention(Lowering *l, const Op *op)
         BUG("@%s: keys and values of different strides", l->block->name);
     const char *key = attention_key(g, op);
     AttentionTile tile = choose_tile(g, (int)op_int(op, ATTR_HEAD_DIM, 0), key);
-    gpu_begin(g->b, "attention", l->layer);
+    gpu_begin(g->b, tile.form == 1 ? "attention" : "attention_h100", l->layer);
     gpu_keyed(g->b, key);
     gpu_param(g->b, "n_heads", (double)op_int(op, ATTR_HEADS, 0));
     gpu_param(g->b, "n_kv_heads", (double)op_int(op, ATTR_KV_HEADS, 0));
@@ -137,10 +151,15 @@ void gpu_lower_attention(Lowering *l, const Op *op)
     gpu_param(g->b, "out_stride", (double)out.stride);
     gpu_param(g->b, "window", (double)op_int(op, ATTR_WINDOW, 0));
     gpu_param(g->b, "act", g->act);
-    gpu_param(g->b, "tile_rows", tile.rows);
+    gpu_param(g->b, "form", tile.form);
     gpu_param(g->b, "tile_keys", tile.keys);
-    gpu_param(g->b, "warps", tile.warps);
     gpu_param(g->b, "stages", tile.stages);
+    if (tile.form == 1) {
+        gpu_param(g->b, "tile_rows", tile.rows);
+        gpu_param(g->b, "warps", tile.warps);
+    } else {
+        gpu_min_blocks(g->b, 1);
+    }
     gpu_rows(g, &out, ACCESS_WRITE);
     gpu_rows(g, &q, ACCESS_READ);
     gpu_rows(g, &k, ACCESS_READ);

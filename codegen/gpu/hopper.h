@@ -83,12 +83,14 @@ DEVICE void wgmma_commit(void) { __asm__ volatile("wgmma.commit_group.sync.align
 
 #define WGMMA_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define WGMMA_D16(i) WGMMA_D4(i), WGMMA_D4(i + 4), WGMMA_D4(i + 8), WGMMA_D4(i + 12)
-#define WGMMA_D48 WGMMA_D16(0), WGMMA_D16(16), WGMMA_D16(32)
+#define WGMMA_D32 WGMMA_D16(0), WGMMA_D16(16)
+#define WGMMA_D48 WGMMA_D32, WGMMA_D16(32)
 #define WGMMA_D64 WGMMA_D48, WGMMA_D16(48)
 #define WGMMA_D128 WGMMA_D64, WGMMA_D16(64), WGMMA_D16(80), WGMMA_D16(96), WGMMA_D16(112)
-#define WGMMA_R48 \
+#define WGMMA_R32 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
-    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+    "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define WGMMA_R48 WGMMA_R32 ", " \
     "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
 #define WGMMA_R64 WGMMA_R48 ", " \
     "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
@@ -106,7 +108,7 @@ DEVICE void wgmma_commit(void) { __asm__ volatile("wgmma.commit_group.sync.align
     WGMMA_STEP(n, type, sums, "a", "b", "p") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT \
     WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") "}"
 
-/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 96, 128 or 256), asynchronously. d[4 n + i] of lane 4 g + q of
+/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 64, 96, 128 or 256), asynchronously. d[4 n + i] of lane 4 g + q of
  * warp w (of 4): row 16 w + g + 8 (i / 2), column 8 n + 2 q + i % 2. */
 DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int accumulate, int act)
 {
@@ -122,6 +124,12 @@ DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int acc
     else if (n_columns == 128)
         __asm__ volatile(WGMMA_PIECE(128, "f16", WGMMA_R64, "%64", "%65", "%66")
                          : WGMMA_D64 : "l"(a), "l"(b), "r"(accumulate) : "memory");
+    else if (n_columns == 64 && act == 1)
+        __asm__ volatile(WGMMA_PIECE(64, "bf16", WGMMA_R32, "%32", "%33", "%34")
+                         : WGMMA_D32 : "l"(a), "l"(b), "r"(accumulate) : "memory");
+    else if (n_columns == 64)
+        __asm__ volatile(WGMMA_PIECE(64, "f16", WGMMA_R32, "%32", "%33", "%34")
+                         : WGMMA_D32 : "l"(a), "l"(b), "r"(accumulate) : "memory");
     else if (act == 1)
         __asm__ volatile(WGMMA_PIECE(96, "bf16", WGMMA_R48, "%48", "%49", "%50")
                          : WGMMA_D48 : "l"(a), "l"(b), "r"(accumulate) : "memory");
@@ -129,7 +137,32 @@ DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int acc
         __asm__ volatile(WGMMA_PIECE(96, "f16", WGMMA_R48, "%48", "%49", "%50")
                          : WGMMA_D48 : "l"(a), "l"(b), "r"(accumulate) : "memory");
 }
-/* Until all but the last committed group are done with shared memory. */
+#define WGMMA_ROWS(type) \
+    "{ .reg .pred p; setp.eq.b64 p, %36, %36; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type \
+    " {" WGMMA_R32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1; }"
+/* d (64 columns) += a (64 rows of 16, in registers) · b (16 rows of 64), asynchronously. a: words 0 and 1 of a thread are
+ * columns 2 q, 2 q + 1 of its rows (as of d), words 2 and 3 those 8 on. */
+DEVICE void wgmma_step(float *d, const uint32_t a[4], uint64_t b, int act)
+{
+    if (act == 1)
+        __asm__ volatile(WGMMA_ROWS("bf16")
+                         : WGMMA_D32 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b) : "memory");
+    else
+        __asm__ volatile(WGMMA_ROWS("f16")
+                         : WGMMA_D32 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b) : "memory");
+}
+/* Values that wgmma reads or writes stay where they are: what is above happens before, what is below after. */
+DEVICE void wgmma_hold(uint32_t *r, const int n)
+{
+    UNROLL for (int i = 0; i < n; i++)
+        __asm__ volatile("" : "+r"(r[i]));
+}
+DEVICE void wgmma_hold_floats(float *r, const int n)
+{
+    UNROLL for (int i = 0; i < n; i++)
+        __asm__ volatile("" : "+f"(r[i]));
+}
+/* Until all but the last committed group are done: with shared memory, and their sums are there. */
 DEVICE void wgmma_wait_before(void) { __asm__ volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory"); }
 /* Until the sums are there. */
 DEVICE void wgmma_wait(float *d, int n_columns)
@@ -138,6 +171,8 @@ DEVICE void wgmma_wait(float *d, int n_columns)
         __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D128 :: "memory");
     else if (n_columns == 128)
         __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D64 :: "memory");
+    else if (n_columns == 64)
+        __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D32 :: "memory");
     else
         __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D48 :: "memory");
 }

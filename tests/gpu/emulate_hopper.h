@@ -1,6 +1,7 @@
-/* The host's half of codegen/gpu/hopper.h: mbarriers, the bulk tensor copy and wgmma, at once and in order.
+/* The host's half of codegen/gpu/hopper.h: mbarriers, the bulk tensor copy and wgmma.
  *
- * Not seen here: missing fences and waits of wgmma, copies that have not arrived.
+ * A thread does its own part of a wgmma, half of them when they are issued and half when they are waited for. Not seen
+ * here: missing fences of wgmma, registers of a wgmma that are written too early, bulk copies that have not arrived.
  */
 #ifndef MOSS_TESTS_GPU_EMULATE_HOPPER_H
 #define MOSS_TESTS_GPU_EMULATE_HOPPER_H
@@ -95,27 +96,111 @@ DEVICE void registers_give(void) { }
 DEVICE void registers_take(void) { }
 DEVICE uint64_t wgmma_matrix(const void *matrix) { return shared_address(matrix) >> 4; }
 DEVICE void wgmma_begin(void) { warp_sync(); }
-DEVICE void wgmma_commit(void) { }
-DEVICE void wgmma_wait_before(void) { warp_sync(); }
-DEVICE void wgmma_wait(float *d, int n_columns)
-{
-    (void)d, (void)n_columns;
-    warp_sync();
-}
 
 DEVICE float emulate_element(uint64_t matrix, int row, int k, int act)
 {
     return act_float(*(act_t *)emulate_swizzled((uint32_t)(matrix * 16) + (uint32_t)(row * 128 + k * 2)), act);
 }
-DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int accumulate, int act)
+
+/* A wgmma that has been issued. With n_columns 0 its rows are in registers: of lane 4 g + q, rows g and g + 8. */
+typedef struct {
+    float *d;
+    uint64_t a, b;
+    int n_columns, accumulate, act, group;
+    float rows[2][16];
+} EmulateWgmma;
+
+enum { EMULATE_WGMMA_THREADS = 512, EMULATE_WGMMA_MOST = 64 };
+typedef struct { EmulateWgmma pending[EMULATE_WGMMA_MOST]; int n, n_groups, block; uint32_t random; } EmulateWgmmaQueue;
+static _Thread_local EmulateWgmmaQueue emulate_wgmma_queues[EMULATE_WGMMA_THREADS];
+
+DEVICE void emulate_wgmma_run(const EmulateWgmma *w)
 {
-    for (int i = 0; i < n_columns / 2; i++) {
-        const int row = warp() % 4 * 16 + lane() / 4 + i % 4 / 2 * 8, column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
-        float sum = accumulate ? d[i] : 0;
-        for (int k = 0; k < 64; k++)
-            sum += emulate_element(a, row, k, act) * emulate_element(b, column, k, act);
-        d[i] = sum;
+    for (int i = 0; i < (w->n_columns ? w->n_columns : 64) / 2; i++) {
+        const int half = i % 4 / 2, row = warp() % 4 * 16 + lane() / 4 + half * 8;
+        const int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
+        float sum = w->accumulate ? w->d[i] : 0;
+        for (int k = 0; k < 64 && w->n_columns; k++)
+            sum += emulate_element(w->a, row, k, w->act) * emulate_element(w->b, column, k, w->act);
+        for (int k = 0; k < 16 && !w->n_columns; k++)
+            sum += w->rows[half][k] * emulate_element(w->b, k, column, w->act);
+        w->d[i] = sum;
     }
 }
+
+DEVICE EmulateWgmmaQueue *emulate_wgmma_queue(void)
+{
+    if (emulate_self.thread >= EMULATE_WGMMA_THREADS)
+        emulate_fail("wgmma in a block of more than %d threads", EMULATE_WGMMA_THREADS);
+    EmulateWgmmaQueue *queue = &emulate_wgmma_queues[emulate_self.thread];
+    const int block = block_y() * n_blocks_x() + block_x();
+    if (queue->n && queue->block != block)
+        emulate_fail("a block before this one ended without waiting for its wgmma");
+    queue->block = block;
+    return queue;
+}
+
+DEVICE void emulate_wgmma_issue(EmulateWgmma w)
+{
+    EmulateWgmmaQueue *queue = emulate_wgmma_queue();
+    queue->random = queue->random * 1664525u + 1013904223u;
+    if (queue->n == EMULATE_WGMMA_MOST)
+        emulate_fail("more than %d wgmma that nobody waits for", EMULATE_WGMMA_MOST);
+    w.group = queue->n_groups;
+    if (queue->n == 0 && queue->random >> 31)
+        emulate_wgmma_run(&w);
+    else
+        queue->pending[queue->n++] = w;
+}
+
+/* What one warp has waited for is done for all of the warpgroup, which take one of the last barriers. */
+DEVICE void emulate_wgmma_wait(int n_left)
+{
+    EmulateWgmmaQueue *queue = emulate_wgmma_queue();
+    int n_done = 0;
+    while (n_done < queue->n && queue->pending[n_done].group < queue->n_groups - n_left)
+        emulate_wgmma_run(&queue->pending[n_done++]);
+    queue->n -= n_done;
+    memmove(queue->pending, queue->pending + n_done, (size_t)queue->n * sizeof *queue->pending);
+    emulate_meet_barrier("wgmma_wait", 15 - warp() / 4, 128, true);
+}
+
+DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int accumulate, int act)
+{
+    emulate_wgmma_issue((EmulateWgmma){ .d = d, .a = a, .b = b, .n_columns = n_columns, .accumulate = accumulate,
+                                        .act = act });
+}
+
+typedef struct { const uint32_t *a; EmulateWgmma *w; } EmulateWgmmaRows;
+
+/* Rows g and g + 8 from the words of the four lanes that share them. */
+__attribute__((unused)) static void emulate_wgmma_gather(void *operands[32])
+{
+    const EmulateWgmmaRows *of[32];
+    for (int l = 0; l < 32; l++)
+        of[l] = operands[l];
+    for (int l = 0; l < 32; l++)
+        for (int k = 0; k < 16; k++)
+            for (int half = 0; half < 2; half++) {
+                const uint32_t word = of[l / 4 * 4 + k % 8 / 2]->a[k / 8 * 2 + half];
+                of[l]->w->rows[half][k] = k % 2 ? act_hi(word, of[l]->w->act) : act_lo(word, of[l]->w->act);
+            }
+}
+DEVICE void wgmma_step(float *d, const uint32_t a[4], uint64_t b, int act)
+{
+    EmulateWgmma w = { .d = d, .b = b, .accumulate = 1, .act = act };
+    EmulateWgmmaRows operand = { a, &w };
+    emulate_meet_warp("wgmma_step", &operand, emulate_wgmma_gather);
+    emulate_wgmma_issue(w);
+}
+DEVICE void wgmma_commit(void) { emulate_wgmma_queue()->n_groups++; }
+DEVICE void wgmma_wait_before(void) { emulate_wgmma_wait(1); }
+DEVICE void wgmma_wait(float *d, int n_columns)
+{
+    (void)d, (void)n_columns;
+    emulate_wgmma_wait(0);
+}
+DEVICE void wgmma_hold(const uint32_t *r, int n) { (void)r, (void)n; }
+DEVICE void wgmma_hold_floats(const float *r, int n) { (void)r, (void)n; }
 
 #endif
