@@ -27,6 +27,18 @@ void codegen_write_kernels(const Plan *plan, const bool *wanted, Text *out);    
 const char **codegen_kernel_names(Arena *arena, const Plan *plan);
 /* False: mossc was built without LLVM, and none of these may be called. */
 bool codegen_gpu_available(void);
+/* Kernels that show what a GPU can do at most: read memory, or multiply on its tensor cores in one of two ways. */
+typedef enum { CEILING_READ, CEILING_MMA, CEILING_WGMMA, N_CEILINGS } CeilingId;
+/* How one is launched, with arguments (out, from, int64 n): from has n pieces of 16 bytes for READ, a multiple of 2048,
+ * else at least CEILING_FROM_LEN bytes. work: bytes of a piece; operations of a block in one of n. */
+enum { CEILING_FROM_LEN = 12288 * 16 };
+typedef struct {
+    const char *name;
+    int n_threads, n_blocks, shared_len;     /* blocks a multiprocessor */
+    double work;
+} GpuCeiling;
+/* Its PTX to `out`, which may be NULL. False: the target has no such kernel. */
+bool codegen_ceiling(Arena *arena, TargetId target, CeilingId id, GpuCeiling *ceiling, Text *out);
 /* manifest.json: what is exported, with argument types and shapes, memory and costs. */
 void codegen_write_manifest(const Plan *plan, const char *prefix, Text *out);
 /* The version script of a shared library: what it exports, and nothing else. */

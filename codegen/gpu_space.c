@@ -74,40 +74,34 @@ static bool wgmma_ring_fits(const Asked *a)
     return value(a, "stages") * (16384 + 128 * value(a, "tile_columns") + 16) <= 212000;
 }
 
-/* Where the state stays in registers; the planner knows how much shared memory a block takes. */
-static bool scan_holds_state(const Asked *a) { return given(a, "block_channels") > 0; }
+/* Where the state stays in registers: scan.c says what of shared memory a block takes. */
+static bool scan_block_fits(const Asked *a)
+{
+    int channels = value(a, "block_channels"), z_rows = given(a, "z_pairs") ? given(a, "z_pairs") : 1;
+    int steps = up(given(a, "d_state") * channels, 32), bc = 288 * steps * 32 / channels;
+    int own = 128 * channels + 64 * channels * (z_rows + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps;
+    return given(a, "block_channels") > 0 && value(a, "stages") * own + 4 * channels <= shared_most(a);
+}
 
 static int attention_dim(const Asked *a) { return up(given(a, "head_dim"), 16) * 16; }
-
-/* Hopper's has 128 rows, and 8 warps that multiply. */
-static bool attention_form_suits(const Asked *a)
-{
-    return value(a, "form") == 1 || (a->shape->gpu->sm >= 90 && value(a, "tile_rows") == 128 && value(a, "warps") == 8
-                                     && value(a, "tile_keys") >= 64);
-}
 
 /* A warp has one or two fragments of 16 rows, and every thread copies as much as any other. */
 static bool attention_tile_divides(const Asked *a)
 {
     int rows = value(a, "tile_rows"), warps = value(a, "warps");
-    if (value(a, "form") == 2)
-        return true;
     return (rows == 16 * warps || rows == 32 * warps) && value(a, "tile_keys") * attention_dim(a) % (256 * warps) == 0;
 }
 
 /* Scores and sums of a thread leave half of its registers for the rest. */
 static bool attention_registers_fit(const Asked *a)
 {
-    int n_fragments = value(a, "tile_rows") / (16 * value(a, "warps"));
-    return value(a, "form") == 2 || n_fragments * (value(a, "tile_keys") + attention_dim(a)) <= 256;
+    return value(a, "tile_rows") / (16 * value(a, "warps")) * (value(a, "tile_keys") + attention_dim(a)) <= 256;
 }
 
 static bool attention_shared_fits(const Asked *a)
 {
-    int n_staged = 2 * value(a, "stages") * value(a, "tile_keys"), row_len = 128 * up(given(a, "head_dim"), 64);
-    if (value(a, "form") == 2)
-        return 1024 + 128 * row_len + n_staged * row_len + 32 * value(a, "stages") <= shared_most(a);
-    return (value(a, "tile_rows") + n_staged) * (attention_dim(a) + 8) * 2 <= shared_most(a);
+    int n_rows = value(a, "tile_rows") + 2 * value(a, "stages") * value(a, "tile_keys");
+    return n_rows * (attention_dim(a) + 8) * 2 <= shared_most(a);
 }
 
 /* Pairs of chunks of 64 bytes in a row of weights. */
@@ -132,6 +126,15 @@ static bool ring_fits(const Asked *a, int more)
 }
 
 static bool decode_ring_fits(const Asked *a) { return ring_fits(a, 0); }
+
+/* decode_in: of each channel of a block 16 rows, q8's scales, taps, the bias, columns of a router, 16 states. */
+static bool decode_in_fits(const Asked *a)
+{
+    int n_experts = given(a, "n_experts"), n_taps = given(a, "d_conv");
+    int of_channel = 64 + (is_q8(a) ? 8 * n_experts : 0)
+        + 4 * (n_taps + 1 + (n_experts > 1 ? n_experts : 0) + 16 * (n_taps - 1));
+    return ring_fits(a, (value(a, "tiles") - given(a, "tiles")) * 8 * of_channel);
+}
 
 /* Sums of a tile for each slice, and scales of its rows. */
 static bool decode_tiles_fit(const Asked *a)

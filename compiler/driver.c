@@ -132,9 +132,30 @@ static bool lower(Compilation *c)
 
 static void plan_once(Compilation *c)
 {
-    c->plan = is_gpu(c) ? gpu_plan_module_chosen(c->arena, c->graph, c->module, c->target, c->choices)
+    c->plan = is_gpu(c) ? gpu_plan_module_chosen(c->arena, c->graph, c->module, c->target, c->choices, c->max_scratch)
             : (target_has_codes(c->target) ? codes_plan : plan_module_chosen)(c->arena, c->graph, c->module, c->target,
                                                                               c->choices);
+}
+
+static double mb(int64_t len) { return (double)len / 1e6; }
+
+/* A longer piece of a prompt at a time is faster, and takes more of the device's memory. */
+static void warn_scratch(const Compilation *c, const Plan *untuned)
+{
+    if (is_gpu(c) && !c->max_scratch && c->plan->chunk > untuned->chunk)
+        diag_report(c->diags, DIAG_TUNING_MEMORY, NULL, "tuning chose to take %d tokens of a prompt at a time: %.2f MB of "
+                    "scratch on the GPU, and %.2f MB for %d (--max-scratch BYTES says how much it may be)",
+                    c->plan->chunk, mb(c->plan->shared_len), mb(untuned->shared_len), untuned->chunk);
+}
+
+static bool scratch_fits(const Compilation *c)
+{
+    if (!c->max_scratch || c->plan->shared_len <= c->max_scratch)
+        return true;
+    diag_report(c->diags, DIAG_MEMORY_BUDGET, NULL, "%s needs %lld bytes of scratch (%.2f MB) for %d tokens at a time, "
+                "the fewest there are; --max-scratch allows %lld", c->graph->name, (long long)c->plan->shared_len,
+                mb(c->plan->shared_len), c->plan->chunk, (long long)c->max_scratch);
+    return false;
 }
 
 /* Kernels are known when there is a plan; what was chosen of them makes another. */
@@ -142,11 +163,15 @@ static bool make_plan(Compilation *c)
 {
     plan_once(c);
     if (c->options->value[OPTION_TUNING]) {
+        const Plan *untuned = c->plan;
         c->choices = c->choose(c);
         if (!c->choices)
             return false;
         plan_once(c);
+        warn_scratch(c, untuned);
     }
+    if (!scratch_fits(c))
+        return false;
     return !c->max_rss || plan_fits(c->plan, c->diags, c->max_rss, c->n_context, c->n_threads);
 }
 
@@ -154,10 +179,15 @@ static bool read_numbers(Compilation *c)
 {
     int64_t threads;
     bool ok = options_bytes(c->options, c->diags, OPTION_MAX_RSS, &c->max_rss)
+        && options_bytes(c->options, c->diags, OPTION_MAX_SCRATCH, &c->max_scratch)
         && options_int(c->options, c->diags, OPTION_CONTEXT, 1, INT32_MAX, 4096, &c->n_context)
         && options_int(c->options, c->diags, OPTION_THREADS, 1, 1024, sysconf(_SC_NPROCESSORS_ONLN), &threads);
     c->n_threads = ok ? (int)threads : 0;
-    return ok;
+    if (!ok || !c->max_scratch || is_gpu(c))
+        return ok;
+    diag_report(c->diags, DIAG_USAGE, NULL, "`--max-scratch` for target %s: it is for GPUs (--max-rss is for CPUs, too)",
+                target_info(c->target)->name);
+    return false;
 }
 
 static bool check_dump(const Compilation *c)

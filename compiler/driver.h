@@ -25,7 +25,7 @@ typedef struct Compilation {
     const Choices *choices;  /* what tuning chose; NULL: nothing */
     const Choices *(*choose)(struct Compilation *c);     /* of --tuning, once there is a plan; NULL after reporting */
     Plan *plan;
-    int64_t n_context, max_rss;   /* max_rss 0: any */
+    int64_t n_context, max_rss, max_scratch;     /* max_rss 0: any; max_scratch 0: as usual */
     int n_threads;
     bool is_packed;          /* the packed weights are there, from another build of this model, with these sums */
     uint64_t packed_sum, values_sum;

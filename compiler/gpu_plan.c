@@ -118,10 +118,11 @@ static int64_t logits_len(const Plan *plan)
 
 Plan *gpu_plan_module(Arena *arena, const Graph *graph, Module *module, TargetId target)
 {
-    return gpu_plan_module_chosen(arena, graph, module, target, NULL);
+    return gpu_plan_module_chosen(arena, graph, module, target, NULL, 0);
 }
 
-Plan *gpu_plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target, const Choices *choices)
+Plan *gpu_plan_module_chosen(Arena *arena, const Graph *graph, Module *module, TargetId target, const Choices *choices,
+                             int64_t max_scratch)
 {
     const int64_t chosen = choices_get(choices, KERNEL_KEY_MODEL, "chunk", 0);
     const bool is_chosen = chosen >= MIN_CHUNK && chosen <= MOST_CHOSEN;
@@ -130,7 +131,9 @@ Plan *gpu_plan_module_chosen(Arena *arena, const Graph *graph, Module *module, T
         bind_block(arena, &plan->blocks[i]);
     plan_bind_layers(arena, plan);
     /* A chunk that was chosen had its memory where it was measured. */
-    const int64_t most_len = is_chosen ? (int64_t)4 << 30 : MAX_SCRATCH_LEN;
+    const int64_t usual_len = is_chosen ? (int64_t)4 << 30 : MAX_SCRATCH_LEN;
+    const int64_t most_len = max_scratch ? max_scratch : usual_len;
+    plan->max_scratch = max_scratch;
     for (plan->chunk = is_chosen ? (int)chosen : MAX_CHUNK;; plan->chunk /= 2) {
         plan->launches = make_lists(arena, plan, choices);
         if (plan->launches->scratch_len <= most_len || plan->chunk <= MIN_CHUNK)

@@ -113,6 +113,7 @@ typedef struct {
     const char *quant;             /* "bf16", or "mixed" */
     Tiling tiling;
     int chunk;                     /* longest prefill piece */
+    int64_t max_scratch;           /* GPUs: bytes of scratch that it was cut to; 0: as usual */
     int row_split;                 /* products of prefill with at most so many panels are shared out by rows */
     int threads;                   /* that the artifact takes at most where it is not told; 0: all */
     bool bind;                     /* then each thread has a processor of its own */

@@ -77,18 +77,19 @@ static bool add_kernel(GpuBench *b, CudaModule module, const char *name, const K
 typedef struct { const Plan *plan; int index; const char *name; CudaModule module; char why[BENCH_WORDS]; } NewKernel;
 typedef struct { GpuBench *bench; NewKernel *kernels; int n; atomic_int next; } Loading;
 
-static void load_module(const Cuda *cuda, NewKernel *k, const char *ptx)
+bool bench_compile(const Cuda *cuda, const char *ptx, CudaModule *module, char *why, size_t why_len)
 {
     char log[1024] = "";
     int options[] = { CUDA_JIT_ERROR_LOG, CUDA_JIT_ERROR_LOG_LEN };
     void *values[] = { log, (void *)(uintptr_t)sizeof log };
-    const int result = cuda->module_load(&k->module, ptx, 2, options, values);
+    const int result = cuda->module_load(module, ptx, 2, options, values);
     if (result == 0)
-        return;
+        return true;
     for (char *c = log; *c; c++)
         *c = (unsigned char)*c < 0x20 ? ' ' : *c;
-    k->module = NULL;
-    snprintf(k->why, sizeof k->why, "the driver refuses its PTX (%d): %.180s", result, log);
+    *module = NULL;
+    snprintf(why, why_len, "the driver refuses its PTX (%d): %.180s", result, log);
+    return false;
 }
 
 static void *load_some(void *context)
@@ -103,7 +104,7 @@ static void *load_some(void *context)
             continue;
         wanted[k->index] = true;
         codegen_write_kernels(k->plan, wanted, &ptx);
-        load_module(&l->bench->cuda, k, ptx.data);
+        bench_compile(&l->bench->cuda, ptx.data, &k->module, k->why, sizeof k->why);
         text_free(&ptx);
         free(wanted);
     }

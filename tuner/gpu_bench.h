@@ -50,6 +50,8 @@ typedef struct {
 bool bench_open(GpuBench *bench, Arena *arena, const Plan *base);
 /* Compiles what is not there yet, several at a time; a kernel that fails leaves the others. */
 bool bench_load(GpuBench *bench, const Plan *const *plans, int n);
+/* PTX to a module, by any thread; false with words. */
+bool bench_compile(const Cuda *cuda, const char *ptx, CudaModule *module, char *why, size_t why_len);
 /* A variant; kernels that are not loaded yet are compiled. NULL with words. */
 BenchSide *bench_side(GpuBench *bench, const Plan *plan);
 void bench_side_free(BenchSide *side);

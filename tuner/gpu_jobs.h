@@ -8,8 +8,10 @@
 Job *gpu_jobs_of_plan(Arena *arena, const Plan *plan, int *n);
 /* The longest prefill that is measured. */
 int gpu_most_tokens(void);
+
+/* gpu_cost.c: of all launches of a pass; 0: unknown. */
+void gpu_job_cost(const Job *job, int n_tokens, double *operations, double *bytes);
 /* Which point to try first: the least. Without a unit. */
 double gpu_cost_of_point(const Job *job, const SpacePoint *point, int n_tokens);
-void gpu_job_cost(const Job *job, int n_tokens, double *operations, double *bytes);
 
 #endif

@@ -3,7 +3,10 @@
 
 #include "gpu_jobs.h"
 #include "host_lock.h"
+#include "progress.h"
+#include "report_parts.h"
 
+#include "../compiler/gpu_plan.h"
 #include "../compiler/interrupt.h"
 #include "../ir/kernel_key.h"
 
@@ -11,7 +14,7 @@
 #include <string.h>
 #include <time.h>
 
-enum { CHECK_TOKENS = 333, FIRST_SECONDS = 300, UNKNOWN_SECONDS = 60, STEP_SECONDS = 120, LONG_PROMPT = 32768 };
+enum { CHECK_TOKENS = 333, FIRST_SECONDS = 300, UNKNOWN_SECONDS = 60, STEP_SECONDS = 120 };
 
 static double now(void)
 {
@@ -58,6 +61,35 @@ bool gpu_search_build(SearchRun *run, SearchState *s, const int *points, int n)
         gpu_worker_ask(run->gpu, FIRST_SECONDS, &result);     /* what fails says so when it is tried */
     arena_free(arena);
     return !result.interrupted && !interrupt_came();
+}
+
+static void say_ceilings(SearchRun *run, const GpuCeilings *c)
+{
+    Text text = { 0 };
+    const double rates[] = { c->read, c->mma, c->wgmma };
+    static const char *const what[] = { "B/s read", "op/s by mma.sync", "op/s by wgmma" };
+    for (int i = 0; i < 3; i++)
+        if (rates[i] > 0) {
+            text_printf(&text, text.len ? ", " : "");
+            report_put_amount(&text, rates[i]);
+            text_printf(&text, "%s", what[i]);
+        }
+    if (run->progress && text.len)
+        progress_say(run->progress, "%s, at most: %s", run->key.device, text.data);
+    text_free(&text);
+}
+
+void gpu_search_ceilings(SearchRun *run, double *operations, double *bytes)
+{
+    TrialResult result;
+    if (!have_worker(run))
+        return;
+    gpu_worker_request(run->gpu)->what = GPU_ASK_CEILINGS;
+    gpu_worker_ask(run->gpu, FIRST_SECONDS, &result);
+    const GpuCeilings found = gpu_worker_ceilings(run->gpu);
+    *operations = found.wgmma > found.mma ? found.wgmma : found.mma;
+    *bytes = found.read;
+    say_ceilings(run, &found);
 }
 
 static void ask(SearchRun *run, const SearchState *s, int point, int incumbent, double seconds, TrialResult *result)
@@ -115,6 +147,30 @@ static bool pass(GpuWorker *worker, const Choices *candidate, const Choices *inc
     return one.status == TRIAL_OK && !one.interrupted;
 }
 
+int64_t gpu_chunk_scratch(Arena *arena, const Plan *plan, int chunk)
+{
+    Choices *choices = choices_new(arena);
+    choices_set(choices, KERNEL_KEY_MODEL, "chunk", chunk);
+    const Plan *with = gpu_plan_module_chosen(arena, plan->graph, (Module *)plan->module, plan->target, choices,
+                                              plan->max_scratch);
+    return with->chunk == chunk ? with->shared_len : 0;
+}
+
+const char *gpu_step_words(Arena *arena, const Plan *plan, const StepRequest *request)
+{
+    Text text = { 0 };
+    text_printf(&text, "measuring the whole model: %d tokens of prefill, decode", request->n_tokens);
+    if (request->n_chunks)
+        text_printf(&text, "; prompts of %d tokens, %d at a time (%.0f MB of scratch), or", GPU_LONG_PROMPT,
+                    plan->chunk, (double)plan->shared_len / 1e6);
+    for (int i = 0; i < request->n_chunks; i++)
+        text_printf(&text, "%s %d (%.0f MB)", i ? "," : "", request->chunks[i],
+                    (double)gpu_chunk_scratch(arena, plan, request->chunks[i]) / 1e6);
+    const char *words = arena_strdup(arena, text.data);
+    text_free(&text);
+    return words;
+}
+
 /* Other chunks, for a prompt longer than any. Those for which there is not enough memory, and those that give other
  * logits, are left out. */
 static bool pass_chunks(GpuWorker *worker, const Choices *choices, StepRequest *request, StepResult *result)
@@ -125,7 +181,7 @@ static bool pass_chunks(GpuWorker *worker, const Choices *choices, StepRequest *
     for (int i = 0; i < request->n_chunks && good; i++) {
         Choices *with = choices_copy(arena, choices);
         choices_set(with, KERNEL_KEY_MODEL, "chunk", request->chunks[i]);
-        good = pass(worker, with, choices, LONG_PROMPT, request->chunks[i], &result->chunks[n], result);
+        good = pass(worker, with, choices, GPU_LONG_PROMPT, request->chunks[i], &result->chunks[n], result);
         if (good)
             request->chunks[n++] = request->chunks[i];
         good = good || result->status == TRIAL_BUILD_FAILED || result->status == TRIAL_WRONG;

@@ -20,7 +20,7 @@
 
 enum { OPEN_SECONDS = 300 };
 
-typedef struct { GpuRequest request; TrialResult result; } Shared;
+typedef struct { GpuRequest request; TrialResult result; GpuCeilings ceilings; } Shared;
 
 struct GpuWorker {
     const Plan *base;
@@ -71,7 +71,8 @@ static const char *read_choices(Arena *arena, const char *text, Choices **choice
 /* Plans say again where weights lie, in values that all of them share: to the same effect. */
 static const Plan *plan_with(const Plan *base, Arena *arena, const Choices *choices)
 {
-    return gpu_plan_module_chosen(arena, base->graph, (Module *)base->module, base->target, choices);
+    return gpu_plan_module_chosen(arena, base->graph, (Module *)base->module, base->target, choices,
+                                  base->max_scratch);
 }
 
 static const Plan *plan_of_text(const Plan *base, Arena *arena, const char *text)
@@ -131,6 +132,10 @@ static bool serve(GpuBench *bench, BenchSide *base, Shared *shared)
         prepare(bench, r);
         *result = (TrialResult){ .status = TRIAL_OK, .max_error = -1 };
         return true;
+    }
+    if (r->what == GPU_ASK_CEILINGS) {
+        *result = (TrialResult){ .status = TRIAL_OK, .max_error = -1 };
+        return gpu_ceilings_measure(bench, &shared->ceilings);
     }
     const Plan *candidate = plan_of_text(bench->base, arena, r->candidate);
     const Plan *incumbent = plan_of_text(bench->base, arena, r->incumbent);
@@ -201,6 +206,8 @@ GpuRequest *gpu_worker_request(GpuWorker *w)
     w->shared->request = (GpuRequest){ .what = GPU_ASK_TRIAL };
     return &w->shared->request;
 }
+
+GpuCeilings gpu_worker_ceilings(const GpuWorker *w) { return w->shared->ceilings; }
 
 static int end(GpuWorker *w)
 {

@@ -6,13 +6,14 @@
 #ifndef MOSSC_TUNER_GPU_WORKER_H
 #define MOSSC_TUNER_GPU_WORKER_H
 
+#include "gpu_ceilings.h"
 #include "gpu_trial.h"
 #include "../ir/choices.h"
 
 enum { GPU_CHOICES_LEN = 64 << 10, GPU_KEY_LEN = 512, GPU_BATCH = 16 };
 
-/* PREPARE: compile the kernels of candidates, each a block of choices. */
-typedef enum { GPU_ASK_PREPARE, GPU_ASK_TRIAL, GPU_ASK_STEP } GpuAsk;
+/* PREPARE: compile the kernels of candidates, each a block of choices. CEILINGS: what the device can do at most. */
+typedef enum { GPU_ASK_PREPARE, GPU_ASK_TRIAL, GPU_ASK_STEP, GPU_ASK_CEILINGS } GpuAsk;
 typedef struct {
     GpuAsk what;
     char key[GPU_KEY_LEN];       /* TRIAL */
@@ -29,6 +30,8 @@ void gpu_worker_free(GpuWorker *worker);
 /* The request that gpu_worker_ask sends next, cleared. */
 GpuRequest *gpu_worker_request(GpuWorker *worker);
 void gpu_worker_ask(GpuWorker *worker, double seconds, TrialResult *result);
+/* What the last CEILINGS found; all 0 when it failed. */
+GpuCeilings gpu_worker_ceilings(const GpuWorker *worker);
 
 /* "key<TAB>name=value name=value" lines, ended by an empty one; false: too long. */
 bool gpu_write_choices(const Choices *choices, char *to, size_t len);

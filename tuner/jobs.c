@@ -15,12 +15,12 @@
 /* Of a scan: float operations a state, and a channel's softplus and gate. */
 enum { MAX_JOBS = 256, SCAN_OPERATIONS = 20, SCAN_ENDS = 40 };
 
-static bool has_parameter(const Template *template, const char *name)
+double job_param(const Job *job, const char *name, double absent)
 {
-    for (int i = 0; i < template->n_params; i++)
-        if (strcmp(template->params[i].name, name) == 0)
-            return true;
-    return false;
+    for (int i = 0; i < job->template->n_params; i++)
+        if (strcmp(job->template->params[i].name, name) == 0)
+            return job->values[i];
+    return absent;
 }
 
 static double parameter(const Job *job, const char *name) { return job->values[template_param(job->template, name)]; }
@@ -73,8 +73,7 @@ WorkShape job_work_shape(const Job *job)
         { "bc_stride", &s.bc_stride }, { "zoh", &s.zoh },
     };
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
-        if (has_parameter(job->template, fields[i].name))
-            *fields[i].to = (int)parameter(job, fields[i].name);
+        *fields[i].to = (int)job_param(job, fields[i].name, *fields[i].to);
     if (is_scan(job))
         s.n_out = (int)job->n_channels;
     snprintf(s.kernel, sizeof s.kernel, "%s", job->template->name);
@@ -136,7 +135,7 @@ static const char *shape_of_key(Arena *arena, const char *key)
     return shape;
 }
 
-static const char *dtypes_of_key(Arena *arena, const char *key)
+const char *job_dtypes(Arena *arena, const char *key)
 {
     const char *at = strstr(key, " dtype=");
     return at ? arena_strndup(arena, at + 7, strcspn(at + 7, " ")) : "f32";
@@ -174,7 +173,7 @@ static bool describe(Arena *arena, const Plan *plan, const BlockPlan *block, int
                      const char *key, Job *job)
 {
     *job = (Job){ .key = key, .phase = phase, .top_k = 1, .shape = shape_of_key(arena, key),
-                  .dtypes = dtypes_of_key(arena, key) };
+                  .dtypes = job_dtypes(arena, key) };
     job->template = kernel_of_step(arena, plan, block, phase, step, job->values);
     if (!job->template || !space_find(job->template->name, &job->space) || (int)job->space.phase != phase)
         return false;
@@ -211,14 +210,30 @@ static int by_share(const void *a, const void *b)
     return x->share != y->share ? (x->share < y->share) - (x->share > y->share) : strcmp(x->key, y->key);
 }
 
+int jobs_find(const Job *jobs, int n, int phase, const char *key)
+{
+    int i = 0;
+    while (i < n && (jobs[i].phase != phase || strcmp(jobs[i].key, key) != 0))
+        i++;
+    return i;
+}
+
+void jobs_settle(Job *jobs, int n)
+{
+    double total[N_PLAN_PHASES] = { 0 };
+    for (int i = 0; i < n; i++)
+        total[jobs[i].phase] += jobs[i].share;
+    for (int i = 0; i < n; i++)
+        jobs[i].share /= total[jobs[i].phase] > 0 ? total[jobs[i].phase] : 1;
+    qsort(jobs, (size_t)n, sizeof *jobs, by_share);
+}
+
 static void add_step(Arena *arena, const Plan *plan, const BlockPlan *block, int phase, const Step *step, Job *jobs,
                      int *n)
 {
     Text key = { 0 };
     if (kernel_key_print(step->op, phase == PLAN_DECODE ? PHASE_DECODE : PHASE_PREFILL, &key)) {
-        int i = 0;
-        while (i < *n && (jobs[i].phase != phase || strcmp(jobs[i].key, key.data) != 0))
-            i++;
+        const int i = jobs_find(jobs, *n, phase, key.data);
         if (i == MAX_JOBS)
             BUG("more than %d kernels to tune", MAX_JOBS);
         if (i < *n || describe(arena, plan, block, phase, step, arena_strdup(arena, key.data), &jobs[i])) {
@@ -236,16 +251,11 @@ Job *jobs_of_plan(Arena *arena, const Plan *plan, int *n)
     if (plan->launches)
         return gpu_jobs_of_plan(arena, plan, n);
     Job *jobs = arena_array(arena, Job, MAX_JOBS);
-    double total[N_PLAN_PHASES] = { 0 };
     *n = 0;
     for (int phase = 0; phase < N_PLAN_PHASES; phase++)
         for (int b = 0; b < plan->n_blocks; b++)
             for (int i = 0; i < plan->blocks[b].schedule[phase].n_steps; i++)
                 add_step(arena, plan, &plan->blocks[b], phase, &plan->blocks[b].schedule[phase].steps[i], jobs, n);
-    for (int i = 0; i < *n; i++)
-        total[jobs[i].phase] += jobs[i].share;
-    for (int i = 0; i < *n; i++)
-        jobs[i].share /= total[jobs[i].phase] > 0 ? total[jobs[i].phase] : 1;
-    qsort(jobs, (size_t)*n, sizeof *jobs, by_share);
+    jobs_settle(jobs, *n);
     return jobs;
 }

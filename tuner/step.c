@@ -179,9 +179,10 @@ static bool record(SearchRun *run, const char *what, const char *point, const ch
                     .max_error = result->max_error,
                     .search = run->journal.id, .seed = run->journal.seed, .ordinal = run->journal.next_ordinal,
                     .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
-    bool prefill = strcmp(what, "decode") != 0;
-    trial.operations = run->plan->prefill_cost[0].flops * step_tokens(run->plan);
-    trial.bytes = run->plan->prefill_cost[0].weight_bytes * step_tokens(run->plan);
+    const bool prefill = strcmp(what, "decode") != 0, is_long = run->plan->launches && strcmp(what, "chunk") == 0;
+    const int n_tokens = is_long ? GPU_LONG_PROMPT : step_tokens(run->plan);
+    trial.operations = run->plan->prefill_cost[0].flops * n_tokens;
+    trial.bytes = run->plan->prefill_cost[0].weight_bytes * n_tokens;
     if (!prefill) {
         trial.operations = run->plan->decode_cost[0].flops;
         trial.bytes = run->plan->decode_cost[0].weight_bytes + run->plan->decode_cost[0].state_bytes;
@@ -261,9 +262,13 @@ static bool print_result(const SearchRun *run, const Choices *choices, const Ste
     }
     for (int i = 0; i < request->n_chunks; i++) {
         const TrialPairs *pairs = &result->chunks[i];
-        print_pair(arena_printf(run->arena, "chunk %d", request->chunks[i]), pairs,
-                   decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept"
-                       : "(over the tuned model as it is)");
+        const char *says = decide_wins(pairs->candidate, pairs->incumbent, pairs->n) ? "kept"
+            : "(over the tuned model as it is)";
+        if (run->plan->launches)
+            says = arena_printf(run->arena, "%s, %.0f MB of scratch instead of %.0f", says,
+                                (double)gpu_chunk_scratch(run->arena, run->plan, request->chunks[i]) / 1e6,
+                                (double)run->plan->shared_len / 1e6);
+        print_pair(arena_printf(run->arena, "chunk %d", request->chunks[i]), pairs, says);
     }
     for (int i = 0; i < request->n_variants; i++) {
         const TrialPairs *pairs = &result->variants[i];
@@ -274,15 +279,22 @@ static bool print_result(const SearchRun *run, const Choices *choices, const Ste
     return true;
 }
 
-static void set_chunks(const Plan *plan, StepRequest *request)
+/* On a GPU longer ones too, as far as there is scratch for them. */
+static bool is_worth_a_try(Arena *arena, const Plan *plan, const StepRequest *request, int chunk)
+{
+    if (!plan->launches)
+        return chunk < plan->chunk && chunk < request->n_tokens;
+    return chunk != plan->chunk && request->n_tokens == plan->chunk && gpu_chunk_scratch(arena, plan, chunk) > 0;
+}
+
+static void set_chunks(Arena *arena, const Plan *plan, StepRequest *request)
 {
     SearchSpace space;
     if (!model_space(plan, &space))
         return;
     const SpaceParam *chunk = space.param[space_param(&space, "chunk")];
     for (int i = 0; i < chunk->n && request->n_chunks < STEP_MAX_CHUNKS; i++)
-        if (plan->launches ? chunk->values[i] != plan->chunk && request->n_tokens == plan->chunk
-                           : chunk->values[i] < plan->chunk && chunk->values[i] < request->n_tokens)
+        if (is_worth_a_try(arena, plan, request, chunk->values[i]))
             request->chunks[request->n_chunks++] = chunk->values[i];
 }
 
@@ -372,10 +384,11 @@ bool step_measure(Compilation *c, const Plan *plan, const char *folder, Runner *
     *request = (StepRequest){ .n_tokens = step_tokens(plan), .vocab_size = (int)plan->graph->vocab_size,
                               .same_bits = !changes_bits(c->arena, plan, choices) };
     request->n_threads = count_threads(runner);
-    set_chunks(plan, request);
+    set_chunks(c->arena, plan, request);
     set_variants(plan, request);
     if (plan->launches) {
         request->n_threads = 0;
+        fprintf(stderr, "%s\n", gpu_step_words(c->arena, plan, request));
         gpu_step_run(plan, choices, request, result);
         return !result->interrupted && !interrupt_came();
     }
@@ -414,7 +427,7 @@ bool step_compare(Compilation *c, SearchRun *run, const char *folder)
         return false;
     if (!is_chosen(run->arena, run->plan, choices))
         printf("\nno kernel is faster than its default: a tuned model is the untuned one, but for its chunk\n");
-    if (run->progress)
+    if (run->progress && !run->plan->launches)
         progress_say(run->progress, "building and measuring the whole model");
     return step_measure(c, run->plan, folder, run->builder.runner, choices, &request, &result)
         && step_store(run, choices, &request, &result);

@@ -7,6 +7,7 @@
 
 #include "ceilings.h"
 #include "gpu_device.h"
+#include "gpu_measure.h"
 #include "host_lock.h"
 #include "identity.h"
 #include "mpi_tune.h"
@@ -74,10 +75,12 @@ bool tune_check_target(Compilation *c)
 /* What makes it the same search: everything that changes which trials come, but for how many. */
 static const char *search_command(const TuneOptions *o, const SearchRun *run)
 {
-    return arena_printf(run->arena, "tune target=%s quant=%s hash=%016llx order=%s toolchain=%s",
+    const int64_t scratch = run->plan->max_scratch;
+    return arena_printf(run->arena, "tune target=%s quant=%s hash=%016llx order=%s toolchain=%s%s",
                         target_info(run->plan->target)->name,
                         run->plan->quant, (unsigned long long)run->plan->hash, search_order_text(o->order),
-                        run->key.toolchain);
+                        run->key.toolchain,
+                        scratch ? arena_printf(run->arena, " scratch=%lld", (long long)scratch) : "");
 }
 
 bool tune_identify(Compilation *c, SearchRun *run)
@@ -161,11 +164,12 @@ bool tune_print(const SearchRun *run)
 void tune_measure_ceilings(SearchRun *run, double *operations, double *bytes)
 {
     const char *quant = run->plan->quant;
-    if (run->plan->launches)
-        return;
-    HostLock lock = run->builder.runner ? (HostLock){ -1 } : host_lock(HOST_MEASURES);
-    ceilings_measure(&run->builder, run->diags, strcmp(quant, "bf16") != 0 && strcmp(quant, "f32") != 0, operations,
-                     bytes);
+    const bool gpu = run->plan->launches, int8 = strcmp(quant, "bf16") != 0 && strcmp(quant, "f32") != 0;
+    HostLock lock = run->builder.runner ? (HostLock){ -1 } : host_lock(gpu ? HOST_MEASURES_GPU : HOST_MEASURES);
+    if (gpu)
+        gpu_search_ceilings(run, operations, bytes);
+    else
+        ceilings_measure(&run->builder, run->diags, int8, operations, bytes);
     host_unlock(&lock);
 }
 

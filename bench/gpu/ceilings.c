@@ -17,7 +17,8 @@
 
 extern const EmbeddedFile embedded_ceilings[];      /* ceilings_80.ptx, ceilings_90.ptx */
 
-enum { CLOCK = 13, PROCESSORS = 16, MAJOR = 75, SHARED = 8, READ_THREADS = 256, READS = 8, MAX_ROUNDS = 1000 };
+enum { CLOCK = 13, PROCESSORS = 16, MAJOR = 75, SHARED = 8, READ_THREADS = 256, READS = 8, MAX_ROUNDS = 1000,
+       OPERANDS_LEN = 12288 * 16 };
 
 typedef uint64_t Address;
 typedef void *Handle;
@@ -36,6 +37,7 @@ typedef void *Handle;
     SYMBOL(function_set, "cuFuncSetAttribute", (Handle function, int attribute, int value)) \
     SYMBOL(memory_alloc, "cuMemAlloc_v2", (Address *memory, size_t len)) \
     SYMBOL(memory_set, "cuMemsetD8_v2", (Address memory, unsigned char value, size_t len)) \
+    SYMBOL(memory_write, "cuMemcpyHtoD_v2", (Address to, const void *from, size_t len)) \
     SYMBOL(launch, "cuLaunchKernel", (Handle function, unsigned x, unsigned y, unsigned z, unsigned threads_x, \
         unsigned threads_y, unsigned threads_z, unsigned shared_len, Handle stream, void **arguments, void **extra)) \
     SYMBOL(error_name, "cuGetErrorName", (int result, const char **name))
@@ -116,12 +118,24 @@ static Handle find_function(Handle module, const char *name)
     return function;
 }
 
+/* Operands of products: 16-bit floats of magnitude 1 to 2, both signs. */
+static void write_operands(Address memory)
+{
+    static uint32_t words[OPERANDS_LEN / 4];
+    uint32_t seed = 1;
+    for (int i = 0; i < OPERANDS_LEN / 4; i++) {
+        seed = seed * 1664525u + 1013904223u;
+        words[i] = ((seed ^ seed >> 15) * 2246822519u & 0x83ff83ffu) | 0x3c003c00u;
+    }
+    TRY(memory_write(memory, words, sizeof words));
+}
+
 static void measure_read(Handle module, const char *name, int n_processors, Address memory, size_t len, double seconds)
 {
     const int64_t piece = READ_THREADS * READS;
     int64_t n = (int64_t)(len / 16) / piece * piece;
-    void *arguments[] = { &memory, &n, &memory };
-    const Launch launch = { find_function(module, "ceiling_read"), (unsigned)n_processors * 8, READ_THREADS, 0,
+    void *arguments[] = { &memory, &memory, &n };
+    const Launch launch = { find_function(module, "ceiling_read_r8"), (unsigned)n_processors * 8, READ_THREADS, 0,
                             arguments };
     const int n_launches = len > (size_t)1 << 31 ? 4 : 16;
     printf("%s %.0f GB/s\n", name, (double)n * 16 / time_launch(&launch, n_launches, seconds) / 1e9);
@@ -131,15 +145,15 @@ static void measure_tensor(Handle module, const char *name, bool hopper, int n_p
                            double seconds)
 {
     enum { ROUNDS = 20000, WGMMA_SHARED = 4 * (128 + 256) * 128 + 1024 };
-    int n = ROUNDS;
-    void *arguments[] = { &n, &memory };
-    Launch launch = { find_function(module, hopper ? "ceiling_wgmma" : "ceiling_mma"),
+    int64_t n = ROUNDS;
+    void *arguments[] = { &memory, &memory, &n };
+    Launch launch = { find_function(module, hopper ? "ceiling_wgmma_h100_a2" : "ceiling_mma_a2"),
                       (unsigned)n_processors * (hopper ? 1 : 2), 256, hopper ? WGMMA_SHARED : 0, arguments };
     const double block_flops = hopper ? 2 * 2.0 * 64 * 256 * 64 : 8 * 16 * 2.0 * 16 * 8 * 16;     /* in one of n */
     if (hopper)
         TRY(function_set(launch.function, SHARED, WGMMA_SHARED));
     const double each = time_launch(&launch, 1, seconds);
-    printf("%s %.1f TFLOP/s\n", name, block_flops * n * launch.n_blocks / each / 1e12);
+    printf("%s %.1f TFLOP/s\n", name, block_flops * (double)n * launch.n_blocks / each / 1e12);
 }
 
 int main(int n_arguments, char **arguments)
@@ -164,6 +178,7 @@ int main(int n_arguments, char **arguments)
     TRY(module_load(&module, embedded_ceilings[major == 9].text));
     TRY(memory_alloc(&memory, len));
     TRY(memory_set(memory, 0x35, len));
+    write_operands(memory);
     printf("device %s\nprocessors %d pieces\nclock %d MHz\n", name, n_processors, clock_khz / 1000);
     measure_read(module, "read", n_processors, memory, len, seconds / 4);
     measure_read(module, "read_token", n_processors, memory, token_len, seconds / 4);

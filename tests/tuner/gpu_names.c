@@ -3,7 +3,8 @@
  *   gpu_names GRAPH.json TARGET MOST
  *
  * Those of the model as it is, then of the first MOST points of each kernel that are not its default, which are tried
- * first with --order grid; matrices in f16. MOSSC_TUNE_TOKENS as for `mossc tune`.
+ * first with --order grid; matrices in f16. Last those that measure what the GPU can do. MOSSC_TUNE_TOKENS as for
+ * `mossc tune`.
  * Exit code: 0 ok, 1 no such graph or target, 2 usage.
  */
 #include "../../codegen/codegen.h"
@@ -29,7 +30,7 @@ static Plan *plan_with(const Model *m, const Choices *choices)
     Module *module = build_module(m->arena, m->graph, dtypes);
     if (!passes_run(module, pass_families(m->target), m->diags, NULL, NULL))
         exit(1);
-    return gpu_plan_module_chosen(m->arena, m->graph, module, m->target, choices);
+    return gpu_plan_module_chosen(m->arena, m->graph, module, m->target, choices, 0);
 }
 
 static void print_names(const Model *m, const Choices *choices)
@@ -46,6 +47,14 @@ static void print_point(const Model *m, const Job *job, const SpacePoint *point)
     for (int i = 0; i < job->space.n; i++)
         choices_set(choices, job->key, job->space.param[i]->name, point->value[i]);
     print_names(m, choices);
+}
+
+static void print_ceilings(const Model *m)
+{
+    GpuCeiling ceiling;
+    for (int i = 0; i < N_CEILINGS; i++)
+        if (codegen_ceiling(m->arena, m->target, (CeilingId)i, &ceiling, NULL))
+            puts(ceiling.name);
 }
 
 int main(int argc, char **argv)
@@ -67,6 +76,7 @@ int main(int argc, char **argv)
                 print_point(&m, &jobs[i], &jobs[i].points[p]);
                 left--;
             }
+    print_ceilings(&m);
     arena_free(arena);
     return 0;
 }

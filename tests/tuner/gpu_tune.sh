@@ -1,6 +1,6 @@
 #!/bin/sh
 # Tuning for a GPU end to end, on the stand-in driver: trials of every kernel, kernels that are wrong, hang or crash,
-# the command, going on after kill -9, what compile makes of the records.
+# the command, going on after kill -9, what compile makes of the records, the page with its roofline, bench/tune.sh.
 #
 #   gpu_tune.sh BUILD MOSSC
 # Works in a temporary folder. Exit code: 0 all well, 1 not, 77 (said loudly) where mossc was built without LLVM.
@@ -56,17 +56,36 @@ done
 # --- The command ---
 export MOSS_FAKE_CUDA_KERNELS=$PWD/right.so
 set -- small.json --target h100 --quant f16 --order grid --kernels-only
-"$mossc" tune "$@" --db all.db --trials 4 >said 2>err || { cat err; fail "tune"; }
+"$mossc" tune "$@" --db all.db --trials 4 >said 2>err.first || { cat err.first; fail "tune"; }
 grep -q '^4 trials, 0 of them' said || fail "not 4 trials: $(cat said)"
 "$mossc" tune "$@" --db all.db --trials 4 >said 2>err || fail "tune again"
 grep -q '^4 trials, 4 of them' said || fail "it did not go on: $(cat said)"
 "$mossc" db export all.db --format csv | cut -d, -f1-12 >all.csv
 grep -q 'Stand-in GPU, sm_90, CUDA 13' all.csv || fail "the device is not known: $(head -3 all.csv)"
 grep -q 'gemm_h100' all.csv || fail "no record of a kernel: $(cat all.csv)"
+
 for name in a b; do
     "$mossc" compile small.json --target h100 --quant f16 --emit plan --tuning all.db -o $name.plan || fail "compile --tuning"
 done
 cmp -s a.plan b.plan || fail "two plans differ"
+
+# What the device can do at most was measured first, is kept, and is the roof of the page.
+grep -Eq 'at most: .*B/s read, .*op/s by mma.sync, .*op/s by wgmma$' err.first || fail "no ceilings: $(cat err.first)"
+"$mossc" db show all.db --json >all.json
+grep -Eq '"peak_operations": [0-9.e+]+, "peak_bytes": [0-9]' all.json || fail "no ceilings in the records: $(cat all.json)"
+bash "$here/report.sh" "$mossc" "$build/tests/records_tool" all.db >page.said
+case $? in 0 | 77) ;; *) cat page.said; fail "the page" ;; esac
+MOSS_FAKE_CUDA_SM=80 MOSS_FAKE_CUDA_KERNELS=$PWD/a100.so "$mossc" tune small.json --target a100 --quant f16 --db a100.db \
+    --trials 1 --kernels-only >said 2>err || { cat err; fail "tune for a100"; }
+grep -q 'by mma.sync$' err || fail "ceilings of a100: $(cat err)"
+
+# Memory for what is computed of a prompt.
+"$mossc" compile small.json --target h100 --quant f16 --emit plan --max-scratch 2M -o cut.plan || fail "--max-scratch 2M"
+cmp -s cut.plan a.plan && fail "--max-scratch changes nothing"
+"$mossc" compile small.json --target h100 --quant f16 --emit plan --max-scratch 1K -o none.plan 2>err
+[ $? = 1 ] && grep -q 'memory-budget.*--max-scratch allows 1024' err || fail "--max-scratch 1K: $(cat err)"
+"$mossc" compile small.json --emit plan --max-scratch 1M -o none.plan 2>err
+[ $? = 2 ] && grep -q 'it is for GPUs' err || fail "--max-scratch for a CPU: $(cat err)"
 
 # Killed in the middle, it goes on after the trials that are written.
 count_trials() { "$mossc" db export killed.db --format csv 2>/dev/null | tail -n +2 | wc -l; }
@@ -81,6 +100,12 @@ wait $pid 2>/dev/null
 n=$(count_trials)
 "$mossc" tune "$@" --db killed.db --trials $((n + 2)) >said 2>err || fail "tune after kill -9"
 grep -q "^$((n + 2)) trials, $n of them" said || fail "it did not go on after kill -9 and $n trials: $(cat said)"
+
+# The script that measures what tuning gains. Points beyond those rendered here do not load, and are trials that failed.
+MODELS=$PWD/small.json bash "$here/../../bench/tune.sh" -T h100 -m "$mossc" -d "$PWD/bench" -s 4 -n 2 -r 1 -p 8 -g 2 -k 60 \
+    orders resume >said 2>err || { cat said err; fail "bench/tune.sh"; }
+grep -c '^| [a-z]* | 2 | [0-9.]*x |' said | grep -qx 3 || fail "orders: $(cat said)"
+[ "$(grep -c 'foretell' said)" = 2 ] || fail "resume: $(cat said)"
 
 # --- No driver ---
 for fault in no-device old-driver; do

@@ -126,7 +126,31 @@ static const Kernel kernels[] = {
     { "scan", "d_inner=1024 d_state=16 t512", "f32", "chunk=32 unroll=2", 5e7, 1.3e7, 3.1e-3, 1.0, 0.1,
       { 8, 16, 32, 64, 128, 256, 32, 64 }, { 1, 2, 4, 8, 1, 2, 4, 8 }, "chunk", "unroll" },
 };
-enum { N_KERNELS = sizeof kernels / sizeof *kernels };
+
+/* A pass over 8x200M+ on an H200, about: all launches of a kernel. */
+static const Kernel gpu_kernels[] = {
+    { "gemm_h100", "n_in=1024 n_out=4096 n_experts=8 dtype=f16 in_pairs=0 gated=1 rows=tokens top_k=3 t8192", "f16",
+      "stages=4 tile_columns=256", 4.9e12, 7.5e9, 7.4e-3, 1.15, 0.05,
+      { 3, 4, 5, 6, 7, 3, 4, 5 }, { 96, 128, 256, 96, 128, 256, 96, 128 }, "stages", "tile_columns" },
+    { "gemm_h100", "n_in=2048 n_out=96 n_experts=8 dtype=f16 in_pairs=1 gated=0 rows=tokens top_k=3 t8192", "f16",
+      "stages=7 tile_columns=96", 2.3e11, 2.6e9, 1.1e-3, 1.3, 0.1,
+      { 3, 4, 5, 6, 7, 3, 4, 5 }, { 96, 128, 256, 96, 128, 256, 96, 128 }, "stages", "tile_columns" },
+    { "gemm_h100", "n_in=1024 n_out=50304 n_experts=1 dtype=f16 in_pairs=0 gated=0 rows=logits top_k=1 t8192", "f16",
+      "stages=4 tile_columns=256", 1e8, 1.03e8, 4.1e-5, 1.25, 0.1,
+      { 3, 4, 5, 6, 7, 3, 4, 5 }, { 96, 128, 256, 96, 128, 256, 96, 128 }, "stages", "tile_columns" },
+    { "scan", "n_in=16 n_out=2048 n_experts=1 dtype=f32 z_pairs=3 zoh=0 t8192", "f32", "block_channels=16 stages=8",
+      5.2e10, 5.9e9, 2.9e-3, 1.4, 0.2, { 8, 16, 8, 16, 8, 16, 8, 16 }, { 6, 8, 10, 6, 8, 10, 6, 8 },
+      "block_channels", "stages" },
+    { "decode_in", "n_in=1024 n_out=2048 n_experts=8 dtype=f16 top_k=3 t1", "f16", "group=4 ring=3", 6.1e8, 6.1e8,
+      1.6e-4, 1.1, 0.1, { 2, 4, 6, 8, 2, 4, 6, 8 }, { 2, 3, 4, 2, 3, 4, 2, 3 }, "group", "ring" },
+    { "decode_head", "n_in=1024 n_out=50304 n_experts=1 dtype=f16 t1", "f16", "group=4 ring=3", 1.03e8, 1.03e8, 2.9e-5,
+      1.0, 0.1, { 2, 4, 6, 8, 2, 4, 6, 8 }, { 2, 3, 4, 2, 3, 4, 2, 3 }, "group", "ring" },
+    { "decode_head", "n_in=1024 n_out=50304 n_experts=1 dtype=f16 t4", "f16", "group=4 ring=3", 4.1e8, 1.03e8, 3e-5,
+      1.0, 0.1, { 2, 4, 6, 8, 2, 4, 6, 8 }, { 2, 3, 4, 2, 3, 4, 2, 3 }, "group", "ring" },
+    { "decode_attention", "n_heads=16 n_kv_heads=4 head_dim=64 window=2048 t1", "f32", "splits=8 tiles=1", 8.4e6, 2.1e6,
+      9e-6, 1.3, 0.1, { 4, 8, 16, 32, 4, 8, 16, 32 }, { 1, 2, 4, 1, 2, 4, 1, 2 }, "splits", "tiles" },
+};
+enum { N_KERNELS = sizeof kernels / sizeof *kernels, N_GPU_KERNELS = sizeof gpu_kernels / sizeof *gpu_kernels };
 
 /* Time of a point over the default's: drawn from its text, between the best and 60 % above it. */
 static double relative_time(const Kernel *kernel, const char *point)
@@ -146,7 +170,10 @@ typedef struct {
     Records *records;
     Diags *diags;
     Arena *arena;
-    const Kernel *kernel;
+    const Kernel *kernels, *kernel;
+    int n_kernels;
+    const char *toolchain;
+    double peak_operations, peak_bytes;      /* of a machine of scale 1 */
     Trial trial;             /* what all of a kernel's have in common */
     double scale;            /* seconds of this machine over those in the table */
     const char *incumbent;
@@ -210,23 +237,24 @@ static bool run_search(Run *run, TargetId target, const char *device, const char
     Search search = { .command = arena_printf(run->arena, "tune %s --target %s", model, target_info(target)->name),
                       .model = model,
                       .device = device, .features = identity_features(run->arena, target), .seed = (int64_t)seed,
-                      .peak_operations = 1.9e11 / run->scale, .peak_bytes = 2.1e10 / run->scale };
+                      .peak_operations = run->peak_operations / run->scale,
+                      .peak_bytes = run->peak_bytes / run->scale };
     bool ok = records_search_open(run->records, run->diags, &search);
-    for (int k = 0; ok && k < N_KERNELS; k++) {
-        run->kernel = &kernels[k];
-        run->incumbent = kernels[k].default_point;
+    for (int k = 0; ok && k < run->n_kernels; k++) {
+        const Kernel *kernel = run->kernel = &run->kernels[k];
+        run->incumbent = kernel->default_point;
         run->trial = (Trial){
-            .key = { kernels[k].kernel, kernels[k].shape, kernels[k].dtypes, search.features, device,
-                     "gcc (Debian 12.2.0-14) 12.2.0", identity_template(run->arena, target, kernels[k].kernel) },
-            .tolerance = 1e-5, .operations = kernels[k].operations, .bytes = kernels[k].bytes, .search = search.id,
+            .key = { kernel->kernel, kernel->shape, kernel->dtypes, search.features, device, run->toolchain,
+                     identity_template(run->arena, target, kernel->kernel) },
+            .tolerance = 1e-5, .operations = kernel->operations, .bytes = kernel->bytes, .search = search.id,
             .seed = search.seed, .unix_ms = INT64_C(1767225600000),
         };
         if (stale && k == 1)
             run->trial.key.template_hash = "0000000000000000";
         for (int i = 0; ok && i <= n_points; i++)
-            ok = add_point(run, i ? draw_point(run) : kernels[k].default_point, k * (n_points + 1) + i);
+            ok = add_point(run, i ? draw_point(run) : kernel->default_point, k * (n_points + 1) + i);
     }
-    search.next_ordinal = N_KERNELS * (n_points + 1);
+    search.next_ordinal = run->n_kernels * (n_points + 1);
     search.seconds = 1.9 * (double)search.next_ordinal;
     search.finished = true;
     return ok && records_search_save(run->records, run->diags, &search);
@@ -236,14 +264,26 @@ bool make_searches(Arena *arena, Diags *diags, const char *path, uint64_t seed, 
 {
     uint64_t state = seed;
     Run run = { .records = records_open(arena, diags, path, RECORDS_CREATE), .diags = diags, .arena = arena,
-                .state = &state };
+                .kernels = kernels, .n_kernels = N_KERNELS, .toolchain = "gcc (Debian 12.2.0-14) 12.2.0",
+                .peak_operations = 1.9e11, .peak_bytes = 2.1e10, .scale = 1, .state = &state };
     bool ok = run.records != NULL;
-    run.scale = 1;
     ok = ok && run_search(&run, TARGET_X86_64_V3, "AMD EPYC 9B14 (25-17-1), 2 cpus", "mossnet-8x8m", seed, n_points,
                           false);
     run.scale = 4.5;
     ok = ok && run_search(&run, TARGET_ARM_NEON, "ARM 4x0x41:0xd05 4x0x41:0xd0b", "mossnet-8x8m", seed, n_points,
                           stale);
+    records_close(run.records);
+    return ok;
+}
+
+bool make_gpu_search(Arena *arena, Diags *diags, const char *path, uint64_t seed, int n_points)
+{
+    uint64_t state = seed;
+    Run run = { .records = records_open(arena, diags, path, RECORDS_CREATE), .diags = diags, .arena = arena,
+                .kernels = gpu_kernels, .n_kernels = N_GPU_KERNELS, .toolchain = "mossc PTX, LLVM 19",
+                .peak_operations = 8.1e14, .peak_bytes = 4.3e12, .scale = 1, .state = &state };
+    bool ok = run.records && run_search(&run, TARGET_H100, "NVIDIA H200, sm_90, CUDA 13", "mossnet-8x200m+", seed,
+                                        n_points, false);
     records_close(run.records);
     return ok;
 }

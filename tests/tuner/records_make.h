@@ -17,5 +17,7 @@ bool make_random(Arena *arena, Diags *diags, const char *path, uint64_t first, i
  * failures and early stops. `features` and hashes are this mossc's, so that nothing is stale; `stale`: one
  * kernel is. */
 bool make_searches(Arena *arena, Diags *diags, const char *path, uint64_t seed, int n_points, bool stale);
+/* The same on a GPU, whose kernels lie decades apart. */
+bool make_gpu_search(Arena *arena, Diags *diags, const char *path, uint64_t seed, int n_points);
 
 #endif

@@ -2,6 +2,7 @@
  *
  *   records_tool random FILE FIRST N SEED      trials FIRST to FIRST + N - 1 of the endless list, in an order of SEED's
  *   records_tool searches FILE SEED POINTS     two searches; those on ARM with one stale kernel
+ *   records_tool gpu FILE SEED POINTS          a search on a GPU
  *   records_tool model FILE MODEL.json TARGET CC SEED    records of this machine for every kernel of a model
  *   records_tool lock FILE                     take the write lock, say so, and wait for the end of standard input
  */
@@ -80,12 +81,14 @@ int main(int argc, char **argv)
                                                                                                      10));
     else if (argc == 5 && strcmp(argv[1], "searches") == 0)
         ok = make_searches(arena, diags, argv[2], strtoull(argv[3], NULL, 10), atoi(argv[4]), true);
+    else if (argc == 5 && strcmp(argv[1], "gpu") == 0)
+        ok = make_gpu_search(arena, diags, argv[2], strtoull(argv[3], NULL, 10), atoi(argv[4]));
     else if (argc == 7 && strcmp(argv[1], "model") == 0)
         ok = make_model(arena, diags, argv);
     else if (argc == 3 && strcmp(argv[1], "lock") == 0)
         ok = lock(argv[2]);
     else
-        fprintf(stderr, "usage: records_tool random|searches|model|lock FILE ...\n");
+        fprintf(stderr, "usage: records_tool random|searches|gpu|model|lock FILE ...\n");
     diags_print(diags, &text);
     fputs(text.len ? text.data : "", stderr);
     text_free(&text);

@@ -2,11 +2,14 @@
 # The page of mossc db show --html: everything in it, nothing fetched, every mark there, and in a browser no text over
 # other text, no text outside its picture, enough contrast, no sideways scrolling, light and dark, wide and narrow.
 #
-#   tests/tuner/report.sh MOSSC RECORDS_TOOL
+#   tests/tuner/report.sh MOSSC RECORDS_TOOL [DATABASE]
+# With DATABASE its page alone, which must have a roofline.
 # Output: one line for each failure. Exit code: 0 none, 1 some, 2 usage, 77 no chromium (the rest is checked before).
 set -u
-[ $# -eq 2 ] || { echo "usage: report.sh MOSSC RECORDS_TOOL" >&2; exit 2; }
-mossc=$1 tool=$2 failed=0
+[ $# -eq 2 ] || [ $# -eq 3 ] || { echo "usage: report.sh MOSSC RECORDS_TOOL [DATABASE]" >&2; exit 2; }
+mossc=$1 tool=$2 given=${3:-} failed=0
+names=${given:+given}
+names=${names:-searches random gpu}
 work=$(mktemp -d)
 fast=$(mktemp -d -p "$([ -w /dev/shm ] && echo /dev/shm || echo /tmp)")    # each trial is waited for
 trap 'rm -rf "$work" "$fast"' EXIT
@@ -19,9 +22,14 @@ same() { [ "$2" = "$3" ] || fail "$1: $2, expected $3"; }
 count() { grep -o -- "$1" "$2" | wc -l; }
 
 make_pages() {
-    "$tool" searches "$fast/searches.db" 1 40 || fail "no database"
-    "$tool" random "$fast/random.db" 0 300 5 || fail "no database"
-    for name in searches random; do
+    if [ -n "$given" ]; then
+        cp "$given" "$fast/given.db" || fail "no database"
+    else
+        "$tool" searches "$fast/searches.db" 1 40 || fail "no database"
+        "$tool" random "$fast/random.db" 0 300 5 || fail "no database"
+        "$tool" gpu "$fast/gpu.db" 1 40 || fail "no database"
+    fi
+    for name in $names; do
         "$mossc" db show "$fast/$name.db" --html "$work/$name.html" || fail "$name: no page"
         "$mossc" db show "$fast/$name.db" --html "$work/again.html"
         cmp -s "$work/$name.html" "$work/again.html" || fail "$name: two pages of one database differ"
@@ -108,19 +116,32 @@ in_browser() {
     [ "$said" = "probe: ok :end" ] || fail "$1, $2 pixels, $3: ${said:-the browser said nothing: $(tail -3 "$work/words")}"
 }
 
+# roofed NAME: a roof with words, and a dot for each kernel of which operations, bytes and a time are known
+roofed() {
+    local page=$work/$1.html db=$fast/$1.db n
+    n=$("$mossc" db show "$db" --json | grep -cE '"best_seconds": [0-9]')
+    same "$1: roofs" "$(count '<path class="roof" d="[^"]*"/>' "$page")" 1
+    same "$1: words on the roof" "$(count 'B/s</text>' "$page") $(count 'op/s</text>' "$page")" "1 1"
+    same "$1: dots below it" "$(count '<circle class="after"[^>]*><title>' "$page")" "$n"
+}
+
 make_pages
-static_checks searches
-static_checks random
+for name in $names; do
+    static_checks $name
+    case $name in gpu | given) roofed $name ;; esac
+done
 if ! command -v chromium >/dev/null; then
     [ $failed -eq 0 ] || exit 1
     echo "SKIPPED: no chromium: the page was not looked at in a browser"
     exit 77
 fi
 for theme in light dark; do
-    in_browser searches 1200 $theme
-    in_browser random 1200 $theme
-    in_browser searches 500 $theme
+    for name in $names; do
+        in_browser $name 1200 $theme
+        [ $name = random ] || in_browser $name 500 $theme
+    done
 done
+[ -z "$given" ] || { [ $failed -eq 0 ] && echo "report of $given: ok"; exit $failed; }
 # The probe itself: a page with faults put in.
 sed 's|\(<text class="tick end"[^>]*>[^<]*</text>\)|\1\1|; s|<main>|<main><img src="file:///nothing.png">|
     s|--soft: #5b6470|--soft: #c0c0c0|' "$work/searches.html" >"$work/faulty.html"
