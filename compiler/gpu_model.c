@@ -21,15 +21,6 @@ TopK gpu_layer_top_k(const Plan *plan, const Layer *layer)
     return out;
 }
 
-LaunchExtent gpu_pairs_extent(const GpuModel *g, TopK top_k, int divisor, int extra)
-{
-    if (!top_k.fixed)
-        return gpu_extent(COUNT_PAIRS, divisor, extra);
-    if (top_k.fixed <= divisor)
-        return gpu_extent(COUNT_TOKENS, divisor / (int)top_k.fixed, extra);
-    return gpu_extent(COUNT_ONE, 1, (int)((g->n_rows * top_k.fixed + divisor - 1) / divisor) + extra);
-}
-
 void gpu_top_k(GpuModel *g, TopK top_k)
 {
     if (top_k.fixed)

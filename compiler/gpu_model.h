@@ -94,8 +94,6 @@ static inline int gpu_shared_most(const GpuModel *g) { return (g->sm >= 90 ? 227
 /* ---- small things all of them say ---- */
 
 static inline int64_t gpu_stride(int64_t n_columns) { return (n_columns + 7) / 8 * 8; }
-/* Grid of ceil(pairs / divisor) + extra, or more where top_k is fixed and divisor no multiple of it. */
-LaunchExtent gpu_pairs_extent(const GpuModel *g, TopK top_k, int divisor, int extra);
 void gpu_top_k(GpuModel *g, TopK top_k);          /* the argument */
 TopK gpu_layer_top_k(const Plan *plan, const Layer *layer);
 int64_t gpu_most_pairs(const GpuModel *g, TopK top_k);

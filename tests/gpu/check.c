@@ -55,8 +55,6 @@ static void on_abort(int signal_number)
 
 /* ---- the case ---- */
 
-const char *check_instance(void) { return instance; }
-
 double check_param_float(const char *name)
 {
     const size_t len = strlen(name);

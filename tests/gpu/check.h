@@ -39,7 +39,6 @@
 
 int check_param(const char *name);              /* of the template, or a value after '|'; must be there */
 double check_param_float(const char *name);
-const char *check_instance(void);               /* "embed_n40_w1_a1" */
 
 /* ---- memory ---- */
 

@@ -141,12 +141,6 @@ CUDA_API cuDeviceGetName(char *name, int len, int device)
     return FAKE_OK;
 }
 
-CUDA_API cuDeviceTotalMem_v2(size_t *len, int device)
-{
-    (void)device;
-    return *len = (size_t)fake_setting("MOSS_FAKE_CUDA_MEMORY", 16L << 30), FAKE_OK;
-}
-
 CUDA_API cuDeviceGetAttribute(int *value, int attribute, int device)
 {
     enum { WARP = 10, CLOCK = 13, PROCESSORS = 16, L2 = 38, MAJOR = 75, MINOR = 76, SHARED_SM = 81, COOPERATIVE = 95,
@@ -220,12 +214,6 @@ CUDA_API cuCtxSetCurrent(FakeContext *context)
     if (n_contexts == 0)
         n_contexts = 1;
     contexts[n_contexts - 1] = context;
-    return FAKE_OK;
-}
-
-CUDA_API cuCtxGetCurrent(FakeContext **context)
-{
-    *context = n_contexts ? contexts[n_contexts - 1] : NULL;
     return FAKE_OK;
 }
 
