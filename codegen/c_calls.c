@@ -164,12 +164,13 @@ static void call_product(Writer *w, const Step *step)
     const Binding tile_rows = { "tile_rows", step->tile_rows }, tail_rows = { "tail_rows", step->tail_rows },
                   block_rows = { "block_rows", (double)step->block_rows },
                   pack_lines = { "pack_lines", step->pack_lines },
-                  fetch_gap = { "fetch_gap", step->fetch_gap }, k_block = { "k_block", step->k_block };
+                  fetch_gap = { "fetch_gap", step->fetch_gap }, k_block = { "k_block", step->k_block },
+                  widen = { "widen", step->widen };
     const char *f = quantised
         ? INSTANCE(w, "gemm_q", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs, bias,
                    accumulate, tile_rows, tail_rows, panel, block_rows, pack_lines, fetch_gap)
         : INSTANCE(w, "gemm", n_in, n_out, in_stride, out_stride, experts, dtype, in_pairs, out_pairs, bias, accumulate,
-                   tile_rows, tail_rows, panel, block_rows, pack_lines, k_block, fetch_gap);
+                   tile_rows, tail_rows, panel, block_rows, pack_lines, k_block, fetch_gap, widen);
     /* The product sees tokens, whose rows are the result's unless those are pairs. */
     const char *tokens = step->split == SPLIT_ROWS ? "rows.begin, rows.end"
                        : arena_printf(w->arena, "0, %s", p.experts ? "n_tokens" : c_rows(w, y->type.dim[0]));
@@ -204,7 +205,8 @@ static void call_route(Writer *w, const Step *step)
     const Value *x = op->operand[0];
     const char *f = INSTANCE(w, "route", { "n_in", cols(x) }, { "stride", stride(x) },
                              { "n_experts", (double)op->operand[1]->type.dim[0].n },
-                             { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) });
+                             { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) },
+                             { "by_lanes", step->by_lanes });
     CALL(w, "    %s(%s, %s, %s, %s, top_k, %s);\n", f, c_value(op->result[0]), c_value(op->result[1]), c_value(x),
          c_value(op->operand[1]), row_range(w, step, x->type.dim[0]));
 }
@@ -219,7 +221,8 @@ static void call_norm_then_route(Writer *w, const Step *step)
                                 { "eps", op_attr(op, ATTR_EPS)->number });
     const char *route = INSTANCE(w, "route", { "n_in", cols(u) }, { "stride", stride(u) },
                                  { "n_experts", (double)op->operand[2]->type.dim[0].n },
-                                 { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) });
+                                 { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) },
+                                 { "by_lanes", step->by_lanes });
     CALL(w, "    %s(%s, %s, %s, %s);\n", norm, c_value(u), c_value(x), c_value(op->operand[1]), rows);
     CALL(w, "    %s(%s, %s, %s, %s, top_k, %s);\n", route, c_value(op->result[1]), c_value(op->result[2]), c_value(u),
          c_value(op->operand[2]), rows);
@@ -236,7 +239,8 @@ static void call_rms_norm_route(Writer *w, const Step *step)
     const char *f = INSTANCE(w, "rms_norm_route", { "n_in", cols(x) }, { "stride", stride(x) },
                              { "eps", op_attr(op, ATTR_EPS)->number },
                              { "n_experts", (double)op->operand[2]->type.dim[0].n },
-                             { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) });
+                             { "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0) },
+                             { "by_lanes", step->by_lanes });
     CALL(w, "    %s(%s, %s, %s, %s, %s, %s, top_k, %s);\n", f, c_value(op->result[0]), c_value(op->result[1]),
          c_value(op->result[2]), c_value(x), c_value(op->operand[1]), c_value(op->operand[2]),
          row_range(w, step, x->type.dim[0]));

@@ -62,6 +62,9 @@ static bool k_in_blocks(const Asked *a)
         && target_info(a->shape->target)->family == FAMILY_X86;
 }
 
+/* Only what is narrower than float32, and multiplied as float32, is widened. */
+static bool widens_narrow(const Asked *a) { return !value(a, "widen") || a->shape->widened; }
+
 /* A sum a column stays in registers beside a row of weights; no more panels than there are. */
 static bool streams_fit(const Asked *a)
 {

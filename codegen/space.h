@@ -35,11 +35,13 @@ typedef struct SearchSpace {
     const SpaceParam *param[SPACE_MAX_PARAMS];
 } SearchSpace;
 
-/* What the rules ask about. row_len: bytes of a packed row of a product; group: heads a key head. */
+/* What the rules ask about. row_len: bytes of a packed row of a product; widened: its weights are stored narrower than
+ * they are multiplied; group: heads a key head. */
 typedef struct GpuShape GpuShape;
 struct SpaceShape {
     TargetId target;
     int64_t n_in, n_out, row_len, group, head_dim, chunk, l2_len;
+    bool widened;
     const GpuShape *gpu;         /* of GPUs, instead */
 };
 /* A kernel as the planner makes it without choices: its parameters, and a launch of it. */

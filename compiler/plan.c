@@ -79,6 +79,7 @@ static void choose_k(const Planner *p, Step *step, bool quantised)
     step->k_block = quantised || lanes ? 0 : (int)chosen(p, step->op, PHASE_PREFILL, "k_block", 0, 1 << 16, 0);
     if (step->k_block % K_UNIT)
         step->k_block = 0;
+    step->widen = product_widens(step->op) ? (int)chosen(p, step->op, PHASE_PREFILL, "widen", 0, 1, 0) : 0;
 }
 
 static int64_t product_scratch(const Planner *p, Step *step, Phase phase)
@@ -127,6 +128,8 @@ static int64_t kernel_scratch(const Planner *p, Step *step, Phase phase)
 {
     if (step->op->kind == OP_SCAN)
         step->token_block = (int)chosen(p, step->op, phase, "token_block", 1, 64, p->plan->tiling.scan_block);
+    if (phase == PHASE_PREFILL && (step->op->kind == OP_ROUTE || step->op->kind == OP_RMS_NORM_ROUTE))
+        step->by_lanes = chosen(p, step->op, phase, "by_lanes", 0, 1, 0) == 1;
     return op_is_product(step->op) ? product_scratch(p, step, phase)
          : step->op->kind == OP_ATTENTION ? attention_scratch(p, step, phase) : 0;
 }

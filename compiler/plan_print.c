@@ -96,6 +96,8 @@ static void print_scratch(const Step *step, Text *out)
     if (step->block_rows)
         text_printf(out, "      %-5s %lld rows packed at once%s\n", "", (long long)step->block_rows,
                     step->pack_lines ? ", in lines" : "");
+    if (step->widen)
+        text_printf(out, "      %-5s the first tile of a block widens its weights\n", "");
     if (step->k_block)
         text_printf(out, "      %-5s %d steps of k at once\n", "", step->k_block);
 }
@@ -115,6 +117,8 @@ static void print_step(const Step *step, Text *out)
     for (int r = 0; r < op->n_results; r++)
         print_value(r ? "" : "out", op->result[r], out);
     print_scratch(step, out);
+    if (step->by_lanes)
+        text_printf(out, "      %-5s rows by lanes\n", "");
 }
 
 static int n_barriers(const Schedule *s)

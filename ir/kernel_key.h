@@ -10,7 +10,8 @@
 #include "module.h"
 #include "text.h"
 
-/* "gemm n_in=64 n_out=128 n_experts=4 ...", "gemv ..." in decode, "scan ..." in prefill, "attention ..." in both.
+/* "gemm n_in=64 n_out=128 n_experts=4 ...", "gemv ..." in decode, "scan ...", "route ..." and "rms_norm_route ..." in
+ * prefill, "attention ..." in both.
  * False, and nothing is printed, when nothing about `op` can be chosen. */
 bool kernel_key_print(const Op *op, Phase phase, Text *out);
 /* What of the whole model is chosen: chunks. */

@@ -44,6 +44,8 @@ typedef struct {
     int tile_rows, tail_rows;  /* rows of a register tile; products in prefill: of the last tiles of a block */
     int pack_lines, k_block, fetch_gap;    /* products in prefill: layout of packed rows, steps of k at once (0: all),
                                             * panels between the used and the fetched one */
+    int widen;                 /* products in prefill: 1: the first tile of a block widens narrow weights */
+    bool by_lanes;             /* routers in prefill: rows at once, a lane each */
     int prefetch_rows;         /* products in decode: weight rows of a panel fetched ahead */
     int streams, unroll;       /* products in decode: panels at once, steps of k in a round of the loop */
     int token_block, key_block;    /* attention: tokens of an item, keys walked at once; scan: tokens prepared */

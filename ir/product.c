@@ -40,6 +40,12 @@ Product product_of(const Op *op)
     return p;
 }
 
+bool product_widens(const Op *op)
+{
+    const int code = product_weight_code(product_of(op).weight);
+    return code == 1 || code == 2;
+}
+
 int product_weight_code(const Value *weight)
 {
     switch (weight->type.dtype) {

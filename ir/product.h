@@ -14,6 +14,8 @@ typedef struct {
 
 bool op_is_product(const Op *op);
 Product product_of(const Op *op);
+/* Is it multiplied as float32, and its weight stored narrower? */
+bool product_widens(const Op *op);
 /* What reads the weight: the values of runtime/simd.h, WEIGHT_F32 and so on. */
 int product_weight_code(const Value *weight);
 

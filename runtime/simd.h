@@ -343,8 +343,8 @@ KERNEL_INLINE void vtranspose(vf rows[LANES])
     }
 }
 
-/* Σ x[i] * y[i]: four chains of vectors, then the short last vector, then the lanes by halves. */
-KERNEL_INLINE float vdot(const float *x /* [n] */, const float *y /* [n] */, int n)
+/* Σ x[i] * y[i] but for the sum over lanes: four chains of vectors, then the short last vector. */
+KERNEL_INLINE vf vdot_parts(const float *x /* [n] */, const float *y /* [n] */, int n)
 {
     vf sum[4] = { { 0 }, { 0 }, { 0 }, { 0 } };
     int i = 0;
@@ -357,7 +357,23 @@ KERNEL_INLINE float vdot(const float *x /* [n] */, const float *y /* [n] */, int
         sum[0] = vfma(vload(x + i), vload(y + i), sum[0]);
     if (i < n)
         sum[1] = vfma(vload_part(x + i, n % LANES), vload_part(y + i, n % LANES), sum[1]);
-    return vsum((sum[0] + sum[1]) + (sum[2] + sum[3]));
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+}
+
+/* Σ x[i] * y[i]: four chains, then the lanes by halves. */
+KERNEL_INLINE float vdot(const float *x /* [n] */, const float *y /* [n] */, int n) { return vsum(vdot_parts(x, y, n)); }
+
+/* The vsum of each of LANES vectors, to the bit, in its lane; they are lost. */
+KERNEL_INLINE vf vsum_each(vf parts[LANES])
+{
+    vtranspose(parts);
+    UNROLL
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        UNROLL
+        for (int i = 0; i < half; i++)
+            parts[i] += parts[i + half];
+    }
+    return parts[0];
 }
 
 /* ---- transcendental functions ---- */

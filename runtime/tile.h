@@ -74,10 +74,12 @@ KERNEL_INLINE void tile_pack_lines(int8_t *tile /* [n_words / 16][rows][16][4] *
 
 /* sums [rows][2 LANES] = start [2 LANES] (NULL: zeros; sums: what is there) + Σ_k a [n_steps][rows] b [n_steps][2 LANES].
  * With `pairs`, a constant, an element is two bf16 and a step two k, on 64-bit ARM twice that; with `lines`, another,
- * `a` is in lines. Meanwhile `step` bytes a step are fetched from `ahead` on. 64-bit ARM's pairs know no lines and begin
+ * `a` is in lines. `b` is of `dtype`, a constant; what is narrower than float32 is left widened in `wide` for the tiles
+ * that follow. Meanwhile `step` bytes a step are fetched from `ahead` on. 64-bit ARM's pairs know no lines and begin
  * at `start` only. */
-KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, float *sums, const float *a, const float *b,
-                             const float *start, int n_steps, const void *weights, size_t ahead, size_t step)
+KERNEL_INLINE void tile_steps(const int rows, const int pairs, const int lines, const int dtype, float *sums,
+                              const float *a, const float *b, const float *start, int n_steps, const void *weights,
+                              size_t ahead, size_t step, float *wide)
 {
 #if defined __aarch64__
     if (pairs) {
@@ -86,6 +88,7 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, f
     }
 #endif
     const int apart = lines ? TILE_LINE : 1, on = lines ? 1 : rows;      /* elements to the next row and step */
+    const int widens = dtype == WEIGHT_BF16 || dtype == WEIGHT_F16;
     const int resumes = start == sums;
     const vf start_lo = start ? vload(start) : vset(0), start_hi = start ? vload(start + LANES) : vset(0);
     /* Of constant length: the compiler keeps no array of parameter length in registers. */
@@ -97,12 +100,17 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, f
     }
     for (int k = 0; k < n_steps; a += lines ? (rows - 1) * TILE_LINE : 0) {
         const int end = lines && n_steps - k > TILE_LINE ? k + TILE_LINE : n_steps;
-        for (; k < end; k++, a += on, b += 2 * LANES, ahead += step) {
+        for (; k < end; k++, a += on, b += widens ? LANES : 2 * LANES, ahead += step) {
             if (pairs)
                 prefetch_l2(weights, ahead);
             else
                 prefetch(weights, ahead);
-            const vf b_lo = vload(b), b_hi = vload(b + LANES);
+            const vf b_lo = vload_weight(b, 0, dtype), b_hi = vload_weight(b, LANES, dtype);
+            if (widens) {
+                vstore(wide, b_lo);
+                vstore(wide + LANES, b_hi);
+                wide += 2 * LANES;
+            }
             UNROLL
             for (int r = 0; r < rows; r++) {
 #if defined __aarch64__
@@ -126,11 +134,29 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, f
     }
 }
 
+/* Without anything to widen. */
+KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, float *sums, const float *a, const float *b,
+                             const float *start, int n_steps, const void *weights, size_t ahead, size_t step)
+{
+    tile_steps(rows, pairs, lines, WEIGHT_F32, TILE_ARGUMENTS, NULL);
+}
+
+#define WIDENING_TILE(name, n, dtype, lines)                                                                          \
+    static __attribute__((noinline, unused)) void name##_##n(float *sums, const float *a, const float *b,             \
+                                                             const float *start, int n_steps, const void *weights,    \
+                                                             size_t ahead, size_t step, float *wide)                  \
+    {                                                                                                                 \
+        tile_steps(n, 0, lines, dtype, TILE_ARGUMENTS, wide);                                                         \
+    }
 #define TILES(n)                                                                                                      \
     TILE_FUNCTION(tile, n, tile_body, float, float, 0, 0)                                                             \
     TILE_FUNCTION(bf16_tile, n, tile_body, float, float, 1, 0)                                                        \
     TILE_FUNCTION(line_tile, n, tile_body, float, float, 0, 1)                                                        \
     TILE_FUNCTION(bf16_line_tile, n, tile_body, float, float, 1, 1)                                                   \
+    WIDENING_TILE(tile_of_bf16, n, WEIGHT_BF16, 0)                                                                    \
+    WIDENING_TILE(line_tile_of_bf16, n, WEIGHT_BF16, 1)                                                               \
+    WIDENING_TILE(tile_of_f16, n, WEIGHT_F16, 0)                                                                      \
+    WIDENING_TILE(line_tile_of_f16, n, WEIGHT_F16, 1)                                                                 \
     static __attribute__((noinline, unused)) void f16_tile_##n(float *sums, const float *a, const float *b, int n_in, \
                                                                const void *weights, size_t ahead, size_t step)        \
     {                                                                                                                 \
@@ -138,12 +164,14 @@ KERNEL_INLINE void tile_body(const int rows, const int pairs, const int lines, f
     }
 TILE_EACH(TILES)
 #undef TILES
+#undef WIDENING_TILE
 
 /* The tile of a constant number of rows, 1 to 14, with weights stored as `dtype`: n steps of k, or, where sums are f16,
- * n values, and no start. */
-KERNEL_INLINE void product_tile(const int rows, const int dtype, const int lines, float *sums, const float *a,
-                                const float *b, const float *start, int n_steps, const void *weights, size_t ahead,
-                                size_t step)
+ * n values, and no start. What is narrower than float32 comes as float32, or, with `wide`, as it is stored, and is left
+ * there as float32. */
+KERNEL_INLINE void product_tile(const int rows, const int dtype, const int lines, float *wide, float *sums,
+                                const float *a, const float *b, const float *start, int n_steps, const void *weights,
+                                size_t ahead, size_t step)
 {
 #define TILE(n)                                                                           \
     case n:                                                                               \
@@ -151,6 +179,10 @@ KERNEL_INLINE void product_tile(const int rows, const int dtype, const int lines
             lines ? bf16_line_tile_##n(TILE_ARGUMENTS) : bf16_tile_##n(TILE_ARGUMENTS);   \
         else if (dtype == WEIGHT_F16_ROWS)                                                \
             f16_tile_##n(sums, a, b, n_steps, weights, ahead, step);                      \
+        else if (wide && dtype == WEIGHT_BF16)                                            \
+            lines ? line_tile_of_bf16_##n(TILE_ARGUMENTS, wide) : tile_of_bf16_##n(TILE_ARGUMENTS, wide); \
+        else if (wide)                                                                    \
+            lines ? line_tile_of_f16_##n(TILE_ARGUMENTS, wide) : tile_of_f16_##n(TILE_ARGUMENTS, wide); \
         else                                                                              \
             lines ? line_tile_##n(TILE_ARGUMENTS) : tile_##n(TILE_ARGUMENTS);             \
         break;

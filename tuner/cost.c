@@ -13,7 +13,8 @@ static double get(const double *values, const Job *job, const char *name)
     return values[template_param(job->template, name)];
 }
 
-/* Two products and two loads a cycle; a tile of h rows has 2 h products, h + 2 loads and what ends a step. */
+/* Two products and two loads a cycle; a tile of h rows has 2 h products, h + 2 loads and what ends a step; waiting for
+ * weights hides less behind fewer products. */
 static double tile_step(double rows)
 {
     double products = rows, loads = (rows + 2) / 2, issue = (3 * rows + 6) / 6;
@@ -21,7 +22,7 @@ static double tile_step(double rows)
     /* Few chains do not hide the latency of four cycles. */
     double latency = 4;
     busiest = busiest > issue ? busiest : issue;
-    return busiest > latency ? busiest : latency;
+    return (busiest > latency ? busiest : latency) + 0.7;
 }
 
 /* Cycles of all tiles of `rows` rows, a step of k each. */
@@ -34,6 +35,18 @@ static double rows_step(double rows, double tile, double tail)
         rows -= height;
     }
     return cycles;
+}
+
+/* Cycles that a vector of weights takes before it is multiplied. What is widened apart goes through the caches on its
+ * own, where a panel outgrows the first; in the first tile that hides behind products. */
+static double read_step(const Job *job, const double *v, double panel_len)
+{
+    const double dtype = get(v, job, "weight_dtype");
+    if (dtype == 0 || dtype == 3 || dtype == 5)
+        return 0.5;
+    if (dtype == 4)
+        return 1.5;
+    return get(v, job, "widen") ? 1 : panel_len > L1_LEN ? 4.5 : 1.5;
 }
 
 static double cost_gemm(const Job *job, const double *v, int n_tokens)
@@ -55,17 +68,21 @@ static double cost_gemm(const Job *job, const double *v, int n_tokens)
         cycles += n_panels * steps * rows_step(n, tile, tail);
         /* A panel that outgrows the first cache comes from the second for every tile; sums of passes are kept. */
         cycles += panel_len > L1_LEN ? n_panels * ceil(n / tile) * n_in * panel * (quantised ? 1 : 4) / 1024 : 0;
-        cycles += (passes - 1) * n * n_panels * 3;
+        cycles += (passes - 1) * n_panels * (n * 3 + ceil(n / tile) * 20);
+        /* Lines of all of a tile's rows are wanted at once, every few steps. */
+        cycles += lines * n_panels * ceil(n / tile) * steps * 0.15;
         /* Weights are read, and widened where they are narrow, once a block; results are written once. */
-        cycles += n_panels * n_in * panel / lanes * (dtype == 0 || dtype == 3 || dtype == 5 ? 0.5 : 1.5);
+        cycles += n_panels * n_in * panel / lanes * read_step(job, v, panel_len);
         cycles += n * n_in * (quantised ? 0.1 : 0.4) * (lines ? 0.2 : 1);
         cycles += n * n_panels * 6 + ceil(n / tile) * n_panels * 12;
-        /* Packed rows that outgrow half of the second-level cache come from behind it. */
+        /* Packed rows that outgrow a third of the second-level cache come from behind it, in part. */
         const double len = n * (double)job->bounds.row_len;
-        cycles += len > l2 / 2 ? n_panels * (len - l2 / 2) / 32 : 0;
+        cycles += len > l2 / 3 ? n_panels * (len - l2 / 3) / 32 : 0;
     }
-    /* How far ahead a machine likes its weights is not known: what suits most comes first. */
-    return used * cycles * (1 + 0.004 * get(v, job, "fetch_gap"));
+    /* How far ahead a machine likes its weights is not known: what suits most comes first. So does the least of blocks
+     * that are all longer than an expert's rows. */
+    const double unused = block > rows + tile ? 0.01 * (block / (rows + tile)) : 0;
+    return used * cycles * (1 + 0.004 * get(v, job, "fetch_gap") + unused);
 }
 
 /* Nothing is known of how far ahead a machine likes it, nor how many streams: near what suits most. */
@@ -81,6 +98,14 @@ static double cost_scan(const Job *job, const double *v)
 {
     const double block = get(v, job, "token_block");
     return (double)job->n_channels * (50 / block + 0.3 * block);
+}
+
+/* What a row alone takes for softmax and choice is mostly waiting; lanes share it. */
+static double cost_router(const Job *job, const double *v, int n_tokens)
+{
+    const double lanes = target_info(job->bounds.target)->lanes, products = get(v, job, "n_in") / lanes + 10;
+    const double rows = get(v, job, "by_lanes") ? ceil(n_tokens / lanes) * 30 : n_tokens * 50.0;
+    return get(v, job, "n_experts") * (n_tokens * products + rows);
 }
 
 static double cost_attention(const Job *job, const double *v, int n_tokens)
@@ -106,6 +131,8 @@ double cost_of_point(const Job *job, const SpacePoint *point, int n_tokens)
         return cost_gemv(job, values);
     if (strcmp(job->template->name, "scan") == 0)
         return cost_scan(job, values);
+    if (space_param(&job->space, "by_lanes") >= 0)
+        return cost_router(job, values, n_tokens);
     return strcmp(job->template->name, "attention") == 0 ? cost_attention(job, values, n_tokens)
                                                          : cost_gemm(job, values, n_tokens);
 }

@@ -12,8 +12,9 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Of a scan: float operations a state, and a channel's softplus and gate. */
-enum { MAX_JOBS = 256, SCAN_OPERATIONS = 20, SCAN_ENDS = 40 };
+/* Of a scan: float operations a state, and a channel's softplus and gate; of a router what an expert's share of softmax
+ * and choice takes as long as. */
+enum { MAX_JOBS = 256, SCAN_OPERATIONS = 20, SCAN_ENDS = 40, ROUTE_ENDS = 2000 };
 
 double job_param(const Job *job, const char *name, double absent)
 {
@@ -25,6 +26,7 @@ double job_param(const Job *job, const char *name, double absent)
 
 static double parameter(const Job *job, const char *name) { return job->values[template_param(job->template, name)]; }
 static bool is_attention(const Job *job) { return strcmp(job->template->name, "attention") == 0; }
+static bool is_router(const Job *job) { return has_parameter(job->template, "by_lanes"); }
 static bool is_scan(const Job *job) { return strcmp(job->template->name, "scan") == 0; }
 
 void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_MAX_PARAMS])
@@ -43,6 +45,8 @@ void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_
 int64_t job_scratch(const Job *job, const double *values)
 {
 #define GET(name) ((int64_t)values[template_param(job->template, name)])
+    if (is_scan(job) || is_router(job))
+        return 0;
     int64_t panel = GET("panel");
     if (is_attention(job)) {
         int64_t group = GET("n_heads") / GET("n_kv_heads"), tile = GET("tile_rows"), stride = GET("head_stride");
@@ -50,7 +54,7 @@ int64_t job_scratch(const Job *job, const double *values)
         int64_t rows = (GET("token_block") * group + tile - 1) / tile * tile;
         return 4 * (rows * (GET("head_dim") + keys + stride + panel + 2) + (2 * keys + 1) * stride);
     }
-    if (is_scan(job) || job->phase == PLAN_DECODE)
+    if (job->phase == PLAN_DECODE)
         return 0;
     const int64_t len = job->bounds.row_len;
     return (GET("block_rows") + panel) * (GET("pack_lines") ? (len + 63) / 64 * 64 : len);
@@ -59,10 +63,10 @@ int64_t job_scratch(const Job *job, const double *values)
 
 WorkShape job_work_shape(const Job *job)
 {
-    WorkShape s = { .panel = (int)parameter(job, "panel"), .n_experts = 1,
-                    .top_k = job->top_k, .weights_len = job->weights_len, .pack_len = job_scratch(job, job->values) };
+    WorkShape s = { .n_experts = 1, .top_k = job->top_k, .weights_len = job->weights_len,
+                    .pack_len = job_scratch(job, job->values) };
     const struct { const char *name; int *to; } fields[] = {
-        { "out_stride", &s.out_stride },
+        { "out_stride", &s.out_stride }, { "panel", &s.panel }, { "renormalize", &s.renormalize },
         { "n_in", &s.n_in }, { "n_out", &s.n_out }, { "in_stride", &s.in_stride }, { "n_experts", &s.n_experts },
         { "weight_dtype", &s.weight_dtype }, { "in_pairs", &s.in_pairs }, { "out_pairs", &s.out_pairs },
         { "has_bias", &s.has_bias }, { "accumulate", &s.accumulate },
@@ -76,6 +80,7 @@ WorkShape job_work_shape(const Job *job)
         *fields[i].to = (int)job_param(job, fields[i].name, *fields[i].to);
     if (is_scan(job))
         s.n_out = (int)job->n_channels;
+    s.eps = has_parameter(job->template, "eps") ? parameter(job, "eps") : 0;
     snprintf(s.kernel, sizeof s.kernel, "%s", job->template->name);
     for (int i = 0; i < job->n_points; i++) {
         double values[TEMPLATE_MAX_PARAMS];
@@ -113,6 +118,11 @@ void job_cost(const Job *job, int n_tokens, double *operations, double *bytes)
         return;
     }
     double n_experts = parameter(job, "n_experts"), pairs = (double)n_tokens * job->top_k;
+    if (is_router(job)) {
+        *operations = n_tokens * n_experts * (2 * parameter(job, "n_in") + ROUTE_ENDS);
+        *bytes = 4 * n_tokens * parameter(job, "n_in");
+        return;
+    }
     *operations = 2 * pairs * parameter(job, "n_in") * parameter(job, "n_out");
     *bytes = (double)job->weights_len / n_experts * (pairs < n_experts ? pairs : n_experts);
 }
@@ -150,11 +160,12 @@ static SpaceShape bounds_of(const Plan *plan, const Job *job)
         shape.head_dim = (int64_t)parameter(job, "head_dim");
         return shape;
     }
-    if (is_scan(job))
+    if (is_scan(job) || is_router(job))
         return shape;
     shape.n_in = (int64_t)parameter(job, "n_in");
     shape.n_out = (int64_t)parameter(job, "n_out");
     shape.row_len = packed_row_len(strstr(job->template->name, "_q"), shape.n_in);
+    shape.widened = parameter(job, "weight_dtype") == 1 || parameter(job, "weight_dtype") == 2;
     return shape;
 }
 
@@ -177,12 +188,14 @@ static bool describe(Arena *arena, const Plan *plan, const BlockPlan *block, int
     job->template = kernel_of_step(arena, plan, block, phase, step, job->values);
     if (!job->template || !space_find(job->template->name, &job->space) || (int)job->space.phase != phase)
         return false;
+    const Op *router = is_router(job) ? step->op : NULL;
     if (op_is_product(step->op)) {
         const Product p = product_of(step->op);
         job->weights_len = p.weight->buffer->len;
-        const Attr *top_k = p.experts ? op_attr(p.experts->def, ATTR_TOP_K) : NULL;
-        job->top_k = top_k ? (int)top_k->ints.at[0] : 1;
+        router = p.experts ? p.experts->def : NULL;
     }
+    const Attr *top_k = router ? op_attr(router, ATTR_TOP_K) : NULL;
+    job->top_k = top_k ? (int)top_k->ints.at[0] : 1;
     if (step->op->kind == OP_SCAN)
         job->n_channels = step->op->operand[0]->type.dim[1].n;
     for (int i = 0; i < job->space.n; i++)

@@ -179,3 +179,105 @@ bool ref_scan(const RefScan *s, double *want, double *allowed)
     free(state);
     return good;
 }
+
+/* ---- routers ---- */
+
+/* A row as the norm leaves it, with what that may be off by; without a norm the row itself. */
+static void norm_row(const RefRouter *r, const float *x, double *row /* [n_in] */, double *off /* [n_in] */)
+{
+    double squares = 0;
+    for (int i = 0; i < r->n_in; i++)
+        squares += (double)x[i] * x[i];
+    const double scale = r->weight ? 1 / sqrt(squares / r->n_in + r->eps) : 1;
+    for (int i = 0; i < r->n_in; i++) {
+        row[i] = x[i] * scale * (r->weight ? r->weight[i] : 1);
+        off[i] = r->weight ? half_ulp * (sqrt(r->n_in) + 16) * fabs(row[i]) : 0;
+    }
+}
+
+/* Probabilities of a row; returns what their logarithms may be off by. */
+static double probabilities(const RefRouter *r, const double *row, const double *off, double *p /* [n_experts] */)
+{
+    double top = -1e300, sum = 0, worst = 0;
+    for (int e = 0; e < r->n_experts; e++) {
+        double size = 0, carried = 0;
+        p[e] = 0;
+        for (int i = 0; i < r->n_in; i++) {
+            const double w = r->router[(size_t)e * (size_t)r->n_in + (size_t)i];
+            p[e] += row[i] * w;
+            size += fabs(row[i] * w);
+            carried += off[i] * fabs(w);
+        }
+        carried += half_ulp * (4 * sqrt(r->n_in) + 8) * size;
+        worst = carried > worst ? carried : worst;
+        top = p[e] > top ? p[e] : top;
+    }
+    for (int e = 0; e < r->n_experts; e++)
+        sum += p[e] = exp(p[e] - top);
+    for (int e = 0; e < r->n_experts; e++)
+        p[e] /= sum;
+    return 4 * worst + 64 * half_ulp;
+}
+
+/* The top_k largest, equal ones in the order of their indices, as marks. Rows of the router that are alike give the
+ * same number everywhere. False: another one is so close that `off` does not tell them apart. */
+static bool choose(const RefRouter *r, const double *p, double off, bool *chosen /* [n_experts] */)
+{
+    bool known = true;
+    for (int e = 0; e < r->n_experts; e++)
+        chosen[e] = false;
+    for (int s = 0; s < r->top_k; s++) {
+        int best = -1;
+        for (int e = 0; e < r->n_experts; e++)
+            if (!chosen[e] && (best < 0 || p[e] > p[best]))
+                best = e;
+        chosen[best] = true;
+    }
+    for (int e = 0; e < r->n_experts; e++)
+        for (int other = 0; chosen[e] && other < r->n_experts; other++)
+            known &= chosen[other] || p[e] == p[other] || p[e] - p[other] > off * p[e];
+    return known;
+}
+
+static double expert_bits(int e)
+{
+    return ldexp(e, -149);       /* the float whose bits are e */
+}
+
+static void route_row(const RefRouter *r, const double *p, double off, bool *chosen, double *gates, double *gates_off,
+                      double *experts, double *experts_off)
+{
+    const bool known = choose(r, p, off, chosen);
+    double sum = 0;
+    for (int e = 0; e < r->n_experts; e++)
+        sum += chosen[e] ? p[e] : 0;
+    for (int e = 0, s = 0; e < r->n_experts; e++) {
+        if (!chosen[e])
+            continue;
+        gates[s] = p[e] / (r->renormalize ? sum : 1);
+        gates_off[s] = known ? 2 * off * gates[s] + 1e-30 : INFINITY;
+        experts[s] = expert_bits(e);
+        experts_off[s++] = known ? expert_bits(1) / 4 : INFINITY;
+    }
+}
+
+bool ref_router(const RefRouter *r, double *want, double *allowed)
+{
+    const size_t n_in = (size_t)r->n_in, stride = (size_t)r->stride, n_normed = r->weight ? stride : 0;
+    const size_t n_rows = (size_t)r->n_tokens, k = (size_t)r->top_k;
+    double *row = malloc((2 * n_in + (size_t)r->n_experts) * sizeof *row), *off = row + n_in, *p = off + n_in;
+    bool *chosen = malloc((size_t)r->n_experts);
+    const bool good = row && chosen;
+    for (size_t t = 0; good && t < n_rows; t++) {
+        const size_t gates = n_rows * n_normed + t * k, experts = gates + n_rows * k;
+        norm_row(r, r->x + t * stride, row, off);
+        for (size_t i = 0; i < n_normed; i++) {
+            want[t * stride + i] = i < n_in ? row[i] : 0;
+            allowed[t * stride + i] = i < n_in ? off[i] + 1e-30 : INFINITY;
+        }
+        const double log_off = probabilities(r, row, off, p);
+        route_row(r, p, log_off, chosen, want + gates, allowed + gates, want + experts, allowed + experts);
+    }
+    free(row), free(chosen);
+    return good;
+}

@@ -1,4 +1,5 @@
-/* Reference: products with experts, attention and scans as plain loops in double, with what float32 may be off by.
+/* Reference: products with experts, attention, scans and routers as plain loops in double, with what float32 may be
+ * off by.
  *
  * Input: numbers, however the caller stores them. Output: `want` and `allowed`, [rows][columns] without padding, zeroed
  * by the caller. Uses the C library only: the tuner, the programs it sends to boards and the kernel tests share it.
@@ -45,6 +46,17 @@ typedef struct {
     const float *dt_raw, *x, *bc, *z, *a, *d, *state;
 } RefScan;
 bool ref_scan(const RefScan *s, double *want, double *allowed);
+
+/* Results, one after the other: with a norm (weight is not NULL) its rows [n_tokens][stride]; gates [n_tokens][top_k];
+ * experts [n_tokens][top_k], their bits taken for those of floats. Where float32 cannot tell which expert is the better
+ * one, a token's may be anything. */
+typedef struct {
+    int n_in, stride, n_experts, top_k, renormalize, n_tokens;
+    double eps;
+    const float *x, *weight, *router;        /* [n_tokens][stride], [stride], [n_experts][n_in] */
+} RefRouter;
+/* False: no memory. */
+bool ref_router(const RefRouter *r, double *want, double *allowed);
 
 double ref_silu(double x);
 /* Pairs by expert, ascending: slots [n_pairs], offsets [n_experts + 1]. */

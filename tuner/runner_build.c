@@ -151,9 +151,9 @@ static void print_shape(const WorkShape *s, Text *out)
     INT(n_in); INT(n_out); INT(in_stride); INT(out_stride); INT(n_experts); INT(weight_dtype); INT(in_pairs);
     INT(out_pairs); INT(has_bias); INT(accumulate); INT(n_heads); INT(n_kv_heads); INT(head_dim); INT(head_stride);
     INT(q_stride); INT(kv_stride); INT(window); INT(d_state); INT(z_stride); INT(bc_stride); INT(zoh); INT(panel);
-    INT(top_k);
+    INT(top_k); INT(renormalize);
 #undef INT
-    text_printf(out, ", .weights_len = %lldLL, .pack_len = %lldLL }", (long long)s->weights_len,
+    text_printf(out, ", .eps = %.17g, .weights_len = %lldLL, .pack_len = %lldLL }", s->eps, (long long)s->weights_len,
                 (long long)s->pack_len);
 }
 

@@ -26,6 +26,7 @@ struct Work {
     int n_blocks;
     void *in, *in2, *in3;            /* of attention: q, k, v; of a scan: dt_raw, x, bc */
     float *z, *a, *d, *state;        /* of a scan; the state lies behind y, so that both are checked */
+    float *router, *norm;            /* of a router, whose gates and experts lie behind the rows of its norm, if any */
     float *out, *initial, *bias, *gates, *ring_k, *ring_v, *bits;
     int32_t *experts, *slots, *offsets;
     uint8_t *weights;
@@ -272,6 +273,33 @@ static bool make_scan(Work *w)
     return true;
 }
 
+/* Results are one column: rows of the norm, gates, experts. Every third expert is another's double: ties. */
+static bool make_router(Work *w)
+{
+    const WorkShape *s = &w->shape;
+    const size_t n_normed = is(w, "route") ? 0 : (size_t)w->n_tokens * (size_t)s->out_stride, row = (size_t)s->n_in;
+    w->shape.in_stride = s->out_stride;
+    w->shape.out_stride = 1;
+    w->n_cols = 1;
+    w->out_len = n_normed + 2 * (size_t)w->n_pairs;
+    w->out_rows = (int)w->out_len;
+    w->out = block(w, 4 * w->out_len);
+    w->initial = random_rows(w, w->out_rows, 1, 1);
+    w->in2 = random_rows(w, w->n_tokens, s->n_in, s->in_stride);
+    w->norm = is(w, "route") ? NULL : random_rows(w, 1, s->n_in, s->in_stride);
+    w->router = random_rows(w, s->n_experts, s->n_in, s->n_in);
+    w->pack = block(w, (size_t)s->pack_len);
+    if (!w->out || !w->initial || !w->in2 || !w->router || !w->pack || (!is(w, "route") && !w->norm))
+        return false;
+    w->gates = w->out + n_normed;
+    w->experts = (int32_t *)(void *)(w->gates + w->n_pairs);
+    for (int e = 2; e < s->n_experts; e += 3)
+        memcpy(w->router + (size_t)e * row, w->router + (size_t)(e - 2) * row, 4 * row);
+    return true;
+}
+
+static bool is_router(const Work *w) { return is(w, "route") || is(w, "rms_norm_route"); }
+
 /* ---- the reference ---- */
 
 /* Stored panels as the reference reads them. */
@@ -339,6 +367,11 @@ static bool reference(Work *w, WorkReader *reader)
                                w->in, w->in2, w->in3, w->z, w->a, w->d, w->initial + (w->state - w->out) };
         return ref_scan(&scan, w->want, w->allowed);
     }
+    if (is_router(w)) {
+        const RefRouter router = { s->n_in, s->in_stride, s->n_experts, s->top_k, s->renormalize, w->n_tokens, s->eps,
+                                   w->in2, w->norm, w->router };
+        return ref_router(&router, w->want, w->allowed);
+    }
     if (!is(w, "attention"))
         return product_reference(w, reader);
     const RefAttention a = { s->n_heads, s->n_kv_heads, s->head_dim, s->window, w->n_tokens, s->q_stride, s->kv_stride,
@@ -362,7 +395,7 @@ Work *work_new(const WorkSpec *spec, WorkReader *reader)
 {
     Work *w = work_elsewhere(spec);
     bool made = w && (is(w, "attention") ? make_attention(w) : is(w, "scan") ? make_scan(w)
-                                            : make_product(w, spec->far));
+                                            : is_router(w) ? make_router(w) : make_product(w, spec->far));
     if (made && (spec->kind == WORK_TIME || !reader || reference(w, reader))) {
         work_set_scratch(w, spec->shape.pack_len);
         work_reset(w);
@@ -387,10 +420,11 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
         { "experts", dense ? NULL : w->experts }, { "gates", w->gates }, { "pack", w->scratch },
         { "scratch", w->scratch }, { "y", w->out }, { "dt_raw", w->in }, { "x", w->in2 }, { "bc", w->in3 },
         { "z", w->z }, { "a", w->a }, { "d", w->d }, { "state", w->state },
+        { "router", w->router }, { "weight", w->norm },
     };
     const struct { const char *name; int32_t value; } ints[] = {
-        { "n_tokens", w->n_tokens }, { "token_begin", 0 }, { "token_end", w->n_tokens },
-        { "top_k", s->top_k }, { "panel_begin", 0 },
+        { "n_tokens", w->n_tokens }, { "token_begin", 0 }, { "token_end", w->n_tokens }, { "row_begin", 0 },
+        { "row_end", w->n_tokens }, { "top_k", s->top_k }, { "panel_begin", 0 },
         { "panel_end", (s->n_out + s->panel - 1) / (s->panel ? s->panel : 1) }, { "item_begin", 0 }, { "item_step", 1 },
     };
     memset(value, 0, sizeof *value);
@@ -406,7 +440,7 @@ bool work_argument(const Work *w, const char *name, int copy, WorkValue *value)
 
 bool work_set_tokens(Work *w, int n)
 {
-    if (is(w, "scan"))      /* its results have the state behind them */
+    if (is(w, "scan") || is_router(w))      /* other results lie behind those of the last token */
         return false;
     w->n_tokens = n;
     w->n_pairs = n * w->shape.top_k;

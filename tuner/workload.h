@@ -21,6 +21,8 @@ typedef struct {
     int n_heads, n_kv_heads, head_dim, head_stride, q_stride, kv_stride, window;
     int d_state, z_stride, bc_stride, zoh;       /* of a scan; n_out: its channels, out_stride: its stride */
     int panel, top_k;
+    int renormalize;             /* of a router; out_stride: its rows'; eps: of the norm before it */
+    double eps;
     int64_t weights_len, pack_len;           /* bytes: all experts of one copy; the most scratch a point needs */
 } WorkShape;
 

@@ -4,9 +4,9 @@
  * of fused products over k = 0 … n_in-1 from the bias, then, where experts are summed, fused with
  * its gate onto `out`, experts ascending: the same operations as gemv, whatever the chunk, the
  * tile or the thread. Rows are packed so that a tile reads both factors in sequence; weights narrower
- * than float32 become float32 once for each block of rows. Where the CPU multiplies bf16, rows become
- * bf16 instead, and a step of a chain is two k, on 64-bit ARM four. Where it sums f16, rows become f16, and
- * the bias is added last (runtime/f16_arm.h).
+ * than float32 become float32 once for each block of rows, before its tiles or as the first of them reads
+ * them. Where the CPU multiplies bf16, rows become bf16 instead, and a step of a chain is two k, on 64-bit
+ * ARM four. Where it sums f16, rows become f16, and the bias is added last (runtime/f16_arm.h).
  */
 PARAM(n_in, i)           /* k */
 PARAM(n_out, o)          /* columns; the last panel's others are padding */
@@ -25,6 +25,7 @@ PARAM(block_rows, mc)    /* rows packed at a time; a multiple of tile_rows */
 PARAM(pack_lines, pl)    /* 0: rows are packed [k][tile row], 1: by lines of 64 bytes, [k / line][tile row][line] */
 PARAM(k_block, kb)       /* steps of k that all rows of a block take before the next; 0: all */
 PARAM(fetch_gap, fg)     /* panels of weights between the used and the fetched one */
+PARAM(widen, wd)         /* narrow weights become float32 0: before the tiles of a block, 1: in the first of them */
 
 KERNEL(gemm)(
     float *out,               /* [rows][out_stride] */
@@ -41,6 +42,7 @@ KERNEL(gemm)(
 {
     const int n_panels = (n_out + panel - 1) / panel;
     const int pairs = weight_dtype == WEIGHT_BF16_PAIRS, halves = weight_dtype == WEIGHT_F16_ROWS;
+    const int narrow = weight_dtype == WEIGHT_BF16 || weight_dtype == WEIGHT_F16;
     const int n_steps = k_steps(n_in, weight_dtype);
     const int row_len = tile_row_len(packed_floats(n_in, weight_dtype), pack_lines);      /* of a packed row, in floats */
     const size_t panel_len = float_panel_len(n_in, panel, weight_dtype);   /* bytes */
@@ -102,24 +104,23 @@ KERNEL(gemm)(
                 for (int k = 0, n_k; k < n_steps; k += n_k) {
                     n_k = k_block && n_steps - k > k_block ? k_block : n_steps - k;
                     const int n_tile = halves ? n_in : n_k;
-                    const float *wide = (const float *)(stored + k * step_len);
-                    if (weight_dtype != WEIGHT_F32 && !pairs && !halves) {
-                        for (size_t i = 0; i < (size_t)n_k * panel; i += LANES)
-                            vstore(widened + i, vload_weight(stored, (size_t)k * panel + i, weight_dtype));
-                        wide = widened;
-                    }
+                    const float *const as_stored = (const float *)(stored + k * step_len);
+                    for (size_t i = 0; narrow && !widen && i < (size_t)n_k * panel; i += LANES)
+                        vstore(widened + i, vload_weight(stored, (size_t)k * panel + i, weight_dtype));
                     size_t ahead = at + (1 + fetch_gap) * panel_len + k * step;
                     for (int row = 0, rows; row < n_rows; row += rows, ahead += step * n_steps) {
                         rows = tile_height(n_rows - row, tile_rows, tail_rows);
                         const float *a = pack + (size_t)row * row_len + (size_t)k * rows;
                         float *to_sum = sums + (k_block ? row * panel : 0);
                         const float *from_sum = k ? to_sum : start;
+                        const float *b = narrow && !(widen && row == 0) ? widened : as_stored;
+                        float *to_wide = narrow && widen && row == 0 ? widened : NULL;
                         if (rows == tile_rows)
-                            product_tile(tile_rows, weight_dtype, pack_lines, to_sum, a, wide, from_sum, n_tile, weights, ahead, step);
+                            product_tile(tile_rows, weight_dtype, pack_lines, to_wide, to_sum, a, b, from_sum, n_tile, weights, ahead, step);
                         else if (rows != tail_rows)
-                            product_tile(tile_rows - tail_rows, weight_dtype, pack_lines, to_sum, a, wide, from_sum, n_tile, weights, ahead, step);
+                            product_tile(tile_rows - tail_rows, weight_dtype, pack_lines, to_wide, to_sum, a, b, from_sum, n_tile, weights, ahead, step);
                         else
-                            product_tile(tail_rows, weight_dtype, pack_lines, to_sum, a, wide, from_sum, n_tile, weights, ahead, step);
+                            product_tile(tail_rows, weight_dtype, pack_lines, to_wide, to_sum, a, b, from_sum, n_tile, weights, ahead, step);
                         if (k + n_k < n_steps)
                             continue;
                         for (int r = 0; r < rows && row + r < n_rows; r++) {

@@ -157,7 +157,7 @@ static void check_rows(int row, int n_in, int n_experts, int renormalize)
     RmsNormFn *rms_norm = (RmsNormFn *)find("rms_norm");
     RouteFn *route = (RouteFn *)find("route");
     RmsNormRouteFn *fused = (RmsNormRouteFn *)find("rms_norm_route");
-    enum { ROWS = 9 };
+    enum { ROWS = 2 * LANES + 5 };
     const int stride = whole(n_in, PANEL);
     const float *x = random_rows(ROWS, n_in, stride), *weight = random_rows(1, n_in, stride);
     float *router = random_rows(n_experts, n_in, n_in);

@@ -36,6 +36,10 @@ static void set_choice(const Build *build, const char *param, double *value)
         *value = build->target->family == FAMILY_X86 ? k_blocks[n % 3] : 0;
     else if (strcmp(param, "pack_lines") == 0)
         *value = build->target->family == FAMILY_X86 && n % 2;
+    else if (strcmp(param, "widen") == 0)
+        *value = n % 4 > 1;
+    else if (strcmp(param, "by_lanes") == 0)
+        *value = build->n_entries % 2;      /* route and rms_norm_route differ, and must not in their bits */
     else if (strcmp(param, "fetch_gap") == 0)
         *value = n % 2;
     else if (strcmp(param, "token_block") == 0 && *value == 0)

@@ -162,7 +162,7 @@ static void test_space_text(void)
     SpacePoint point, again;
     Arena *arena = arena_new();
     CU_ASSERT_TRUE_FATAL(space_find("gemm", &space));
-    CU_ASSERT_EQUAL(space.n, 6);
+    CU_ASSERT_EQUAL(space.n, 7);
     const SpaceShape shape = { .target = TARGET_X86_64_V4, .n_in = 512, .n_out = 512, .row_len = 2048, .chunk = 512,
                                .l2_len = 2 << 20 };
     SpacePoint *points;
@@ -226,11 +226,18 @@ static bool most_is(const char *kernel, const char *name, TargetId target, const
     return found == most;
 }
 
-/* Lines are for x86 alone; blocks of k are shorter than k and fit the first cache; streams fit registers and columns. */
+/* Lines are for x86 alone; blocks of k are shorter than k and fit the first cache; only narrow weights are widened;
+ * streams fit registers and columns. */
 static void test_space_lines(void)
 {
     const SpaceShape wide = { .n_in = 2048, .n_out = 2048, .row_len = 8192, .chunk = 512, .l2_len = 2 << 20 };
     const SpaceShape narrow = { .n_in = 192, .n_out = 64, .row_len = 768, .chunk = 512, .l2_len = 2 << 20 };
+    const SpaceShape bf16 = { .n_in = 192, .n_out = 64, .row_len = 768, .widened = true, .chunk = 512,
+                              .l2_len = 2 << 20 };
+    CU_ASSERT_TRUE(most_is("gemm", "widen", TARGET_X86_64_V4, &narrow, 0));
+    CU_ASSERT_TRUE(most_is("gemm", "widen", TARGET_X86_64_V4, &bf16, 1));
+    CU_ASSERT_TRUE(most_is("gemm", "widen", TARGET_ARM_NEON, &bf16, 1));
+    CU_ASSERT_TRUE(most_is("route", "by_lanes", TARGET_X86_64_V4, &wide, 1));
     CU_ASSERT_TRUE(most_is("gemm", "pack_lines", TARGET_X86_64_V3, &wide, 1));
     CU_ASSERT_TRUE(most_is("gemm_q", "pack_lines", TARGET_X86_64_VNNI, &wide, 1));
     CU_ASSERT_TRUE(most_is("gemm", "pack_lines", TARGET_ARM_NEON, &wide, 0));

@@ -143,6 +143,32 @@ static void test_statuses(void)
     search_work_drop(&state);
 }
 
+/* Routers: rows that are not normed or not routed, others' experts and gates. */
+static void test_router(void)
+{
+    static const struct { const char *kernel, *line; TrialStatus status; } rows[] = {
+        { "route ", "", TRIAL_OK },
+        { "route ", "    row_end--;", TRIAL_WRONG },
+        { "route ", "    row_begin++;", TRIAL_WRONG },
+        { "route ", "    router++;", TRIAL_WRONG },
+        { "route ", "    gates += row_end > 1 ? top_k : 0;", TRIAL_WRONG },
+        { "rms_norm_route ", "", TRIAL_OK },
+        { "rms_norm_route ", "    weight = x;", TRIAL_WRONG },
+        { "rms_norm_route ", "    out += row_end > 1 ? stride : 0;", TRIAL_WRONG },
+        { "rms_norm_route ", "    top_k--;", TRIAL_WRONG },
+    };
+    SearchRun run = trial_run_of(DTYPE_F32);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        SearchState state = { .job = job_named(&run, rows[i].kernel) };
+        NEED(search_work_make(&run, &state));
+        TrialResult result = try_line(&run, &state, rows[i].line, 20);
+        CU_ASSERT_EQUAL(result.status, rows[i].status);
+        if (result.status != rows[i].status)
+            printf("%s: %s: %s: %s\n", rows[i].kernel, rows[i].line, trial_status_text(result.status), result.detail);
+        search_work_drop(&state);
+    }
+}
+
 /* The same through a command; then with bits alone to compare with, since the default was found right. */
 static void test_runner(void)
 {
@@ -199,9 +225,9 @@ static void test_no_kernel(void)
 /* ---- whole models ---- */
 
 /* Logits of a prompt as an artifact with these choices computes them, in `path`. */
-static void write_logits(const char *name, const Choices *choices, const char *path)
+static void write_logits(const char *name, const char *quant, const Choices *choices, const char *path)
 {
-    Options options = { .value = { [OPTION_WEIGHTS] = "random:3", [OPTION_QUANT] = "q8" } };
+    Options options = { .value = { [OPTION_WEIGHTS] = "random:3", [OPTION_QUANT] = quant } };
     Compilation c = { .arena = trial_arena, .diags = diags_new(trial_arena), .model = UNIT_ROOT "/docs/example.json",
                       .options = &options,
                       .choices = choices, .out = arena_printf(trial_arena, "%s/%s", trial_folder, name) };
@@ -218,25 +244,28 @@ static void write_logits(const char *name, const Choices *choices, const char *p
 /* Whatever points its kernels take, a model's results keep every bit; but for key_block, which is left alone. */
 static void test_whole_model(void)
 {
+    static const char *const quants[] = { "q8", "bf16" };
     Arena *scratch = arena_new();
     const char *plain = arena_printf(trial_arena, "%s/plain.f32", trial_folder);
     const char *chosen = arena_printf(trial_arena, "%s/chosen.f32", trial_folder);
-    Options options = { .value = { [OPTION_QUANT] = "q8" } };
-    Compilation c = { .arena = scratch, .diags = diags_new(scratch), .model = UNIT_ROOT "/docs/example.json",
-                      .options = &options };
-    NEED(driver_plan(&c, false));
-    write_logits("plain", NULL, plain);
-    for (int round = 0; round < 2; round++) {
+    for (int round = 0; round < 3; round++) {
+        const char *quant = quants[round / 2];
+        Options options = { .value = { [OPTION_QUANT] = quant } };
+        Compilation c = { .arena = scratch, .diags = diags_new(scratch), .model = UNIT_ROOT "/docs/example.json",
+                          .options = &options };
         Choices *choices = choices_new(trial_arena);
         int n;
+        NEED(driver_plan(&c, false));
+        if (round % 2 == 0)
+            write_logits("plain", quant, NULL, plain);
         const Job *jobs = jobs_of_plan(scratch, c.plan, &n);
         for (int i = 0; i < n; i++)
             for (int p = 0; p < jobs[i].space.n; p++)
                 if (jobs[i].n_points > 0 && strcmp(jobs[i].space.param[p]->name, "key_block") != 0)
                     choices_set(choices, jobs[i].key, jobs[i].space.param[p]->name,
                                 jobs[i].points[bits() % (uint64_t)jobs[i].n_points].value[p]);
-        choices_set(choices, "model", "chunk", round ? 128 : 64);
-        write_logits("chosen", choices, chosen);
+        choices_set(choices, "model", "chunk", round % 2 ? 128 : 64);
+        write_logits("chosen", quant, choices, chosen);
         CU_ASSERT_EQUAL(system(arena_printf(trial_arena, "cmp -s %s %s", plain, chosen)), 0);
     }
     arena_free(scratch);
@@ -278,8 +307,8 @@ static void test_measuring(void)
 
 static const UnitTest tests[] = {
     { "f32", test_f32 }, { "bf16", test_bf16 }, { "f16", test_f16 }, { "q8", test_q8 }, { "q4", test_q4 },
-    { "statuses", test_statuses }, { "no-kernel", test_no_kernel }, { "whole-model", test_whole_model },
-    { "measuring", test_measuring }, { "runner", test_runner },
+    { "statuses", test_statuses }, { "router", test_router }, { "no-kernel", test_no_kernel },
+    { "whole-model", test_whole_model }, { "measuring", test_measuring }, { "runner", test_runner },
 };
 
 int main(int argc, char **argv)
