@@ -26,7 +26,7 @@ double job_param(const Job *job, const char *name, double absent)
 
 static double parameter(const Job *job, const char *name) { return job->values[template_param(job->template, name)]; }
 static bool is_attention(const Job *job) { return strcmp(job->template->name, "attention") == 0; }
-static bool is_router(const Job *job) { return has_parameter(job->template, "by_lanes"); }
+static bool is_router(const Job *job) { return job_param(job, "by_lanes", -1) >= 0; }
 static bool is_scan(const Job *job) { return strcmp(job->template->name, "scan") == 0; }
 
 void job_values(const Job *job, const SpacePoint *point, double values[TEMPLATE_MAX_PARAMS])
@@ -80,7 +80,7 @@ WorkShape job_work_shape(const Job *job)
         *fields[i].to = (int)job_param(job, fields[i].name, *fields[i].to);
     if (is_scan(job))
         s.n_out = (int)job->n_channels;
-    s.eps = has_parameter(job->template, "eps") ? parameter(job, "eps") : 0;
+    s.eps = job_param(job, "eps", 0);
     snprintf(s.kernel, sizeof s.kernel, "%s", job->template->name);
     for (int i = 0; i < job->n_points; i++) {
         double values[TEMPLATE_MAX_PARAMS];
