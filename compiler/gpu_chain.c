@@ -1,19 +1,24 @@
-/* A run of mamba layers of one sequence: one launch of decode_chain.
+/* A run of mamba layers of one sequence: one launch of decode_chain or decode_panels.
  *
  * Input: a model on its way into the decode list, and layers of one shape that follow one another. Output: the launch,
  * which only calls of one sequence take (LAUNCH_IF_ONE), and only where the device holds all blocks at once; else
- * the launches of gpu_decode.c run. Layers' weights and states must lie at equal distances.
+ * the launches of gpu_decode.c run. Layers' weights and states must lie at equal distances. The model's choice
+ * `chain` says of how many blocks it may be, which then ask for sums together: 0 as is usual for the target, 1 none.
  */
 #include "gpu_model.h"
 #include "plan_model.h"
 
+#include "../ir/kernel_key.h"
 #include "../ir/text.h"
 
 #include <string.h>
 
 enum {
     OWN = 16, WARPS = 16, ROWS = 16, SLOT_LEN = 512, PART_LEN = 4 * ROWS * 8, THREADS = 512,
-    MAX_EXPERTS = 32, MAX_STATE = 32, MAX_MODEL = 2048, MAX_BLOCKS = 132, MAX_ITEMS = 2048,
+    MAX_EXPERTS = 32, MAX_STATE = 32, MAX_MODEL = 2048, MAX_ITEMS = 2048,
+    MAX_PANEL_ITEMS = 3072, MAX_OWN = 4 /* panels of a block */,
+    H100_BLOCKS = 132, A100_BLOCKS = 108,    /* multiprocessors */
+    CHAIN_USUAL = 0, CHAIN_NEVER = 1, MOST_CHOSEN = 1024,    /* choices: two that are no number of blocks, the last */
     ROUTE_LEN = 4 * ROWS * (MAX_EXPERTS + 1) + 4 * MAX_EXPERTS * ROWS + 4 * ROWS,    /* DecodeRoute */
 };
 
@@ -21,21 +26,16 @@ typedef struct {
     const LayerPlan *layer;
     const MambaLayer *m;
     int64_t d, e, routed, next_experts;
+    int64_t panels, out_panels;              /* of 16 channels, of 8 columns of x */
     int dtype, dt_dtype, blocks, group, ring, out_group, out_ring, x_group, x_steps, x_most;
+    int in_most, out_most;                   /* panels of a block */
+    bool together;                           /* sums are asked for together with what is waited for before them */
 } Chain;
 
 static int64_t up(int64_t n, int64_t m) { return (n + m - 1) / m; }
 static int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 static int smaller(int64_t a, int64_t b) { return (int)(a < b ? a : b); }
 static int64_t even(int64_t n) { return 2 * up(n, 2); }
-
-static const WeightSlot *try_slot(const BlockPlan *block, const char *tensor)
-{
-    for (int i = 0; i < block->n_weights; i++)
-        if (strcmp(block->weights[i].tensor, tensor) == 0)
-            return &block->weights[i];
-    return NULL;
-}
 
 static const StateSlot *state_slot(const BlockPlan *block, const char *name)
 {
@@ -49,13 +49,66 @@ static const StateSlot *state_slot(const BlockPlan *block, const char *name)
 
 static int dtype_of(const GpuModel *g, const Chain *c, const char *tensor)
 {
-    return try_slot(c->layer->block, tensor)->dtype == DTYPE_Q8 ? 3 : g->act;
+    return gpu_try_slot(c->layer->block, tensor)->dtype == DTYPE_Q8 ? 3 : g->act;
 }
 
 /* Chunks of 64 bytes, in pairs, that one of n slices of a row has. */
 static int64_t slice_chunks(int64_t n_in, int dtype, int n_slices)
 {
     return 2 * up(up(n_in, 64) * (dtype == 3 ? 1 : 2), 2 * n_slices);
+}
+
+static int64_t n_items(const Chain *c)
+{
+    int64_t items = c->in_most * OWN * (2 * c->m->d_conv + 2 * c->routed + c->e + 1)
+        + c->out_most * 8 * larger(c->routed, c->next_experts > 1 ? c->next_experts : 0);
+    if (c->dtype == 3)
+        items += c->in_most * 2 * OWN * c->e + c->out_most * 8 * c->e + 8 * c->x_most;
+    return items + (c->dt_dtype == 3 ? c->in_most * OWN : 0);
+}
+
+static int64_t row_len(int64_t n_in) { return 2 * (64 * up(n_in, 64) + 8); }
+
+/* As chain_place of the kernel divides it. */
+static int64_t shared_len(const Chain *c)
+{
+    const bool wide = c->in_most > 1;
+    int64_t rings = larger(c->group * c->ring, c->out_group * c->out_ring) + c->x_most * c->x_steps * c->x_group;
+    int64_t ahead = wide ? 64 * up(c->d, 64) + c->in_most * 2 * WARPS * c->m->d_state : 6 * THREADS;
+    int64_t floats = c->in_most * 3 * OWN + c->out_most * 8 + c->e * even(c->m->dt_rank + 2 * c->m->d_state)
+        + 2 * n_items(c) + ahead;
+    return ROUTE_LEN + row_len(c->d) + row_len(c->m->d_inner) + WARPS * SLOT_LEN * rings
+        + c->in_most * OWN * 64 * up(c->e * c->m->dt_rank, 64) * (c->dt_dtype == 3 ? 1 : 2)
+        + (wide ? larger(c->in_most, c->x_most) : 1 + c->x_most) * WARPS * PART_LEN + 4 * floats;
+}
+
+static int chosen(const GpuModel *g)
+{
+    const int chosen = gpu_choice(g, KERNEL_KEY_MODEL, "chain", CHAIN_USUAL);
+    return chosen <= MOST_CHOSEN ? chosen : CHAIN_USUAL;
+}
+static int most_blocks(const GpuModel *g)
+{
+    return chosen(g) > CHAIN_NEVER ? chosen(g) : g->sm >= 90 ? H100_BLOCKS : A100_BLOCKS;
+}
+
+/* Chunks a step and steps under way: no more than so many together. */
+static void limit_ring(int *group, int *ring, int most_group, int most_ring)
+{
+    if (*group * *ring <= most_group * most_ring)
+        return;
+    *group = smaller(*group, most_group);
+    *ring = most_group * most_ring / *group;
+}
+
+/* Panels of a block take room from the weights under way. */
+static void make_room(const GpuModel *g, Chain *c)
+{
+    static const struct { int group, ring; } most[] = { { 4, 2 }, { 2, 3 }, { 2, 2 } };
+    for (size_t i = 0; i < sizeof most / sizeof *most && shared_len(c) > gpu_shared_most(g); i++) {
+        limit_ring(&c->group, &c->ring, most[i].group, most[i].ring);
+        limit_ring(&c->out_group, &c->out_ring, most[i].group, most[i].ring);
+    }
 }
 
 static Chain chain_of(const GpuModel *g, int first, int64_t next_experts)
@@ -65,41 +118,30 @@ static Chain chain_of(const GpuModel *g, int first, int64_t next_experts)
                 .routed = l->n_experts > 1 ? l->n_experts : 0, .next_experts = next_experts };
     c.dtype = dtype_of(g, &c, "in_proj.weight");
     c.dt_dtype = dtype_of(g, &c, "dt_proj.weight");
-    c.blocks = (int)(c.m->d_inner / OWN);
+    c.panels = c.m->d_inner / OWN;
+    c.out_panels = c.d / 8;
+    c.blocks = smaller(larger(c.panels, 1), most_blocks(g));
+    c.in_most = (int)up(c.panels, c.blocks);
+    c.together = chosen(g) > CHAIN_NEVER;
+    c.out_most = (int)up(c.out_panels, c.blocks);
     c.group = smaller(slice_chunks(c.d, c.dtype, 4), 4);
     c.ring = g->sm >= 90 && c.dtype != 3 ? 3 : 2;
     c.out_group = smaller(slice_chunks(c.m->d_inner, c.dtype, WARPS), 4);
     c.out_ring = 2;
     c.x_group = smaller(slice_chunks(c.m->d_inner, c.dtype, WARPS), 8);
     c.x_steps = (int)up(slice_chunks(c.m->d_inner, c.dtype, WARPS), c.x_group);
-    c.x_most = (int)up(up(c.e * (c.m->dt_rank + 2 * c.m->d_state), 8), larger(c.blocks, 1));
+    c.x_most = (int)up(up(c.e * (c.m->dt_rank + 2 * c.m->d_state), 8), c.blocks);
+    if (c.in_most > 1)
+        make_room(g, &c);
     return c;
 }
 
-static int64_t n_items(const Chain *c)
-{
-    int64_t items = OWN * 2 * c->m->d_conv + OWN * (2 * c->routed + c->e + 1)
-        + 8 * larger(c->routed, c->next_experts > 1 ? c->next_experts : 0);
-    if (c->dtype == 3)
-        items += 2 * OWN * c->e + 8 * c->e + 8 * c->x_most;
-    return items + (c->dt_dtype == 3 ? OWN : 0);
-}
-
-static int64_t row_len(int64_t n_in) { return 2 * (64 * up(n_in, 64) + 8); }
-
-/* As chain_place of the kernel divides it. */
-static int64_t shared_len(const Chain *c)
-{
-    int64_t rings = larger(c->group * c->ring, c->out_group * c->out_ring) + c->x_most * c->x_steps * c->x_group;
-    int64_t floats = 3 * OWN + 8 + c->e * even(c->m->dt_rank + 2 * c->m->d_state) + 2 * n_items(c) + 6 * THREADS;
-    return ROUTE_LEN + row_len(c->d) + row_len(c->m->d_inner) + WARPS * SLOT_LEN * rings
-        + OWN * 64 * up(c->e * c->m->dt_rank, 64) * (c->dt_dtype == 3 ? 1 : 2) + WARPS * PART_LEN
-        + c->x_most * WARPS * PART_LEN + 4 * floats;
-}
+/* decode_chain has a panel a block, and asks in turn. */
+static bool takes_panels(const Chain *c) { return c->in_most > 1 || c->together; }
 
 static int64_t n_words(const Chain *c)
 {
-    return c->m->d_inner + c->d + 2 * c->routed * c->blocks + (c->routed + 1) * (c->d / 8)
+    return c->m->d_inner + c->d + 2 * c->routed * c->panels + (c->routed + 1) * c->out_panels
         + c->e * even(c->m->dt_rank + 2 * c->m->d_state);
 }
 
@@ -108,7 +150,7 @@ static int64_t n_words(const Chain *c)
 /* Scales where it looks for them: at the next multiple of 256 bytes behind the matrix. */
 static bool good_scales(const Chain *c, const char *tensor, int64_t n_rows, int64_t n_in)
 {
-    const WeightSlot *slot = try_slot(c->layer->block, tensor);
+    const WeightSlot *slot = gpu_try_slot(c->layer->block, tensor);
     return slot->dtype != DTYPE_Q8 || slot->scales == 256 * up(n_rows * 64 * up(n_in, 64), 256);
 }
 
@@ -116,9 +158,9 @@ static bool serves(const GpuModel *g, const Chain *c)
 {
     const MambaLayer *m = c->m;
     int64_t each = m->dt_rank + 2 * m->d_state;
-    return c->d % 16 == 0 && c->d <= MAX_MODEL && m->d_inner % (2 * OWN) == 0 && m->d_inner / OWN >= c->d / 8
-        && c->blocks <= MAX_BLOCKS && m->dt_rank % 2 == 0 && m->d_state <= MAX_STATE && c->e <= MAX_EXPERTS
-        && n_items(c) <= MAX_ITEMS && shared_len(c) <= gpu_shared_most(g)
+    return c->d % 16 == 0 && c->d <= MAX_MODEL && m->d_inner % (2 * OWN) == 0 && c->panels >= c->out_panels
+        && c->in_most <= MAX_OWN && m->dt_rank % 2 == 0 && m->d_state <= MAX_STATE && c->e <= MAX_EXPERTS
+        && n_items(c) <= (takes_panels(c) ? MAX_PANEL_ITEMS : MAX_ITEMS) && shared_len(c) <= gpu_shared_most(g)
         && dtype_of(g, c, "x_proj.weight") == c->dtype && dtype_of(g, c, "out_proj.weight") == c->dtype
         && good_scales(c, "in_proj.weight", 2 * c->e * m->d_inner, c->d)
         && good_scales(c, "x_proj.weight", c->e * each, m->d_inner)
@@ -144,8 +186,14 @@ static bool goes_on(const GpuModel *g, int first, int layer)
         && stride(g, layer) % 16 == 0 && kept_stride(g, layer) % 16 == 0 && stride(g, layer) / 16 <= INT32_MAX;
 }
 
-/* With dependent launches and long streams of weights that wait for a router, separate launches are as quick. */
-static bool pays(const GpuModel *g, const Chain *c) { return g->sm < 90 || c->e == 1 || c->dtype == 3; }
+/* With dependent launches and long streams of weights that wait for a router, separate launches are as quick. Of more
+ * panels than the larger device has multiprocessors nothing is known. */
+static bool pays(const GpuModel *g, const Chain *c)
+{
+    if (chosen(g) != CHAIN_USUAL)
+        return chosen(g) > CHAIN_NEVER;
+    return c->panels <= H100_BLOCKS && (g->sm < 90 || c->e == 1 || c->dtype == 3);
+}
 
 int gpu_chain_len(const GpuModel *g, int first)
 {
@@ -164,7 +212,7 @@ int gpu_chain_len(const GpuModel *g, int first)
 
 static void weight(GpuModel *g, const Chain *c, const char *tensor)
 {
-    const WeightSlot *slot = try_slot(c->layer->block, tensor);
+    const WeightSlot *slot = gpu_try_slot(c->layer->block, tensor);
     if (slot)
         gpu_weights(g->b, c->layer->weights_offset + slot->offset);
     else
@@ -199,6 +247,8 @@ static void params(GpuModel *g, const Chain *c)
     gpu_param(g->b, "out_ring", c->out_ring);
     gpu_param(g->b, "x_group", c->x_group);
     gpu_param(g->b, "n_blocks", c->blocks);
+    if (takes_panels(c))
+        gpu_param(g->b, "together", c->together);
     gpu_param(g->b, "eps", g->plan->graph->norm_eps);
 }
 
@@ -210,7 +260,7 @@ void gpu_chain(GpuModel *g, const ChainRun *run)
     static const char *const states[] = { "conv_state", "scan_state" };
     Chain c = chain_of(g, run->first, run->next_experts);
     LaunchBuffer *words = gpu_zeroed(g->b, "words", 8 * n_words(&c)), *turns = gpu_zeroed(g->b, "turns", 4 * c.blocks);
-    gpu_begin(g->b, "decode_chain", run->first);
+    gpu_begin(g->b, takes_panels(&c) ? "decode_panels" : "decode_chain", run->first);
     gpu_min_blocks(g->b, 1);
     params(g, &c);
     gpu_scratch(g->b, run->x, 0, ACCESS_UPDATE);

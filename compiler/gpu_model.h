@@ -104,5 +104,6 @@ Rows gpu_new_pairs(GpuModel *g, const char *name, int64_t n_columns, int element
 /* Of all launches of kernels that wait for those before by themselves. */
 int gpu_flags(const GpuModel *g);
 const WeightSlot *gpu_slot(const BlockPlan *block, const Value *weight);
+const WeightSlot *gpu_try_slot(const BlockPlan *block, const char *tensor);      /* NULL: the block has none */
 
 #endif

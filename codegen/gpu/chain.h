@@ -66,6 +66,16 @@ DEVICE void chain_guard(const uint64_t *words, uint32_t turn)
     warp_sync();
 }
 
+/* The same of two words at once. */
+DEVICE void chain_guard_both(const uint64_t *a, const uint64_t *b, uint32_t turn)
+{
+    const uint64_t *own = lane() == 0 ? a : b;
+    if (lane() < 2)
+        while (chain_load(own)[1] != turn)
+            ;
+    warp_sync();
+}
+
 /* Two neighbours that were asked for and may not have been there: elements 0 and 2 of what comes are their values. */
 DEVICE u32x4 chain_hear(u32x4 got, const uint64_t *words, uint32_t turn)
 {
@@ -87,6 +97,25 @@ DEVICE float chain_sum(const uint64_t *words, const int n, uint32_t turn)
         if (64 * i + 2 * lane() < n) {
             got[i] = chain_hear(got[i], words + 64 * i + 2 * lane(), turn);
             sum += bits_float(got[i][0]) + bits_float(got[i][2]);
+        }
+    return decode_warp_sum(sum);
+}
+
+/* The same in two halves: ask, then hear. */
+typedef struct { u32x4 got[CHAIN_AHEAD]; } ChainAsked;
+DEVICE void chain_ask_sum(ChainAsked *asked, const uint64_t *words, const int n)
+{
+    UNROLL for (int i = 0; i < CHAIN_AHEAD; i++)
+        if (64 * i + 2 * lane() < n)
+            asked->got[i] = chain_load(words + 64 * i + 2 * lane());
+}
+DEVICE float chain_hear_sum(ChainAsked *asked, const uint64_t *words, const int n, uint32_t turn)
+{
+    float sum = 0;
+    UNROLL for (int i = 0; i < CHAIN_AHEAD; i++)
+        if (64 * i + 2 * lane() < n) {
+            asked->got[i] = chain_hear(asked->got[i], words + 64 * i + 2 * lane(), turn);
+            sum += bits_float(asked->got[i][0]) + bits_float(asked->got[i][2]);
         }
     return decode_warp_sum(sum);
 }

@@ -181,6 +181,8 @@ uint16_t check_act_round(double value, int act)
 
 /* ---- random input ---- */
 
+void check_seed(int n) { seed = 0x9E3779B97F4A7C15u * (uint64_t)(n + 1); }
+
 uint64_t check_random_bits(void)
 {
     seed ^= seed << 13, seed ^= seed >> 7, seed ^= seed << 17;
@@ -333,7 +335,7 @@ void check_untouched(const char *what, const void *p, size_t len)
 /* 1 when the case failed. */
 static int run_case(const char *template)
 {
-    seed = 0x9E3779B97F4A7C15u * (uint64_t)(case_line + 1);
+    check_seed(case_line);
     n_case_failures = 0;
     int n_run = 0;
     for (int i = 0; i < n_gpu_checks; i++)

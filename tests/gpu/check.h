@@ -52,6 +52,7 @@ void check_early(const void *p);
 
 /* ---- random input: in (-1, 1); what lies between cols and stride is NaN; frozen ---- */
 
+void check_seed(int n);                         /* for cases that share their numbers */
 uint64_t check_random_bits(void);
 float check_random(void);
 int check_random_below(int n);

@@ -1,4 +1,6 @@
-/* A run of mamba layers for one sequence in one launch, against plain loops. */
+/* A run of mamba layers for one sequence in one launch, against plain loops; and with other numbers of blocks, to the
+ * bit: cases with the same `seed` that follow one another are the same model.
+ */
 #include "check_decode.h"
 
 enum { NORM, IN_ROUTER, IN, CONV, CONV_BIAS, SSM_ROUTER, XP, DT, DT_BIAS, A, D, OUT_ROUTER, OUT, N_TENSORS };
@@ -220,8 +222,28 @@ static float *random_parts(const Shape *s, const Layer *first, const double *x)
     return parts;
 }
 
+/* ---- the same from any number of blocks ---- */
+
+static struct { int seed; uint64_t hash; } last;
+
+static uint64_t hash_bytes(uint64_t hash, const void *data, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ ((const uint8_t *)data)[i]) * 0x100000001B3u;
+    return hash;
+}
+
+static void check_same(int seed, uint64_t hash)
+{
+    if (last.seed == seed && last.hash != hash)
+        check_fail("other bits than with another number of blocks");
+    last.seed = seed;
+    last.hash = hash;
+}
+
 static void check_chain(void)
 {
+    check_seed(check_param("seed"));
     const Shape s = shape_of_case();
     const int n_layers = check_param("n_layers"), dtype = check_param("weight_dtype"), top_k = s.top_k;
     const int next_experts = check_param("next_experts"), routed = s.e > 1 ? s.e : 0, blocks = check_param("n_blocks");
@@ -271,6 +293,9 @@ static void check_chain(void)
         if (turns[i] != (uint32_t)(FIRST_TURN + n_layers))
             check_fail("block %d is at turn %u", i, turns[i]);
     check_untouched("slot 0", state, (size_t)slots.stride);
+    const uint64_t hash = hash_bytes(0xCBF29CE484222325u, x, sizeof(float) * (size_t)s.d);
+    check_same(check_param("seed"), hash_bytes(hash_bytes(hash, left.parts,
+        sizeof(float) * (size_t)(left.n_sums * left.n_blocks)), own, kept));
 }
 
-GPU_CHECKS({ "decode_chain", check_chain })
+GPU_CHECKS({ "decode_chain", check_chain }, { "decode_panels", check_chain })

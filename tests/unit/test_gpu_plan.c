@@ -2,6 +2,7 @@
  * template with those parameters and arguments, where weights and states lie, memory of the large model.
  */
 #include "../../codegen/template.h"
+#include "../../ir/kernel_key.h"
 #include "models.h"
 
 #include <stdlib.h>
@@ -262,6 +263,61 @@ static void test_top_k(void)
     arena_free(arena);
 }
 
+static Plan *plan_with_chain(Arena *arena, const Graph *graph, DType dtype, TargetId target, int chain)
+{
+    Plan *plan = models_plan(arena, graph, dtype, target);
+    Choices *choices = choices_new(arena);
+    choices_set(choices, KERNEL_KEY_MODEL, "chain", chain);
+    return gpu_plan_module_chosen(arena, graph, (Module *)plan->module, target, choices, 0);
+}
+
+/* Blocks of the launches for a run of mamba layers, 0: there are none; that they fit the device. */
+static int chain_blocks(const Plan *plan)
+{
+    const Launches *l = plan->launches;
+    int blocks = 0;
+    for (int i = l->lists[LIST_DECODE].begin; i < l->lists[LIST_DECODE].end; i++) {
+        const Launch *launch = &l->launches[i];
+        const Kernel *kernel = &l->kernels[launch->kernel];
+        if (strcmp(kernel->template, "decode_chain") != 0 && strcmp(kernel->template, "decode_panels") != 0)
+            continue;
+        for (int p = 0; p < kernel->n_params; p++)
+            if (strcmp(kernel->params[p].name, "n_blocks") == 0)
+                blocks = (int)kernel->params[p].value;
+        CU_ASSERT_EQUAL(launch->grid[0].extra + 1, blocks);
+        CU_ASSERT(launch->shared_len <= (target_sm(plan->target) >= 90 ? 227 : 163) << 10);
+    }
+    CU_ASSERT_TRUE(holds(plan, "a chain"));
+    return blocks;
+}
+
+/* As many blocks as panels of 16 channels, or as the target's device has multiprocessors; as chosen. */
+static void test_chain_blocks(void)
+{
+    static const struct { const char *model; DType dtype; TargetId target; int chosen, blocks; } cases[] = {
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 0, 108 }, { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 1, 0 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 64, 0 }, { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 96, 96 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 128, 128 }, { "mossnet-8x200m+", DTYPE_Q8, TARGET_A100, 0, 108 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 0, 0 }, { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 128, 128 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 132, 128 }, { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 64, 64 },
+        { "mossnet-8x200m+", DTYPE_Q8, TARGET_H100, 0, 128 }, { "mossnet-8x200m+", DTYPE_Q8, TARGET_H100, 1, 0 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 31, 0 }, { "mamba-500m", DTYPE_F16, TARGET_A100, 0, 108 },
+        { "mamba-500m", DTYPE_F16, TARGET_H100, 0, 128 }, { "mossnet-8x8m", DTYPE_F16, TARGET_A100, 0, 16 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Arena *arena = arena_new();
+        char path[256];
+        snprintf(path, sizeof path, UNIT_ROOT "/models/%s.json", cases[i].model);
+        const Graph *graph = models_read(arena, path);
+        const Plan *plan = plan_with_chain(arena, graph, cases[i].dtype, cases[i].target, cases[i].chosen);
+        const int blocks = chain_blocks(plan);
+        CU_ASSERT_EQUAL(blocks, cases[i].blocks);
+        if (blocks != cases[i].blocks)
+            printf("%s, chain=%d: %d blocks, expected %d\n", cases[i].model, cases[i].chosen, blocks, cases[i].blocks);
+        arena_free(arena);
+    }
+}
+
 /* Mamba layers that follow one another are one launch for one sequence, and the usual ones for more. */
 static void test_chain(void)
 {
@@ -272,7 +328,7 @@ static void test_chain(void)
     int chains = 0, others = 0;
     for (int i = l->lists[LIST_DECODE].begin; i < l->lists[LIST_DECODE].end; i++) {
         const Launch *launch = &l->launches[i];
-        const bool is = strcmp(l->kernels[launch->kernel].template, "decode_chain") == 0;
+        const bool is = strcmp(l->kernels[launch->kernel].template, "decode_panels") == 0;
         const bool mamba = launch->layer >= 0 && graph->layers[launch->layer].kind == LAYER_MAMBA;
         chains += is;
         others += mamba && !is;
@@ -305,6 +361,7 @@ static const UnitTest tests[] = {
     { "states", test_states },
     { "experts per token", test_top_k },
     { "layers of one sequence in one launch", test_chain },
+    { "blocks of that launch", test_chain_blocks },
     { "memory", test_memory },
 };
 
