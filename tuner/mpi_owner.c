@@ -307,8 +307,11 @@ static void accept_worker(Owner *owner)
         return;
     }
     wire_watch(fd);
-    owner->workers[owner->n_workers++] = (Worker){ .wire = { .fd = fd }, .phase = WORKER_NEW, .name = "",
-                                                   .deadline = clock_seconds() + join_seconds };
+    Worker *w = &owner->workers[owner->n_workers++];
+    *w = (Worker){ .wire = { .fd = fd }, .phase = WORKER_NEW, .name = "", .deadline = clock_seconds() + join_seconds };
+    char greeting[MPI_GREETING_LEN + 1];
+    snprintf(greeting, sizeof greeting, "%.*s", MPI_GREETING_LEN, owner->token);
+    wire_greet(&w->wire, greeting);      /* gone already: listen_to finds out */
 }
 
 static void listen_to(Owner *owner, Worker *w)

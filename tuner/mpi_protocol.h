@@ -1,8 +1,9 @@
 /* What rank 0 and its workers say to each other; wire.h carries it.
  *
- * A worker says HELLO and is told what to do, one thing after another, until END. Kernels and points go by their
- * number: the worker's list of points is the one that counts, since what can be built depends on its caches. Results
- * are the bytes of their structs, whose sizes are compared first.
+ * Rank 0 greets with the first half of the token, which strangers may know. A worker says HELLO and is told what to do,
+ * one thing after another, until END. Kernels and points go by their number: the worker's list of points is the one
+ * that counts, since what can be built depends on its caches. Results are the bytes of their structs, whose sizes are
+ * compared first.
  */
 #ifndef MOSSC_TUNER_MPI_PROTOCOL_H
 #define MOSSC_TUNER_MPI_PROTOCOL_H
@@ -11,7 +12,7 @@
 #include "tune_parts.h"
 #include "wire.h"
 
-enum { MPI_PROTOCOL = 1, MPI_TOKEN_LEN = 32, MPI_MEETING_LEN = 2048 };
+enum { MPI_PROTOCOL = 2, MPI_TOKEN_LEN = 32, MPI_GREETING_LEN = MPI_TOKEN_LEN / 2, MPI_MEETING_LEN = 2048 };
 
 typedef enum {
     MPI_HELLO = 1,       /* worker: token; what MpiHello has */

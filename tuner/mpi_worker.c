@@ -196,7 +196,9 @@ void mpi_work(const TuneOptions *o, const Mpi *mpi, const char *token, const cha
 {
     Worker w = { .o = o, .c = *o->c, .token = token, .rank = mpi->rank };
     w.c.diags = diags_new(w.c.arena);
-    w.wire.fd = wire_connect(address, connect_seconds);
+    char greeting[MPI_GREETING_LEN + 1];
+    snprintf(greeting, sizeof greeting, "%.*s", MPI_GREETING_LEN, token);
+    w.wire.fd = wire_connect(address, connect_seconds, greeting);
     if (w.wire.fd < 0) {
         fprintf(stderr, "rank %d: rank 0 cannot be reached at%s\n", mpi->rank, address);
         return;

@@ -13,9 +13,10 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { HEAD_LEN = 5, MOST_LEN = 16 << 20, POLL_MS = 200 };
+enum { HEAD_LEN = 5, MOST_LEN = 16 << 20, POLL_MS = 200, GREETING = 0 };
 
 /* ---- connections ---- */
 
@@ -39,6 +40,7 @@ static void add_addresses(char *to, size_t len)
 
 int wire_listen(bool local, char *address, size_t len)
 {
+    static const char loopback[] = " 127.0.0.1";
     struct sockaddr_in here = { .sin_family = AF_INET };
     socklen_t here_len = sizeof here;
     here.sin_addr.s_addr = htonl(local ? INADDR_LOOPBACK : INADDR_ANY);
@@ -50,9 +52,10 @@ int wire_listen(bool local, char *address, size_t len)
         close(fd);
         return -1;
     }
-    snprintf(address, len, "%d 127.0.0.1", ntohs(here.sin_port));
+    snprintf(address, len, "%d", ntohs(here.sin_port));
     if (!local)
-        add_addresses(address, len);
+        add_addresses(address, len - sizeof loopback);
+    snprintf(address + strlen(address), len - strlen(address), "%s", loopback);
     return fd;
 }
 
@@ -89,16 +92,6 @@ static int try_connect(const char *host, int port, double seconds)
     return -1;
 }
 
-int wire_connect(const char *address, double seconds)
-{
-    char host[INET_ADDRSTRLEN];
-    int port = 0, used = 0, fd = -1;
-    if (sscanf(address, "%d%n", &port, &used) != 1)
-        return -1;
-    for (const char *at = address + used; fd < 0 && sscanf(at, " %15s%n", host, &used) == 1; at += used)
-        fd = try_connect(host, port, seconds);
-    return fd;
-}
 
 void wire_close(Wire *wire)
 {
@@ -276,4 +269,52 @@ void wire_bytes(WireMessage *message, void *to, size_t len)
     memset(to, 0, len);
     if (!message->bad)
         memcpy(to, bytes, len);
+}
+
+/* ---- finding each other ---- */
+
+bool wire_greet(Wire *wire, const char *greeting)
+{
+    Text text = { 0 };
+    wire_put_text(&text, greeting);
+    return wire_send(wire, GREETING, &text);
+}
+
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Nothing follows a greeting until it was answered, so no bytes of what does are lost here. */
+static bool is_greeted(int fd, double seconds, const char *greeting)
+{
+    Wire wire = { .fd = fd };
+    WireMessage message;
+    int found = 0;
+    size_t len = 0;
+    const double end = now() + seconds;
+    while ((found = wire_receive(&wire, &message)) == 0 && now() < end && !interrupt_came())
+        poll(&(struct pollfd){ .fd = fd, .events = POLLIN }, 1, POLL_MS);
+    const uint8_t *bytes = found > 0 && message.kind == GREETING ? take_counted(&message, &len) : NULL;
+    const bool ok = bytes && len == strlen(greeting) && memcmp(bytes, greeting, len) == 0;
+    text_free(&wire.in);
+    return ok;
+}
+
+int wire_connect(const char *address, double seconds, const char *greeting)
+{
+    char host[INET_ADDRSTRLEN];
+    int port = 0, used = 0, fd = -1;
+    if (sscanf(address, "%d%n", &port, &used) != 1)
+        return -1;
+    for (const char *at = address + used; fd < 0 && sscanf(at, " %15s%n", host, &used) == 1; at += used) {
+        fd = try_connect(host, port, seconds);
+        if (fd >= 0 && greeting && !is_greeted(fd, seconds, greeting)) {
+            close(fd);
+            fd = -1;
+        }
+    }
+    return fd;
 }

@@ -20,10 +20,14 @@ typedef struct {
 } Wire;
 
 /* A port of this machine where workers can connect; `address` becomes "PORT ADDRESS ...": what to try from elsewhere,
- * the loopback alone with `local`. -1: none, errno says why. */
+ * and at last the loopback; that alone with `local`. -1: none, errno says why. */
 int wire_listen(bool local, char *address, size_t len);
-/* -1: nobody answers there. */
-int wire_connect(const char *address, double seconds);
+/* -1: nobody answers there within so many seconds an address, or nobody who says `greeting` first (wire_greet): on
+ * another machine the loopback, and the address of a bridge of containers, are somebody else's. NULL: anybody will
+ * do. */
+int wire_connect(const char *address, double seconds, const char *greeting);
+/* False: the other side is gone. */
+bool wire_greet(Wire *wire, const char *greeting);
 /* Has the other machine been silent for some twenty seconds? Then the connection is to end by itself. */
 void wire_watch(int fd);
 

@@ -5,10 +5,14 @@
 #include "../../tuner/identity.h"
 #include "../../tuner/mpi_protocol.h"
 
+#include <arpa/inet.h>
 #include <math.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "models.h"
@@ -29,7 +33,7 @@ static void test_wire(void)
     char address[256];
     int listener = wire_listen(true, address, sizeof address);
     CU_ASSERT_FATAL(listener >= 0);
-    Wire here = { .fd = wire_connect(address, 5) }, there = { .fd = accept(listener, NULL, NULL) };
+    Wire here = { .fd = wire_connect(address, 5, NULL) }, there = { .fd = accept(listener, NULL, NULL) };
     CU_ASSERT_FATAL(here.fd >= 0 && there.fd >= 0);
     WireMessage message;
     Text text = { 0 };
@@ -56,8 +60,59 @@ static void test_wire(void)
     wire_close(&there);
     CU_ASSERT_FALSE(wire_wait(&there, &message));
     close(listener);
-    CU_ASSERT_EQUAL(wire_connect(address, 1), -1);
-    CU_ASSERT_EQUAL(wire_connect("nonsense", 1), -1);
+    CU_ASSERT_EQUAL(wire_connect(address, 1, NULL), -1);
+    CU_ASSERT_EQUAL(wire_connect("nonsense", 1, NULL), -1);
+}
+
+/* Of two who listen at one port of two addresses, the one that greets is found; `words`: what the other says. */
+static void check_stranger(const char *words)
+{
+    char address[256];
+    int port, one = 1, listener = wire_listen(true, address, sizeof address);
+    CU_ASSERT_EQUAL_FATAL(sscanf(address, "%d 127.0.0.1", &port), 1);
+    struct sockaddr_in there = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port) };
+    there.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 1);
+    int stranger = socket(AF_INET, SOCK_STREAM, 0);
+    setsockopt(stranger, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    CU_ASSERT_EQUAL_FATAL(bind(stranger, (struct sockaddr *)&there, sizeof there) | listen(stranger, 4), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        Wire first = { .fd = accept(stranger, NULL, NULL) };
+        if (*words)
+            wire_greet(&first, words);
+        poll(&(struct pollfd){ .fd = listener, .events = POLLIN }, 1, 20000);
+        Wire second = { .fd = accept(listener, NULL, NULL) };
+        _exit(wire_greet(&second, "it is me") ? 0 : 1);
+    }
+    snprintf(address, sizeof address, "%d 127.0.0.2 127.0.0.1", port);
+    Wire wire = { .fd = wire_connect(address, 1, "it is me") };
+    struct sockaddr_in peer = { 0 };
+    socklen_t len = sizeof peer;
+    CU_ASSERT_EQUAL(getpeername(wire.fd, (struct sockaddr *)&peer, &len), 0);
+    CU_ASSERT_EQUAL(peer.sin_addr.s_addr, htonl(INADDR_LOOPBACK));
+    int status = -1;
+    CU_ASSERT(waitpid(child, &status, 0) == child && status == 0);
+    wire_close(&wire);
+    close(stranger);
+    close(listener);
+}
+
+static void test_stranger(void)
+{
+    check_stranger("");
+    check_stranger("it is you");
+}
+
+/* Elsewhere the loopback is somebody else's: it comes last. */
+static void test_addresses(void)
+{
+    char address[256];
+    int listener = wire_listen(false, address, sizeof address);
+    CU_ASSERT_FATAL(listener >= 0);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(strrchr(address, ' '));
+    CU_ASSERT_STRING_EQUAL(strrchr(address, ' '), " 127.0.0.1");
+    CU_ASSERT_PTR_EQUAL(strstr(address, "127.0.0.1"), strrchr(address, ' ') + 1);
+    close(listener);
 }
 
 /* What was put, as a message of `len` of its bytes. */
@@ -317,7 +372,8 @@ static void test_broken(void)
     records_close(run.records);
 }
 
-static const UnitTest tests[] = { { "wire", test_wire }, { "hello", test_hello }, { "choices", test_choices },
+static const UnitTest tests[] = { { "wire", test_wire }, { "stranger", test_stranger },
+                                  { "addresses", test_addresses }, { "hello", test_hello }, { "choices", test_choices },
                                   { "results", test_results }, { "batches", test_batches },
                                   { "going_on", test_going_on }, { "broken", test_broken } };
 
