@@ -95,34 +95,50 @@ void gpu_lower_conv1d(Lowering *l, const Op *op)
 }
 
 /* Channels of a block whose state stays in registers, and tiles in flight; 0: token by token, the state in memory. */
-typedef struct { int channels, stages, n_threads, shared_len; } ScanBlock;
+typedef struct { int channels, stages, tile, passes, n_threads, shared_len; } ScanBlock;
 
-/* See codegen/gpu/scan.c. */
-static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages)
+/* See codegen/gpu/scan_tiles.c; tile 0: scan.c, which is that of 32 tokens. */
+static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages, int tile, int passes)
 {
-    int steps = (d_state * channels + 31) / 32, bc = 288 * steps * 32 / channels;
-    int own = 128 * channels + 64 * channels * (z_rows + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps;
-    return (ScanBlock){ channels, stages, 32 * stages, stages * own + 4 * channels };
+    int n = tile ? tile : 32, steps = (d_state * channels + 31) / 32;
+    int bc = 8 * (n + 4) * steps * 32 / channels, parts = 128 * (n + 2);
+    int own = 4 * n * channels + 2 * n * channels * (z_rows + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
+    return (ScanBlock){ channels, stages, tile, passes, 32 * stages, stages * own + 4 * channels };
+}
+
+/* Is what was chosen a kernel? The rules are those of codegen/gpu_space.c. */
+static bool scan_chosen(const Lowering *l, const char *key, int d_state, int z_rows, ScanBlock *block)
+{
+    enum { REGISTERS = 16384 };          /* of a quarter of a multiprocessor */
+    int channels = gpu_choice(l->g, key, "block_channels", 0), stages = gpu_choice(l->g, key, "stages", 6);
+    int tile = gpu_choice(l->g, key, "tile_tokens", 0), passes = gpu_choice(l->g, key, "passes", 0);
+    if ((channels != 8 && channels != 16) || stages % 2 != 0 || stages < 6)
+        return false;
+    if ((tile == 0) != (passes == 0) || passes > 2)
+        return false;
+    if (tile == 0 ? stages > 10 : (tile != 16 && tile != 24 && tile != 32) || tile * channels % 128 != 0)
+        return false;
+    if (tile && (stages + 3) / 4 * 32 * ((passes == 2 ? 5 : 3) * tile + 64) > REGISTERS)
+        return false;
+    *block = scan_shape(d_state, z_rows, channels, stages, tile, passes);
+    return block->shared_len <= gpu_shared_most(l->g);
 }
 
 /* Blocks of 16 channels, where there are then enough of them for a GPU's multiprocessors. */
 static ScanBlock scan_block(const Lowering *l, const char *key, int64_t n_channels, int64_t d_state, int64_t z_rows)
 {
-    enum { SHARED_MOST = 160 << 10, THREADS_MOST = 1024, STATE_MOST = 64, PAIRS_MOST = 16, FEW_CHANNELS = 1024 };
+    enum { SHARED_MOST = 160 << 10, STATE_MOST = 64, PAIRS_MOST = 16, FEW_CHANNELS = 1024 };
     bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
-    int chosen = gpu_choice(l->g, key, "block_channels", 0), stages_chosen = gpu_choice(l->g, key, "stages", 6);
-    if (held && (chosen == 8 || chosen == 16) && stages_chosen % 2 == 0 && stages_chosen >= 6 && stages_chosen <= 10) {
-        ScanBlock block = scan_shape((int)d_state, (int)z_rows, chosen, stages_chosen);
-        if (block.shared_len <= gpu_shared_most(l->g) && block.n_threads <= THREADS_MOST)
-            return block;
-    }
+    ScanBlock chosen;
+    if (held && scan_chosen(l, key, (int)d_state, (int)z_rows, &chosen))
+        return chosen;
     for (int channels = n_channels > FEW_CHANNELS ? 16 : 8; channels >= 8 && held; channels /= 2)
         for (int stages = 8; stages >= 4; stages -= 2) {
-            ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages);
-            if (block.shared_len <= SHARED_MOST && block.n_threads <= THREADS_MOST)
+            ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages, 0, 0);
+            if (block.shared_len <= SHARED_MOST)
                 return block;
         }
-    return (ScanBlock){ 0, 0, 256, 0 };
+    return (ScanBlock){ .n_threads = 256 };
 }
 
 void gpu_lower_scan(Lowering *l, const Op *op)
@@ -135,7 +151,9 @@ void gpu_lower_scan(Lowering *l, const Op *op)
     const char *key = gpu_key(g, "scan", gpu_columns(op->operand[3]), gpu_columns(op->result[0]), 1, DTYPE_F32);
     key = arena_printf(g->arena, "%s z_pairs=%lld zoh=%d", key, z.pairs ? (long long)z.top_k.most : 0ll,
                        (int)op_int(op, ATTR_ZOH, 0));
-    gpu_begin(g->b, "scan", l->layer);
+    ScanBlock block = scan_block(l, key, gpu_columns(op->result[0]), gpu_columns(op->operand[3]),
+                                 z.pairs ? z.top_k.most : 1);
+    gpu_begin(g->b, block.tile ? "scan_tiles" : "scan", l->layer);
     gpu_keyed(g->b, g->sequences ? NULL : key);
     gpu_param(g->b, "n_channels", (double)gpu_columns(op->result[0]));
     gpu_param(g->b, "d_state", (double)gpu_columns(op->operand[3]));
@@ -146,11 +164,14 @@ void gpu_lower_scan(Lowering *l, const Op *op)
     gpu_param(g->b, "y_stride", (double)y.stride);
     gpu_param(g->b, "zoh", (double)op_int(op, ATTR_ZOH, 0));
     gpu_param(g->b, "act", g->act);
-    gpu_param(g->b, "sequences", g->sequences);
-    ScanBlock block = scan_block(l, key, gpu_columns(op->result[0]), gpu_columns(op->operand[3]),
-                                 z.pairs ? z.top_k.most : 1);
     gpu_param(g->b, "block_channels", block.channels);
     gpu_param(g->b, "stages", block.stages);
+    if (block.tile) {
+        gpu_param(g->b, "tile_tokens", block.tile);
+        gpu_param(g->b, "passes", block.passes);
+    } else {
+        gpu_param(g->b, "sequences", g->sequences);
+    }
     gpu_rows(g, &y, ACCESS_WRITE);
     gpu_rows(g, &dt, ACCESS_READ);
     gpu_rows(g, &x, ACCESS_READ);

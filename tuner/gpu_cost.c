@@ -137,7 +137,7 @@ static double decode_cost(const Job *job, const SpacePoint *point)
     const double way = warps * value_of(job, point, "group") * value_of(job, point, "ring") * 512;
     double cost = fabs(log2(way / 65536));
     for (int i = 0; i < job->space.n; i++)
-        cost += 0.7 * fabs(log2((double)point->value[i] / job->initial.value[i]));
+        cost += 0.7 * fabs(log2((point->value[i] + 0.01) / (job->initial.value[i] + 0.01)));
     return cost;
 }
 

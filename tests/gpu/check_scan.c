@@ -31,15 +31,17 @@ static double step(const Scan *scan, double *s, int t, int c)
     return scan->n_z ? y * z / (1 + exp(-z)) : y;
 }
 
-static int shared_len(int b, int d_state, int z_pairs, int stages)
+static int shared_len(int b, int d_state, int z_pairs, int stages, int tile)
 {
-    const int z_rows = z_pairs ? z_pairs : 1, steps = (d_state * b + 31) / 32, bc = 288 * steps * 32 / b;
-    return stages * (128 * b + 64 * b * (z_rows + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps) + 4 * b;
+    const int z_rows = z_pairs ? z_pairs : 1, steps = (d_state * b + 31) / 32;
+    const int bc = 8 * (tile + 4) * steps * 32 / b, parts = 128 * (tile + 2);
+    const int own = 4 * tile * b + 2 * tile * b * (z_rows + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
+    return stages * own + 4 * b;
 }
 
-static void check_scan(void)
+static void check_form(int tile, int sequences)
 {
-    const int n_tokens = check_param("n_tokens"), top_k = check_param("top_k"), sequences = check_param("sequences");
+    const int n_tokens = check_param("n_tokens"), top_k = check_param("top_k");
     const int block = check_param("block_channels"), z_pairs = check_param("z_pairs");
     const int y_stride = check_param("y_stride"), stages = check_param("stages");
     Scan scan = { .n_channels = check_param("n_channels"), .d_state = check_param("d_state"), .zoh = check_param("zoh"),
@@ -82,7 +84,7 @@ static void check_scan(void)
     const int n_blocks = block ? (channels + block - 1) / block : (channels + 31) / 32;
     const int n_threads = block ? 32 * stages : 256;
     CHECK_LAUNCH(n_blocks, of.n, n_threads,
-                 block ? shared_len(block, scan.d_state, z_pairs, stages) : 0, y, scan.dt, scan.x, scan.bc,
+                 block ? shared_len(block, scan.d_state, z_pairs, stages, tile) : 0, y, scan.dt, scan.x, scan.bc,
                  scan.z, scan.a, scan.d, (float *)states, slots, of.ends, state_stride, n_tokens, top_k);
     check_rows_act("y", y, want, n_tokens, channels, y_stride, scan.act, tolerance);
     for (int i = 0; i < N_SLOTS; i++) {
@@ -97,4 +99,7 @@ static void check_scan(void)
     }
 }
 
-GPU_CHECKS({ "scan", check_scan })
+static void check_scan(void) { check_form(32, check_param("sequences")); }
+static void check_scan_tiles(void) { check_form(check_param("tile_tokens"), 0); }
+
+GPU_CHECKS({ "scan", check_scan }, { "scan_tiles", check_scan_tiles })
