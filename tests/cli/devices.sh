@@ -8,18 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 3
-failed=0
-fail() { echo "FAIL: $*"; failed=1; }
-
-# expect CODE WORDS COMMAND...
-expect() {
-    local code=$1 words=$2 found
-    shift 2
-    "$@" >stdout 2>stderr </dev/null
-    found=$?
-    [ $found -eq "$code" ] || fail "$*: exit $found, expected $code: $(cat stderr)"
-    grep -qF -- "$words" stdout stderr || fail "$*: no '$words' in: $(cat stdout stderr)"
-}
+. "$top/tests/cli/expect.sh"
 
 model=$top/models/mossnet-8x200m+.json
 expect 0 "s24-ultra" "$mossc" devices
@@ -73,4 +62,4 @@ expect 2 "expected bandwidth=GB/S or clock=GHZ" "$mossc" inspect "$model" --targ
 expect 2 'from a MODEL.json' "$mossc" inspect "$mossc" --device s24
 
 [ $failed -eq 0 ] && echo "devices: ok"
-exit $failed
+exit $((failed != 0))

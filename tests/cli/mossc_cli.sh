@@ -15,25 +15,13 @@ trap '[ -z "$mounted" ] || umount "$mounted"; rm -rf "$work"' EXIT
 cd "$work" || exit 3
 export TMPDIR=$work/tmp
 mkdir tmp
-failed=0 checks=0 skips=0
+skips=0
+. "$top/tests/cli/expect.sh"
 
 # --- Helpers ---
 
-fail() { echo "FAIL: $*"; failed=$((failed + 1)); }
 skip() { echo "SKIPPED: $*"; skips=$((skips + 1)); }
 have() { command -v "$1" >/dev/null 2>&1; }
-
-# expect CODE WORDS COMMAND...: the exit code, and WORDS somewhere in what it says
-expect() {
-    local code=$1 words=$2 found
-    shift 2
-    checks=$((checks + 1))
-    "$@" >"$here/stdout" 2>"$here/stderr" </dev/null
-    found=$?
-    [ $found -eq "$code" ] || fail "$*: exit $found, expected $code: $(tail -5 "$here/stderr")"
-    [ -z "$words" ] || grep -qaF -- "$words" "$here/stdout" "$here/stderr" \
-        || fail "$*: no '$words' in: $(head -c 2000 "$here/stdout" "$here/stderr")"
-}
 
 # refuse CODE WORDS COMMAND...: as expect, in an empty folder that must stay empty
 refuse() {
@@ -543,7 +531,7 @@ section_interrupt() {
 sections=${*:-usage facts graphs sharing texts exe weights max_rss libraries c gpu repeat run environment disk_full interrupt}
 for section in $sections; do
     before=$failed
-    here=$work/$section
+    here=$work/$section said=$work/$section
     mkdir "$here" && cd "$here" || exit 3
     section_"$section"
     echo "$section: $([ "$failed" -eq "$before" ] && echo ok || echo FAILED)"

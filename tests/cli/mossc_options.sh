@@ -10,20 +10,8 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export TMPDIR=$work/tmp
 mkdir "$work/tmp" "$work/empty" "$work/made"
-failed=0 checks=0
-
-fail() { echo "FAIL: $*"; failed=$((failed + 1)); }
-
-# expect CODE WORDS COMMAND...: the exit code, and WORDS somewhere in what it says
-expect() {
-    local code=$1 words=$2 found
-    shift 2
-    checks=$((checks + 1))
-    "$@" >"$work/stdout" 2>"$work/stderr" </dev/null
-    found=$?
-    [ $found -eq "$code" ] || fail "$*: exit $found, expected $code: $(tail -5 "$work/stderr")"
-    [ -z "$words" ] || grep -qaF -- "$words" "$work/stdout" "$work/stderr" || fail "$*: no '$words' in: $(cat "$work/stdout" "$work/stderr")"
-}
+said=$work
+. "$top/tests/cli/expect.sh"
 
 # refuse CODE WORDS COMMAND...: in an empty folder that stays empty, with one error and no warning
 refuse() {
