@@ -81,6 +81,18 @@ static const char *read_name(Arena *arena, const char *p, const char **name)
     return p + len;
 }
 
+/* How long the word is that begins a parameter's line at p, 0: none does. */
+static size_t read_kind(const char *p, TemplateParam *param)
+{
+    static const char *const words[] = { "PARAM(", "FPARAM(", "OPTION(" };
+    for (int i = 0; i < 3; i++)
+        if (strncmp(p, words[i], strlen(words[i])) == 0) {
+            *param = (TemplateParam){ .is_float = i == 1, .is_option = i == 2 };
+            return strlen(words[i]) - 1;
+        }
+    return 0;
+}
+
 /* "(name, code)" at p. */
 static const char *read_param(Arena *arena, const char *p, TemplateParam *param)
 {
@@ -132,13 +144,14 @@ static const Template *parse(Arena *arena, const EmbeddedFile *file, bool may_he
     if (strncmp(p, "/* ", 3) != 0 || !skip_opaque(p))
         REJECT("it must open with a comment");
     template->summary = read_summary(arena, p, skip_opaque(p));
-    for (p = skip_blank(p); strncmp(p, "PARAM(", 6) == 0 || strncmp(p, "FPARAM(", 7) == 0; p = skip_blank(p)) {
+    TemplateParam kind;
+    for (size_t len; (len = read_kind(p = skip_blank(p), &kind)); ) {
         if (template->n_params == TEMPLATE_MAX_PARAMS)
             REJECT("more than %d parameters", TEMPLATE_MAX_PARAMS);
         TemplateParam *param = &template->params[template->n_params];
-        param->is_float = *p == 'F';
-        const char *next = read_param(arena, p + (param->is_float ? 6 : 5), param);
-        if (!next)
+        *param = kind;
+        const char *next = read_param(arena, p + len, param);
+        if (!next || (param->is_option && template->n_params == 0))
             REJECT("parameter %d is not PARAM(name, code)", template->n_params);
         for (int i = 0; i < template->n_params; i++)
             if (!strcmp(template->params[i].name, param->name) || !strcmp(template->params[i].code, param->code))
@@ -233,6 +246,18 @@ int template_param(const Template *template, const char *name)
     BUG("template %s has no parameter %s", template->name, name);
 }
 
+int template_add_options(const Template *template, TemplateBinding *bindings, int n)
+{
+    for (int i = 0; i < template->n_params; i++) {
+        int at = 0;
+        while (at < n && strcmp(bindings[at].name, template->params[i].name) != 0)
+            at++;
+        if (at == n && template->params[i].is_option && n < TEMPLATE_MAX_PARAMS)
+            bindings[n++] = (TemplateBinding){ template->params[i].name, 0 };
+    }
+    return n;
+}
+
 void template_bind(const Template *template, const TemplateBinding *bindings, int n, double *values)
 {
     bool bound[TEMPLATE_MAX_PARAMS] = { false };
@@ -247,15 +272,18 @@ void template_bind(const Template *template, const TemplateBinding *bindings, in
     }
 }
 
+/* "_<code><value>" at p? */
+static bool begins_value(const char *p, const char *code)
+{
+    const size_t len = strlen(code);
+    return *p == '_' && strncmp(p + 1, code, len) == 0 && p[1 + len] && strchr("m0123456789", p[1 + len]);
+}
+
 /* Does some instance name of `template` start like the name of another template? */
 static bool name_hides(const Template *template, const char *other)
 {
-    const size_t len = strlen(template->name), code_len = strlen(template->params[0].code);
-    if (strncmp(other, template->name, len) != 0 || other[len] != '_')
-        return false;
-    const char *value = other + len + 1 + code_len;
-    return strncmp(other + len + 1, template->params[0].code, code_len) == 0 &&
-           *value && strchr("m0123456789", *value);
+    const size_t len = strlen(template->name);
+    return strncmp(other, template->name, len) == 0 && begins_value(other + len, template->params[0].code);
 }
 
 static void check_set(const Set *set)
@@ -301,19 +329,25 @@ void template_print_name(const Template *template, const double *values, Text *o
 {
     text_printf(out, "%s", template->name);
     for (int i = 0; i < template->n_params; i++) {
+        if (template->params[i].is_option && values[i] == 0)
+            continue;
         text_printf(out, "_%s", template->params[i].code);
         print_name_value(&template->params[i], values[i], out);
     }
 }
 
-/* Read `name` as an instance of `template`: only the very text that print_name gives is one. */
-static bool parse_instance(const Template *template, const char *name, double *values)
+/* Only the very text that print_name gives is one. */
+bool template_read_name(const Template *template, const char *name, double *values)
 {
     const char *p = name + strlen(template->name);
     for (int i = 0; i < template->n_params; i++) {
         const size_t code_len = strlen(template->params[i].code);
         char digits[40];
         size_t len = 0;
+        if (template->params[i].is_option && !begins_value(p, template->params[i].code)) {
+            values[i] = 0;
+            continue;
+        }
         if (*p != '_' || strncmp(p + 1, template->params[i].code, code_len) != 0)
             return false;
         for (p += 1 + code_len; *p && *p != '_'; p++) {
@@ -342,7 +376,7 @@ static const Template *parse_name(Arena *arena, const Set *set, const char *name
         if (strncmp(name, set->files[i].name, len) != 0 || name[len] != '_')
             continue;
         const Template *template = read_embedded(arena, set, i);
-        if (parse_instance(template, name, values))
+        if (template_read_name(template, name, values))
             return template;
     }
     return NULL;

@@ -4,7 +4,7 @@
  * host rendering (codegen/template.h) it is an enum of the same name, and the names below
  * come from the header "emulate.h" of the tests (fibers for threads). Either way one file is one
  * template. A template has the form
- *     opening comment, PARAM and FPARAM lines, helpers (DEVICE functions, enums, types), KERNEL
+ *     opening comment, PARAM, FPARAM and OPTION lines, helpers (DEVICE functions, enums, types), KERNEL
  * and neither includes nor preprocessor lines. Blocks have one dimension. Addresses handed to
  * functions that say `shared` or `global` must be such. `act` arguments are 1 (bf16) or 2 (f16) and
  * constant once parameters are bound. `restrict` is for weights alone: what another launch or block
@@ -33,6 +33,7 @@ enum { false, true };
 
 #define PARAM(name, code) extern const int name;
 #define FPARAM(name, code) extern const float name;
+#define OPTION(name, code) extern const int name;
 #define KERNEL(name) __attribute__((nvptx_kernel)) void name
 #define DEVICE static inline __attribute__((always_inline, unused))
 #define UNROLL _Pragma("unroll")

@@ -104,6 +104,7 @@ static void add_line(Cases *of, int line, const char *text)
             refuse(of, line, "the template has no parameter", word);
         bindings[n] = (TemplateBinding){ word, strtod(equals + 1, NULL) };
     }
+    n = template_add_options(new->template, bindings, n);
     if (n != new->template->n_params)
         refuse(of, line, "some parameters are missing:", text);
     template_bind(new->template, bindings, n, new->values);

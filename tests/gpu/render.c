@@ -32,7 +32,7 @@ static void print_params(const Template *template, FILE *out)
     fprintf(out, "%s", template->name);
     for (int i = 0; i < template->n_params; i++)
         fprintf(out, " %s(%s%s)", template->params[i].name, template->params[i].code,
-            template->params[i].is_float ? ", float" : "");
+            template->params[i].is_float ? ", float" : template->params[i].is_option ? ", may be missing: 0" : "");
     fprintf(out, "\n");
 }
 
@@ -95,6 +95,7 @@ static bool read_request(Arena *arena, int n, char **words, Request *request)
     for (int i = 2; i < n; i++)
         if (!read_setting(request, words[i]))
             return fprintf(stderr, "gpu_render: cannot take %s\n", words[i]), false;
+    request->n_bindings = template_add_options(request->template, request->bindings, request->n_bindings);
     if (request->n_bindings == request->template->n_params)
         return true;
     fprintf(stderr, "gpu_render: %d parameters given, needed are: ", request->n_bindings);

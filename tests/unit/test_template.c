@@ -101,6 +101,38 @@ static void test_render(void)
     arena_free(arena);
 }
 
+/* An option is in the name only when it is not 0, wherever it stands, and may be missing from bindings. */
+static void test_options(void)
+{
+    static const char text[] = "/* Adds. */\nPARAM(n_in, i)\nOPTION(form, f)\nPARAM(few, fo)\nOPTION(mode, mo)\n"
+                               "KERNEL(add)(float *x)\n{\n    x[form] += mode;\n}\n";
+    static const struct { double values[4]; const char *name; } cases[] = {
+        { { 3, 0, 4, 0 }, "add_i3_fo4" }, { { 3, 2, 4, 0 }, "add_i3_f2_fo4" }, { { 3, 0, 4, 1 }, "add_i3_fo4_mo1" },
+        { { 3, -1, 4, 7 }, "add_i3_fm1_fo4_mo7" },
+    };
+    Arena *arena = arena_new();
+    const EmbeddedFile file = { "add.c", text, sizeof text - 1 };
+    const char *problem = NULL;
+    const Template *template = template_parse(arena, &file, &problem);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(template);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Text name = { 0 };
+        double back[TEMPLATE_MAX_PARAMS];
+        template_print_name(template, cases[i].values, &name);
+        CU_ASSERT_STRING_EQUAL(name.data, cases[i].name);
+        CU_ASSERT_FATAL(template_read_name(template, cases[i].name, back));
+        for (int p = 0; p < 4; p++)
+            CU_ASSERT_EQUAL(back[p], cases[i].values[p]);
+        text_free(&name);
+    }
+    double values[TEMPLATE_MAX_PARAMS];
+    CU_ASSERT(!template_read_name(template, "add_i3_f0_fo4", values) && !template_read_name(template, "add_i3", values));
+    TemplateBinding bindings[TEMPLATE_MAX_PARAMS] = { { "mode", 5 }, { "few", 1 }, { "n_in", 2 } };
+    CU_ASSERT_EQUAL(template_add_options(template, bindings, 3), 4);
+    CU_ASSERT(strcmp(bindings[3].name, "form") == 0 && bindings[3].value == 0);
+    arena_free(arena);
+}
+
 static void test_malformed(void)
 {
 #define HEAD "/* A kernel. */\n"
@@ -112,6 +144,7 @@ static void test_malformed(void)
         { HEAD "PARAM(n)\n" BODY, "parameter 0" },
         { HEAD "PARAM(n,n)\n" BODY, "parameter 0" },
         { HEAD "PARAM(n, n1)\n" BODY, "parameter 0" },
+        { HEAD "OPTION(n, n)\n" BODY, "parameter 0" },
         { HEAD "PARAM(n, n_a)\n" BODY, "parameter 0" },
         { HEAD "PARAM(N, n)\n" BODY, "parameter 0" },
         { HEAD "PARAM(n, n)\nPARAM(n, m)\n" BODY, "twice" },
@@ -148,6 +181,7 @@ static const UnitTest tests[] = {
     { "embedded templates", test_embedded },
     { "names round trip", test_round_trip },
     { "texts that are not names", test_not_names },
+    { "options", test_options },
     { "rendering", test_render },
     { "malformed templates", test_malformed },
 };
