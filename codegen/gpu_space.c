@@ -69,9 +69,11 @@ static bool wgmma_tile_suits(const Asked *a)
     return columns == 96 || columns / 2 < given(a, "n_out");
 }
 
+/* Form 1: tiles of one group of warps. */
 static bool wgmma_ring_fits(const Asked *a)
 {
-    return value(a, "stages") * (16384 + 128 * value(a, "tile_columns") + 16) <= 212000;
+    int columns = value(a, "tile_columns"), rows = value(a, "form") == 1 && columns == 256 ? 64 : 128;
+    return value(a, "stages") * (128 * (rows + columns) + 16) <= 212000;
 }
 
 /* A lane of scan_tiles.c holds three numbers a token, with two passes five, and some 64 more; a quarter of the warps

@@ -132,39 +132,54 @@ static void multiply(GpuModel *g, const Product *p)
 
 enum { H100_PIECE = 64, H100_THREADS = 384, H100_RING_MOST = 212000 };
 
+typedef struct { int form, rows, columns, stages, stage_len; } H100Tile;
+
 static bool suits_h100(const GpuModel *g, const Product *p)
 {
     return g->sm >= 90 && p->slot->dtype != DTYPE_Q8 && g->n_rows > 64;
 }
 
-static int h100_columns(const GpuModel *g, const Product *p, const char *key)
+/* Form 1, tiles in turn, where tuning found that quicker. */
+static H100Tile h100_tile(const GpuModel *g, const Product *p, const char *key)
 {
     int usual = p->n_out <= 96 ? 96 : p->n_out <= 128 ? 128 : 256, columns = gpu_choice(g, key, "tile_columns", usual);
-    return columns == 96 || columns == 128 || columns == 256 ? columns : usual;
+    H100Tile t = { .form = gpu_choice(g, key, "form", 0) == 1, .columns = usual };
+    if (columns == 96 || columns == 128 || columns == 256)
+        t.columns = columns;
+    t.rows = t.form == 1 && t.columns == 256 ? 64 : 128;
+    t.stage_len = 2 * H100_PIECE * (t.rows + t.columns) + 16;
+    int most = H100_RING_MOST / t.stage_len > 7 ? 7 : H100_RING_MOST / t.stage_len;
+    t.stages = gpu_choice(g, key, "stages", most);
+    t.stages = t.stages < 3 || t.stages > most ? most : t.stages;
+    return t;
+}
+
+static int h100_shared_len(const H100Tile *t, const Product *p)
+{
+    int turns = t->form == 1 ? 2 * 8 : 0;
+    return 1024 + t->stages * t->stage_len + 8 * 2048 + turns + 8 * ((int)p->n_experts + 2);
 }
 
 static void multiply_h100(GpuModel *g, const Product *p)
 {
     const char *key = product_key(g, "gemm_h100", p);
-    int columns = h100_columns(g, p, key), stage_len = 16384 + 128 * columns + 16;
-    int most = H100_RING_MOST / stage_len > 7 ? 7 : H100_RING_MOST / stage_len;
-    int stages = gpu_choice(g, key, "stages", most);
-    stages = stages < 3 || stages > most ? most : stages;
+    H100Tile tile = h100_tile(g, p, key);
     gpu_begin(g->b, "gemm_h100", p->layer);
     gpu_keyed(g->b, key);
     shape_params(g, p);
-    gpu_param(g->b, "tile_columns", columns);
-    gpu_param(g->b, "stages", stages);
+    gpu_param(g->b, "tile_columns", tile.columns);
+    gpu_param(g->b, "stages", tile.stages);
+    gpu_param(g->b, "form", tile.form);
     gpu_min_blocks(g->b, 1);
     out_and_in(g, p);
     gpu_tensor_map(g->b, &(TensorMap){
         .base = ARG_WEIGHTS, .offset = p->weights_offset + p->slot->offset, .n_rows = p->n_experts * p->n_out,
         .n_columns = p->slot->row_stride, .row_stride = 2 * p->slot->row_stride, .element_len = 2,
-        .box_rows = columns == 256 ? 128 : columns,
+        .box_rows = tile.columns == 256 ? 128 : tile.columns,
         .box_columns = H100_PIECE, .swizzle = 128 });
     other_args(g, p);
     gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,
-            1024 + stages * stage_len + 8 * 2048 + 8 * ((int)p->n_experts + 2), gpu_flags(g) | p->flags);
+            h100_shared_len(&tile, p), gpu_flags(g) | p->flags);
 }
 
 void gpu_product(GpuModel *g, const Product *p) { (suits_h100(g, p) ? multiply_h100 : multiply)(g, p); }

@@ -1,14 +1,17 @@
 /* Matrix product of many rows with the experts that chose them (or one dense matrix), for Hopper: gemm with wgmma.
  *
- * Grid: any number of blocks x; each takes every n_blocks_x-th tile of 128 x tile_columns outputs. Threads: 384. Shared
- * bytes: 1024 + stages * (16384 + 128 tile_columns + 16) + 8 * 2048 + 8 * (n_experts + 2).
- * weights: a tensor map of [E n_out][k], boxes of tile_columns rows (128 where that is 256) and 64 columns, 128-byte
- * swizzle. Where the tiles that are left for the last round are at most half as many as blocks, they are halved.
+ * Grid: any number of blocks x; each takes every n_blocks_x-th tile of `rows` x tile_columns outputs. rows: 128, or 64
+ * with form 1 and 256 columns. Threads: 384. Shared bytes: 1024 + stages * (128 (rows + tile_columns) + 16) + 8 * 2048
+ * + 8 * (n_experts + 2), and 16 with form 1. weights: a tensor map of [E n_out][k], boxes of tile_columns rows (128 if
+ * that is 256) and 64 columns, 128-byte swizzle. Where the tiles that are left for the last round are at most half as
+ * many as blocks, they are halved. Everything else is as in gemm.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
- * weights by the bulk tensor copy. Warps 4 to 11 multiply, two groups of 64 rows, and write; the fetching runs on
- * meanwhile. A stage has two mbarriers: full (its data are there), empty (both groups have read it). Everything else
- * is as in gemm. Measured and left out: two blocks of a cluster that share weights, one group lagging
- * behind the other, mixed biases added where rows are written.
+ * weights by the bulk tensor copy. Warps 4 to 11 multiply and write; the fetching runs on meanwhile. A stage has two
+ * mbarriers: full (its data are there), empty (they have been read). Form 0: both groups of four warps multiply 64
+ * rows of a tile. Form 1: each has every second tile of the block, and writes while the other multiplies; so the end
+ * of a tile costs nothing, but the second cache delivers 4/3 of the bytes (5/3 with 64 rows).
+ * Measured and left out: two blocks of a cluster that share weights, one group lagging behind the other, mixed biases
+ * added where rows are written.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
@@ -18,14 +21,16 @@ PARAM(has_bias, hb)      /* 1: the expert's, more: the gated sum of those of the
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
 PARAM(tile_columns, tc)  /* 96, 128, 256 */
 PARAM(stages, st)        /* 3 to 8 */
-
+OPTION(form, f)          /* 0: two groups share a tile, 1: each has tiles of its own, in turn */
 
 enum {
     TILE_ROWS = 128,
-    PIECE = 64,            /* k of a stage */
-    A_LEN = TILE_ROWS * PIECE * 2,
-    COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece */
+    PIECE = 64,            /* k of a stage: 128 bytes of a row */
+    COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece, at most */
 };
+
+/* Bytes of a stage, whose first rows * 128 are rows of `in`. */
+DEVICE int gemm_h100_stage_len(int rows) { return rows * 128 + tile_columns * 128; }
 
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
@@ -41,11 +46,11 @@ DEVICE GemmUnits gemm_h100_units(int n_tiles, int n_tokens)
     return (GemmUnits){ halves ? n_tiles - left : n_tiles, halves ? n_tiles + left : n_tiles, n_tokens };
 }
 
-DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, const int *ends, const int *n_rows)
+DEVICE GemmTile gemm_h100_tile(int rows, int unit, GemmUnits units, const int *ends, const int *n_rows)
 {
     const int half = max_i(unit - units.full, 0), t = min_i(unit, units.full) + half / 2;
-    GemmTile tile = gemm_find_tile(t, ends, n_rows, units.n_tokens, n_experts, n_out, TILE_ROWS, tile_columns,
-        16);
+    GemmTile tile = gemm_find_tile(t, ends, n_rows, units.n_tokens, n_experts, n_out, rows, tile_columns,
+        2048 / rows);
     tile.column += half % 2 * gemm_h100_half();
     return tile;
 }
@@ -53,11 +58,11 @@ DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, const int *ends, const
 /* What a fetching thread copies of a tile: rows of `in` (-1: none, zeros), and the first row of weights. */
 typedef struct { int rows[COPIES], weight_row; } GemmFetch;
 
-DEVICE void gemm_h100_open(GemmFetch *fetch, int unit, GemmUnits units, const int32_t *slots, const int *ends,
+DEVICE void gemm_h100_open(GemmFetch *fetch, int rows, int unit, GemmUnits units, const int32_t *slots, const int *ends,
     const int *n_rows, int top_k)
 {
-    const GemmTile tile = gemm_h100_tile(unit, units, ends, n_rows);
-    UNROLL for (int i = 0; i < COPIES; i++) {
+    const GemmTile tile = gemm_h100_tile(rows, unit, units, ends, n_rows);
+    UNROLL for (int i = 0; i < rows / 16; i++) {
         const int row = (thread_x() >> 3) + i * 16, at = tile.first + row;
         const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
         fetch->rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
@@ -66,16 +71,16 @@ DEVICE void gemm_h100_open(GemmFetch *fetch, int unit, GemmUnits units, const in
 }
 
 /* Warps 0 to 3: every piece of every tile, in order. The next tile's rows are looked up before they are needed. */
-DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
+DEVICE void gemm_h100_fetch(int rows, char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
     const int32_t *slots, const int *ends, const int *n_rows, GemmUnits units, int top_k)
 {
-    const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
+    const int stage_len = gemm_h100_stage_len(rows), n_pieces = (n_in + PIECE - 1) / PIECE;
     const int half = gemm_h100_half();
     const int row = thread_x() >> 3, chunk = thread_x() & 7;
     int stage = 0, parity = 1;
     GemmFetch fetch, next;
     if (block_x() < units.all)
-        gemm_h100_open(&next, block_x(), units, slots, ends, n_rows, top_k);
+        gemm_h100_open(&next, rows, block_x(), units, slots, ends, n_rows, top_k);
     for (int u = block_x(); u < units.all; u += n_blocks_x()) {
         const int n_copies = u < units.full ? tile_columns / half : 1;
         fetch = next;
@@ -85,20 +90,20 @@ DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in,
             if (thread_x() == 0) {
                 mbarrier_expect(full + stage * 8, n_copies * half * 128);
                 for (int i = 0; i < n_copies; i++)
-                    tensor_copy(to + A_LEN + i * half * 128, weights, k * PIECE, fetch.weight_row + i * half,
+                    tensor_copy(to + rows * 128 + i * half * 128, weights, k * PIECE, fetch.weight_row + i * half,
                         full + stage * 8);
             }
             const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
             char *const a_to = to + gemm_h100_place(row, chunk);
-            UNROLL for (int i = 0; i < COPIES; i++)
+            UNROLL for (int i = 0; i < rows / 16; i++)
                 copy_async16(a_to + i * 16 * 128, from + (int64_t)max_i(fetch.rows[i], 0) * (in_stride * 2),
                     fetch.rows[i] < 0 ? 0 : n_bytes);
             mbarrier_arrive_copied(full + stage * 8);
             parity ^= stage == stages - 1;
             stage = stage == stages - 1 ? 0 : stage + 1;
             if (k == 0 && u + n_blocks_x() < units.all)
-                gemm_h100_open(&next, u + n_blocks_x(), units, slots, ends, n_rows, top_k);
+                gemm_h100_open(&next, rows, u + n_blocks_x(), units, slots, ends, n_rows, top_k);
         }
     }
 }
@@ -169,12 +174,15 @@ DEVICE void gemm_h100_write(void *out, const float *sums, int n_columns, char *s
 /* A tile for a multiplying thread: row, gate: of out, for row (lane & 15) of its warp. */
 typedef struct { int expert, column, n_rows, row; float gate; } GemmTake;
 
-DEVICE GemmTake gemm_h100_take(int unit, GemmUnits units, const int32_t *slots, const float *gates, const int *ends,
-    const int *n_rows)
+/* A lane's row of its warp's 16; twice: lanes 16 to 31 have those 64 rows further. */
+DEVICE int gemm_h100_lane_row(int twice) { return twice ? (lane() & 15) + (lane() & 16) * 4 : lane() & 15; }
+
+DEVICE GemmTake gemm_h100_take(int rows, int in_turn, int unit, GemmUnits units, const int32_t *slots,
+    const float *gates, const int *ends, const int *n_rows)
 {
-    const int warp_row = (warp() - 4) * 16;
-    const GemmTile tile = gemm_h100_tile(unit, units, ends, n_rows);
-    const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
+    const int warp_row = (in_turn ? warp() & 3 : warp() - 4) * 16;
+    const GemmTile tile = gemm_h100_tile(rows, unit, units, ends, n_rows);
+    const int at = tile.first + min_i(warp_row + gemm_h100_lane_row(in_turn && rows == 128), tile.n_rows - 1);
     GemmTake take;
     take.expert = tile.expert;
     take.column = tile.column;
@@ -197,12 +205,21 @@ typedef struct {
 
 typedef struct { int stage, parity; } GemmStage;
 
+/* The sums of a warp's 16 rows, bias, what comes after it, and out. */
+DEVICE void gemm_h100_finish(const GemmMultiply *m, float *sums, int n_columns, const GemmTake *take, int row,
+    float gate, int n_rows)
+{
+    const int to_row[2] = { shuffle_i(row, lane() / 4), shuffle_i(row, lane() / 4 + 8) };
+    gemm_h100_add_bias(sums, n_columns, to_row, take->expert, take->column, m->bias, m->experts, m->gates, m->top_k);
+    gemm_h100_write(m->out, sums, n_columns, m->staging, row, gate, n_rows, take->column);
+}
+
 /* A unit of n_columns; the next one is looked up meanwhile. */
 DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, GemmTake take,
     GemmTake *next, int next_unit)
 {
-    const int stage_len = A_LEN + tile_columns * 128, n_pieces = (n_in + PIECE - 1) / PIECE;
-    const uint64_t a = wgmma_matrix(m->ring + (warp() / 4 - 1) * 64 * 128), b = wgmma_matrix(m->ring + A_LEN);
+    const int stage_len = gemm_h100_stage_len(TILE_ROWS), n_pieces = (n_in + PIECE - 1) / PIECE;
+    const uint64_t a = wgmma_matrix(m->ring + (warp() / 4 - 1) * 64 * 128), b = wgmma_matrix(m->ring + TILE_ROWS * 128);
     int before = -1;
     for (int k = 0; k < n_pieces; k++) {
         mbarrier_wait(m->full + at->stage * 8, at->parity);
@@ -212,7 +229,7 @@ DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, Ge
         wgmma_piece(sums, n_columns, a + ahead, b + ahead, k > 0, act);
         wgmma_commit();
         if (k == 0 && next_unit < m->units.all)
-            *next = gemm_h100_take(next_unit, m->units, m->slots, m->gates, m->ends, m->n_rows);
+            *next = gemm_h100_take(TILE_ROWS, false, next_unit, m->units, m->slots, m->gates, m->ends, m->n_rows);
         wgmma_wait_before();
         if (before >= 0 && thread_x() % 128 == 0)
             mbarrier_arrive(m->empty + before * 8);
@@ -225,10 +242,7 @@ DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, Ge
         mbarrier_arrive(m->empty + before * 8);
     if (take.n_rows <= 0)
         return;
-    const int to_row[2] = { shuffle_i(take.row, lane() / 4), shuffle_i(take.row, lane() / 4 + 8) };
-    gemm_h100_add_bias(sums, n_columns, to_row, take.expert, take.column, m->bias, m->experts, m->gates,
-        m->top_k);
-    gemm_h100_write(m->out, sums, n_columns, m->staging, take.row, take.gate, take.n_rows, take.column);
+    gemm_h100_finish(m, sums, n_columns, &take, take.row, take.gate, take.n_rows);
 }
 
 /* Warps 4 to 11: 64 rows of each unit a warpgroup. */
@@ -241,7 +255,7 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
     GemmTake take, next;
     int u = block_x();
     if (u < m->units.all)
-        next = gemm_h100_take(u, m->units, m->slots, m->gates, m->ends, m->n_rows);
+        next = gemm_h100_take(TILE_ROWS, false, u, m->units, m->slots, m->gates, m->ends, m->n_rows);
     for (; u < m->units.full; u += n_blocks_x()) {
         take = next;
         gemm_h100_unit(m, sums, tile_columns, &at, take, &next, u + n_blocks_x());
@@ -252,35 +266,130 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
     }
 }
 
-KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weights, const float *restrict scales,
-    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict totals,
-    const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
+/* ---- form 1: a group's tiles are its own; while one group writes, the other multiplies ---- */
+
+/* A group's sums are 64 x 256 or 128 x 128 at most. */
+DEVICE int gemm_h100_turn_rows(void) { return tile_columns == 256 ? 64 : 128; }
+
+/* Past the pieces of a unit. */
+DEVICE void gemm_h100_skip(GemmStage *at)
 {
-    const int stage_len = A_LEN + tile_columns * 128;
+    const int n_pieces = (n_in + PIECE - 1) / PIECE, stage = at->stage + n_pieces % stages;
+    at->parity ^= (n_pieces / stages + (stage >= stages)) & 1;
+    at->stage = stage >= stages ? stage - stages : stage;
+}
+
+/* The sums of a unit. A group begins when the other one has seen its last piece arrive: before that, a stage's parity
+ * could be that of a round ago. From there on its products queue up behind the other's. */
+DEVICE void gemm_h100_sum_in_turn(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, int turn)
+{
+    const int rows = gemm_h100_turn_rows(), stage_len = gemm_h100_stage_len(rows), group = warp() / 4 - 1;
+    const int n_pieces = (n_in + PIECE - 1) / PIECE;
+    const uint64_t a = wgmma_matrix(m->ring), b = wgmma_matrix(m->ring + rows * 128);
+    char *const turns = m->empty + stages * 8;
+    int before = -1;
+    mbarrier_wait(turns + group * 8, turn);
+    for (int k = 0; k < n_pieces; k++) {
+        mbarrier_wait(m->full + at->stage * 8, at->parity);
+        proxy_fence();
+        const uint64_t ahead = (uint64_t)(at->stage * (stage_len >> 4));
+        wgmma_begin();
+        UNROLL for (int i = 0; i < rows / 64; i++)
+            wgmma_piece(sums + i * n_columns / 2, n_columns, a + ahead + i * 512, b + ahead, k > 0, act);
+        wgmma_commit();
+        wgmma_wait_before();
+        if (before >= 0 && lane() == 0)
+            mbarrier_arrive(m->empty + before * 8);
+        before = at->stage;
+        at->parity ^= at->stage == stages - 1;
+        at->stage = at->stage == stages - 1 ? 0 : at->stage + 1;
+    }
+    mbarrier_arrive(turns + (1 - group) * 8);
+    UNROLL for (int i = 0; i < rows / 64; i++)
+        wgmma_wait(sums + i * n_columns / 2, n_columns);
+    if (lane() == 0)
+        mbarrier_arrive(m->empty + before * 8);
+}
+
+/* A unit of n_columns, looked up and written while the other group multiplies. */
+DEVICE void gemm_h100_unit_in_turn(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, int unit, int turn)
+{
+    const int rows = gemm_h100_turn_rows();
+    const GemmTake take = gemm_h100_take(rows, true, unit, m->units, m->slots, m->gates, m->ends, m->n_rows);
+    gemm_h100_sum_in_turn(m, sums, n_columns, at, turn);
+    gemm_h100_skip(at);
+    UNROLL for (int i = 0; i < rows / 64; i++) {
+        const int from = (lane() & 15) + i * 16, row = shuffle_i(take.row, from);
+        const float gate = shuffle_f(take.gate, from);
+        if (take.n_rows > i * 64)
+            gemm_h100_finish(m, sums + i * n_columns / 2, n_columns, &take, row, gate, take.n_rows - i * 64);
+    }
+}
+
+/* Warps 4 to 7 take a block's units 0, 2, 4 …, warps 8 to 11 the others. */
+DEVICE void gemm_h100_multiply_in_turn(const GemmMultiply *m)
+{
+    const int group = warp() / 4 - 1, step = 2 * n_blocks_x();
+    float sums[128];
+    UNROLL for (int i = 0; i < 128; i++)
+        sums[i] = 0;
+    GemmStage at = { 0, 0 };
+    int u = block_x() + group * n_blocks_x(), turn = 1 - group;       /* nobody is before the first unit */
+    if (group == 1)
+        gemm_h100_skip(&at);
+    for (; u < m->units.full; u += step, turn ^= 1)
+        gemm_h100_unit_in_turn(m, sums, tile_columns, &at, u, turn);
+    for (; tile_columns == 256 && u < m->units.all; u += step, turn ^= 1)
+        gemm_h100_unit_in_turn(m, sums, gemm_h100_half(), &at, u, turn);
+}
+
+/* The kernel, with tiles of so many rows. in_turn: form 1; a stage is empty when each warp of its group says so. */
+DEVICE void gemm_h100_run(int rows, int in_turn, void *out, const char *in, const tensor_map *weights,
+    const float *bias, const int32_t *slots, const int32_t *totals, const int32_t *experts, const float *gates,
+    int n_tokens, int top_k)
+{
+    const int stage_len = gemm_h100_stage_len(rows);
     char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
     char *const staging = ring + stages * stage_len + (warp() - 4) * 2048;
     char *const full = ring + stages * stage_len + 8 * 2048, *const empty = full + stages * 8;
-    int *const ends = (int *)(empty + stages * 8), *const n_rows = ends + n_experts + 1;
-    (void)scales;
+    int *const ends = (int *)(empty + stages * 8 + (in_turn ? 2 * 8 : 0)), *const n_rows = ends + n_experts + 1;
 
     if (thread_x() == 0) {
         for (int i = 0; i < stages; i++) {
             mbarrier_init(full + i * 8, 128 + 1);
-            mbarrier_init(empty + i * 8, 2);
+            mbarrier_init(empty + i * 8, in_turn ? 4 : 2);
         }
+        for (int i = 0; in_turn && i < 2; i++)
+            mbarrier_init(empty + (stages + i) * 8, 128);
         mbarrier_init_done();
     }
     dependency_wait();
     dependency_launch();
-    gemm_list_tiles(ends, n_rows, totals, n_tokens, n_experts, TILE_ROWS);
+    gemm_list_tiles(ends, n_rows, totals, n_tokens, n_experts, rows);
     const GemmUnits units = gemm_h100_units(ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns), n_tokens);
     if (warp() < 4) {
         registers_give();
-        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, ends, n_rows, units, top_k);
+        gemm_h100_fetch(rows, ring, full, empty, in, weights, slots, ends, n_rows, units, top_k);
     } else {
         registers_take();
         const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, ends, n_rows,
                                         units, top_k };
-        gemm_h100_multiply(&multiply);
+        if (!in_turn)
+            gemm_h100_multiply(&multiply);
+        else
+            gemm_h100_multiply_in_turn(&multiply);
     }
+}
+
+KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weights, const float *restrict scales,
+    const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict totals,
+    const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
+{
+    (void)scales;
+    if (form == 0)           /* first, as functions are in the order of their use, and PTX depends on it */
+        gemm_h100_run(TILE_ROWS, false, out, (const char *)in, &weights, bias, slots, totals, experts, gates, n_tokens,
+            top_k);
+    else
+        gemm_h100_run(gemm_h100_turn_rows(), true, out, (const char *)in, &weights, bias, slots, totals, experts,
+            gates, n_tokens, top_k);
 }
