@@ -14,6 +14,7 @@ if(NOT SANITIZE)
   test_command(cli/tune bash tests/cli/tune_cli.sh $<TARGET_FILE:mossc>)
   set_tests_properties(cli/tune PROPERTIES LABELS long)
 endif()
+test_command(tuner/bench sh tests/tuner/bench_tune.sh)
 # Tuning for GPUs, on the stand-in driver.
 if(MOSSC_LLVM)
   foreach(name gpu_names test_gpu_trial)
