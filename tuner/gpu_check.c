@@ -36,7 +36,7 @@ static ElementKind kind_of(const BenchSide *side, const Launch *launch, int arg)
     const Template *template = template_find_gpu(side->bench->trial, template_of(side, launch));
     const char *type = NULL, *name = NULL, *at = template->args;
     for (int i = 0; i <= arg && at; i++)
-        at = template_next_argument(at, &type, &name);
+        at = template_next_argument(at + 1, &type, &name);     /* past ( or , */
     if (!type)
         return OF_OTHER;
     return strncmp(type, "act_t", 5) == 0 ? OF_ACT : strncmp(type, "float", 5) == 0 ? OF_F32 : OF_OTHER;
