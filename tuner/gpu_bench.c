@@ -367,13 +367,25 @@ static int launch_one(BenchSide *side, const BenchPass *pass, const Launch *laun
     return cuda->launch(&config, side->functions[launch->kernel], arguments, NULL);
 }
 
+/* As in runtime/gpu_launch.c: every block of such a launch has a multiprocessor. */
+static bool takes_one(const BenchSide *side, const BenchPass *pass, ListId id)
+{
+    const Launches *l = side->plan->launches;
+    for (int i = l->lists[id].begin; i < l->lists[id].end; i++)
+        if ((l->launches[i].flags & LAUNCH_IF_ONE)
+            && grid(side, pass, l->launches[i].grid[0]) > (uint32_t)side->bench->cuda.n_processors)
+            return false;
+    return pass->whole && pass->n_tokens == 1;
+}
+
 static bool run_list(BenchSide *side, const BenchPass *pass, ListId id, bool follows)
 {
     const Launches *l = side->plan->launches;
+    const int left_out = (pass->n_logits ? 0 : LAUNCH_IF_LOGITS)
+        | (takes_one(side, pass, id) ? LAUNCH_IF_MORE : LAUNCH_IF_ONE);
     for (int i = l->lists[id].begin; i < l->lists[id].end; i++) {
         const Launch *launch = &l->launches[i];
-        if ((!pass->n_logits && (launch->flags & LAUNCH_IF_LOGITS)) || (launch->flags & LAUNCH_IF_ONE)
-            || (pass->without && launch->key && strcmp(pass->without, launch->key) == 0))
+        if ((launch->flags & left_out) || (pass->without && launch->key && strcmp(pass->without, launch->key) == 0))
             continue;
         if (pass->before && !pass->before(pass->context, side, launch))
             return false;

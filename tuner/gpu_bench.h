@@ -40,6 +40,7 @@ typedef struct {
     ListId list;
     int n_tokens, n_logits;      /* of prefill; of decode the sequences */
     bool feeds;                  /* decode: the device chooses the next tokens */
+    bool whole;                  /* as an artifact: one sequence takes launches of its own; else those of several */
     const char *without;         /* launches of this key are left out; NULL: none */
     bool (*before)(void *context, BenchSide *side, const Launch *launch);   /* asked before each launch, NULL: nobody */
     bool (*after)(void *context, BenchSide *side, const Launch *launch);

@@ -240,11 +240,11 @@ bool gpu_check_kernel(BenchSide *base, BenchSide *side, const GpuCheckRequest *r
     return true;
 }
 
-/* The logits after `n` tokens by prefill, or with the last of them by decode. */
-static bool last_logits(BenchSide *side, int n, bool decodes, uint64_t seed, float *logits)
+/* The logits after `n` tokens by prefill, or with the last of them by decode (whole: as an artifact does that). */
+static bool last_logits(BenchSide *side, int n, bool decodes, bool as_whole, uint64_t seed, float *logits)
 {
     const BenchPass whole = { .list = LIST_PREFILL, .n_tokens = decodes ? n - 1 : n, .n_logits = 1 };
-    const BenchPass one = { .list = LIST_DECODE, .n_tokens = 1, .n_logits = 1 };
+    const BenchPass one = { .list = LIST_DECODE, .n_tokens = 1, .n_logits = 1, .whole = as_whole };
     int32_t token;
     if (!bench_clear(side) || !bench_input(side, n, 1, 0, 0, seed)
         || !bench_read(side->bench, &token, side->tokens + 4 * (CudaPointer)(n - 1), 4)
@@ -258,14 +258,15 @@ static bool last_logits(BenchSide *side, int n, bool decodes, uint64_t seed, flo
 
 /* Prefill and decode round in other places, which now and then makes a router choose another expert: of three prompts
  * the best counts. */
-bool gpu_check_decode(BenchSide *base, int n_tokens, double *worst, char *where, size_t where_len)
+bool gpu_check_decode(BenchSide *base, int n_tokens, bool whole, double *worst, char *where, size_t where_len)
 {
     const size_t n = (size_t)base->plan->graph->vocab_size;
     float *prefilled = arena_array(base->bench->trial, float, n), *decoded = arena_array(base->bench->trial, float, n);
     *worst = INFINITY;
     for (uint64_t seed = 1; seed <= 3; seed++) {
         double square = 0, off = 0;
-        if (!last_logits(base, n_tokens, false, seed, prefilled) || !last_logits(base, n_tokens, true, seed, decoded))
+        if (!last_logits(base, n_tokens, false, whole, seed, prefilled)
+            || !last_logits(base, n_tokens, true, whole, seed, decoded))
             return false;
         for (size_t i = 0; i < n; i++) {
             square += (double)prefilled[i] * (double)prefilled[i];

@@ -21,8 +21,9 @@ typedef struct {
 /* The worst error in units of what is allowed, infinite for a NaN or a write behind a buffer, and where it is. */
 bool gpu_check_kernel(BenchSide *base, BenchSide *side, const GpuCheckRequest *request, double *worst,
                       char *where, size_t where_len);
-/* Does a token's decode give what prefill gives, and is it all numbers? */
-bool gpu_check_decode(BenchSide *base, int n_tokens, double *worst, char *where, size_t where_len);
+/* Does a token's decode, by the usual launches or (whole) as an artifact does it, give what prefill gives, and is it
+ * all numbers? */
+bool gpu_check_decode(BenchSide *base, int n_tokens, bool whole, double *worst, char *where, size_t where_len);
 
 /* gpu_product.c: a launch of gemm or gemm_h100 that has just run; `before`: its rows of out as they were. */
 bool gpu_is_product(const BenchSide *side, const Launch *launch);

@@ -195,6 +195,28 @@ static bool pass_chunks(GpuWorker *worker, const Choices *choices, StepRequest *
     return good;
 }
 
+/* Decoded tokens with one thing more chosen of the whole model. What cannot be, or is wrong, is left out. */
+static bool pass_variants(GpuWorker *worker, const Choices *choices, const StepRequest *request, StepResult *result)
+{
+    Arena *arena = arena_new();
+    bool good = true;
+    for (int i = 0; i < request->n_variants && good; i++) {
+        const StepVariant *v = &request->variants[i];
+        Choices *with = choices_copy(arena, choices);
+        choices_set(with, KERNEL_KEY_MODEL, v->name, v->value);
+        if (!pass(worker, with, choices, 0, 0, &result->variants[i], result)) {
+            result->variants[i].n = 0;
+            good = !result->interrupted && result->status != TRIAL_RUNNER_FAILED;
+        }
+    }
+    if (good) {
+        result->status = TRIAL_OK;
+        result->detail[0] = '\0';
+    }
+    arena_free(arena);
+    return good;
+}
+
 void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request, StepResult *result)
 {
     GpuWorker *worker = gpu_worker_new(plan);
@@ -203,8 +225,9 @@ void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request
     snprintf(result->detail, sizeof result->detail, "no memory");
     HostLock lock = host_lock(HOST_MEASURES_GPU);
     if (worker && pass(worker, choices, NULL, n, 0, &result->prefill, result)
-        && pass(worker, choices, NULL, 0, 0, &result->decode, result))
-        pass_chunks(worker, choices, request, result);
+        && pass(worker, choices, NULL, 0, 0, &result->decode, result)
+        && pass_chunks(worker, choices, request, result))
+        pass_variants(worker, choices, request, result);
     gpu_worker_free(worker);
     host_unlock(&lock);
 }

@@ -18,7 +18,8 @@ int64_t gpu_chunk_scratch(Arena *arena, const Plan *plan, int chunk);
 /* What is measured of whole models, and the memory it takes, for people. */
 const char *gpu_step_words(Arena *arena, const Plan *plan, const StepRequest *request);
 /* A whole model with choices beside the same without: passes of request->n_tokens of prefill, decoded tokens, and
- * a long prompt in the chunks of request->chunks; chunks for which there is not enough memory are taken out. */
+ * a long prompt in the chunks of request->chunks; chunks for which there is not enough memory are taken out; decoded
+ * tokens with each of request->variants. */
 void gpu_step_run(const Plan *plan, const Choices *choices, StepRequest *request, StepResult *result);
 
 #endif

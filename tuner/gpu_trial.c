@@ -7,7 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MOST_EVENTS = 256, TOKENS_A_SAMPLE = 16, REST_SAMPLES = 5, MOST_PIECES = 32 };
+enum { MOST_EVENTS = 256, TOKENS_A_SAMPLE = 16, REST_SAMPLES = 5, MOST_PIECES = 32, CHECKED_TOKENS = 33 };
 
 /* ---- samples ---- */
 
@@ -187,7 +187,7 @@ static bool measure(GpuBench *b, BenchSide *candidate, BenchSide *incumbent, con
     double rest = 0;
     const bool decode = list == LIST_DECODE;
     *t = (Timer){ .bench = b, .key = key, .position = b->base->chunk < 1024 ? b->base->chunk : 1024,
-                  .pass = { .list = list, .n_tokens = n, .n_logits = decode ? n : 1, .feeds = decode } };
+                  .pass = { .list = list, .n_tokens = n, .n_logits = decode ? n : 1, .feeds = decode, .whole = !key } };
     bool good = begin(candidate, n, decode) && begin(incumbent, n, decode);
     if (decode)
         good = good && bench_capture(candidate, &t->pass, &one.exec) && bench_capture(incumbent, &t->pass, &other.exec);
@@ -222,7 +222,7 @@ static bool check(BenchSide *base, BenchSide *side, const GpuTrial *trial, doubl
     if (!gpu_check_kernel(base, side, &request, worst, where, len))
         return false;
     return !trial->is_default || !decode || *worst > 1
-        || gpu_check_decode(base, trial->check_tokens, worst, where, len);
+        || gpu_check_decode(base, trial->check_tokens, false, worst, where, len);
 }
 
 /* As trial.c decides: the first token count says who wins, the others may not be much slower. */
@@ -300,15 +300,22 @@ bool gpu_step(GpuBench *b, const GpuStep *step, TrialResult *result)
         return true;
     }
     const bool prefill = step->tokens > 0;
-    if (!measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1, false,
-                 &result->pairs[0])
-        || (prefill && !compare_logits(b, candidate, incumbent, &result->max_error)))
+    char where[TRIAL_DETAIL_LEN] = "";
+    if (!prefill && !gpu_check_decode(candidate, CHECKED_TOKENS, true, &result->max_error, where, sizeof where))
+        return fail(b, result);
+    if ((prefill || result->max_error <= 1)
+        && !measure(b, candidate, incumbent, NULL, prefill ? LIST_PREFILL : LIST_DECODE, prefill ? step->tokens : 1,
+                    false, &result->pairs[0]))
+        return fail(b, result);
+    if (prefill && !compare_logits(b, candidate, incumbent, &result->max_error))
         return fail(b, result);
     bench_side_free(candidate);
     bench_side_free(incumbent);
-    result->status = prefill && !(result->max_error <= 1) ? TRIAL_WRONG : TRIAL_OK;
+    result->status = result->max_error <= 1 ? TRIAL_OK : TRIAL_WRONG;
+    if (result->status == TRIAL_WRONG && prefill)
+        snprintf(where, sizeof where, "logits after %d tokens are off by %.3g of their size", step->tokens,
+                 0.1 * result->max_error);
     if (result->status == TRIAL_WRONG)
-        snprintf(result->detail, sizeof result->detail, "logits after %d tokens are off by %.3g of their size",
-                 step->tokens, 0.1 * result->max_error);
+        snprintf(result->detail, sizeof result->detail, "%s", where);
     return true;
 }

@@ -8,6 +8,7 @@
 #include "choices.h"
 #include "gpu_jobs.h"
 #include "gpu_measure.h"
+#include "gpu_variants.h"
 #include "host_lock.h"
 #include "identity.h"
 #include "progress.h"
@@ -179,7 +180,8 @@ static bool record(SearchRun *run, const char *what, const char *point, const ch
                     .max_error = result->max_error,
                     .search = run->journal.id, .seed = run->journal.seed, .ordinal = run->journal.next_ordinal,
                     .unix_ms = (int64_t)now.tv_sec * 1000 + now.tv_usec / 1000 };
-    const bool prefill = strcmp(what, "decode") != 0, is_long = run->plan->launches && strcmp(what, "chunk") == 0;
+    const bool prefill = strcmp(what, "decode") != 0 && strcmp(what, "chain") != 0;
+    const bool is_long = run->plan->launches && strcmp(what, "chunk") == 0;
     const int n_tokens = is_long ? GPU_LONG_PROMPT : step_tokens(run->plan);
     trial.operations = run->plan->prefill_cost[0].flops * n_tokens;
     trial.bytes = run->plan->prefill_cost[0].weight_bytes * n_tokens;
@@ -315,17 +317,17 @@ static int n_changed(const Plan *plan, const char *name, int below, int value, i
     return n;
 }
 
-/* All values of a CPU's model that change its plan; the first of each is the default. */
+/* All values of a model's parameters that change its plan; the first of each is the default. */
 static void set_variants(const Plan *plan, StepRequest *request)
 {
     SearchSpace space;
-    for (int p = 0; !plan->launches && model_space(plan, &space) && p < space.n; p++)
+    for (int p = 0; model_space(plan, &space) && p < space.n; p++)
         for (int i = 1; i < space.param[p]->n && strcmp(space.param[p]->name, "chunk") != 0; i++) {
             StepVariant variant = { .value = space.param[p]->values[i] };
             snprintf(variant.name, sizeof variant.name, "%s", space.param[p]->name);
             if (request->n_variants < STEP_MAX_VARIANTS
-                && n_changed(plan, variant.name, space.param[p]->values[i - 1], variant.value,
-                             request->n_threads))
+                && (plan->launches ? gpu_variant_differs(plan, space.param[p], i)
+                    : n_changed(plan, variant.name, space.param[p]->values[i - 1], variant.value, request->n_threads)))
                 request->variants[request->n_variants++] = variant;
         }
 }

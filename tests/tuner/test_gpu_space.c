@@ -4,6 +4,7 @@
  * Over all graphs of the repository, both targets, f16 and q8: all points of all kernels.
  */
 #include "../../tuner/gpu_jobs.h"
+#include "../../tuner/gpu_variants.h"
 #include "models.h"
 
 #include "../../compiler/driver.h"
@@ -112,6 +113,7 @@ static void check_nonsense(const Model *m, const Job *jobs, int n)
             for (int p = 0; p < jobs[i].space.n; p++)
                 choices_set(choices, jobs[i].key, jobs[i].space.param[p]->name, values[v]);
         choices_set(choices, KERNEL_KEY_MODEL, "chunk", values[v]);
+        choices_set(choices, KERNEL_KEY_MODEL, "chain", values[v]);
         const Plan *plan = plan_with(m, choices);
         Text why = { 0 };
         CU_ASSERT(gpu_check(plan, &why));
@@ -120,6 +122,28 @@ static void check_nonsense(const Model *m, const Job *jobs, int n)
             CU_ASSERT(same_launches(plan, m->base));
         text_free(&why);
     }
+}
+
+/* Every form of a model's decode. */
+static void check_chains(const Model *m)
+{
+    SearchSpace space;
+    CU_ASSERT_TRUE_FATAL(space_find_gpu(KERNEL_KEY_MODEL, &space));
+    const SpaceParam *chain = space.param[space_param(&space, "chain")];
+    int n_others = 0;
+    for (int i = 0; i < chain->n; i++) {
+        Choices *choices = choices_new(m->arena);
+        choices_set(choices, KERNEL_KEY_MODEL, "chain", chain->values[i]);
+        const Plan *plan = plan_with(m, choices);
+        Text why = { 0 };
+        CU_ASSERT(gpu_check(plan, &why));
+        for (int l = 0; l < plan->launches->n_launches; l++)
+            CU_ASSERT(plan->launches->launches[l].shared_len
+                <= (target_sm(plan->target) >= 90 ? SHARED_MOST_90 : SHARED_MOST_80));
+        n_others += i > 0 && gpu_variant_differs(m->base, chain, i);
+        text_free(&why);
+    }
+    CU_ASSERT(n_others < chain->n);
 }
 
 /* Keys of models before: a kernel of the same key is the same. */
@@ -196,6 +220,7 @@ static int check_model(Seen *seen, const char *name, TargetId target, DType dtyp
     for (int point = 0; point < most; point++)
         check_points(&m, jobs, n_new, point);
     CU_ASSERT_EQUAL(m.n_refused, 0);
+    check_chains(&m);
     arena_free(arena);
     return m.n_points;
 }

@@ -3,13 +3,16 @@
  *
  *   test_gpu_trial GRAPH.json TARGET right N         the default and the first N other points of every kernel
  *   test_gpu_trial GRAPH.json TARGET faults STATUS   a point of the first kernel must end so, the default not
+ *   test_gpu_trial GRAPH.json TARGET chain STATUS N  a decoded token with `chain` N beside launches of their own must
+ *                                                    end so
  *
- * The environment says where the driver's kernels are. Nothing is timed. Exit code: 0 ok, 1 not, 2 usage.
+ * The environment says where the driver's kernels are. No time is looked at. Exit code: 0 ok, 1 not, 2 usage.
  */
 #include "../../compiler/build.h"
 #include "../../compiler/gpu_plan.h"
 #include "../../compiler/graph_read.h"
 #include "../../compiler/passes/pass.h"
+#include "../../ir/kernel_key.h"
 #include "../../tuner/gpu_jobs.h"
 #include "../../tuner/gpu_worker.h"
 
@@ -108,11 +111,32 @@ static void test_faults(GpuWorker *worker, const Job *job, TrialStatus status)
     expect(job, NULL, &result, TRIAL_OK);
 }
 
+/* Which launches a token is made of: as an artifact would. */
+static void test_chain(GpuWorker *worker, TrialStatus status, int chain)
+{
+    Arena *arena = arena_new();
+    TrialResult result;
+    Choices *one = choices_new(arena), *other = choices_new(arena);
+    choices_set(one, KERNEL_KEY_MODEL, "chain", chain);
+    choices_set(other, KERNEL_KEY_MODEL, "chain", 1);
+    GpuRequest *r = gpu_worker_request(worker);
+    r->what = GPU_ASK_STEP;
+    r->n_tokens = 1;
+    gpu_write_choices(one, r->candidate, sizeof r->candidate);
+    gpu_write_choices(other, r->incumbent, sizeof r->incumbent);
+    gpu_worker_ask(worker, 300, &result);
+    const bool good = result.status == status && (status != TRIAL_OK || result.pairs[0].n > 0);
+    printf("%s chain=%d %s %9.3g %s\n", good ? "ok  " : "FAIL", chain, trial_status_text(result.status),
+           result.max_error, result.detail);
+    n_failed += !good;
+    arena_free(arena);
+}
+
 int main(int argc, char **argv)
 {
     TrialStatus status = TRIAL_OK;
-    if (argc < 4 || (strcmp(argv[3], "faults") == 0 && (argc < 5 || !trial_status_from_text(argv[4], &status))))
-        return fputs("usage: test_gpu_trial GRAPH.json TARGET right N | faults STATUS\n", stderr), 2;
+    if (argc < 4 || (strcmp(argv[3], "right") != 0 && (argc < 5 || !trial_status_from_text(argv[4], &status))))
+        return fputs("usage: test_gpu_trial GRAPH.json TARGET right N | faults STATUS | chain STATUS N\n", stderr), 2;
     Arena *arena = arena_new();
     const Plan *plan = plan_of(arena, argv[1], argv[2]);
     if (!plan)
@@ -121,7 +145,9 @@ int main(int argc, char **argv)
     const Job *jobs = gpu_jobs_of_plan(arena, plan, &n);
     GpuWorker *worker = gpu_worker_new(plan);
     setvbuf(stdout, NULL, _IOLBF, 0);
-    if (status == TRIAL_OK)
+    if (strcmp(argv[3], "chain") == 0)
+        test_chain(worker, status, argc > 5 ? atoi(argv[5]) : 0);
+    else if (status == TRIAL_OK)
         test_right(worker, jobs, n, argc > 4 ? atoi(argv[4]) : 1);
     else
         test_faults(worker, &jobs[0], status);
