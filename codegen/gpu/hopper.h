@@ -1,5 +1,5 @@
-/* The dialect's Hopper part (sm_90a), for templates *_h100.c: barriers in memory, the bulk tensor copy, wgmma. Of it any
- * template may use mbarrier_init, mbarrier_arrive and mbarrier_wait.
+/* The dialect's Hopper part (sm_90a), for templates *_h100.c: barriers in memory, the bulk tensor copy, wgmma. Of it
+ * any template may use mbarrier_init, mbarrier_arrive and mbarrier_wait.
  *
  * An mbarrier is 8 bytes of shared memory: it counts arrivals, and bytes of bulk copies under way; when all have come,
  * its phase changes. wgmma works on a warpgroup, 4 warps from a multiple of 4, on matrices in shared memory: rows
@@ -108,8 +108,8 @@ DEVICE void wgmma_commit(void) { __asm__ volatile("wgmma.commit_group.sync.align
     WGMMA_STEP(n, type, sums, "a", "b", "p") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT \
     WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") "}"
 
-/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 64, 96, 128 or 256), asynchronously. d[4 n + i] of lane 4 g + q of
- * warp w (of 4): row 16 w + g + 8 (i / 2), column 8 n + 2 q + i % 2. */
+/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 64, 96, 128 or 256), asynchronously. d[4 n + i] of lane 4 g + q
+ * of warp w (of 4): row 16 w + g + 8 (i / 2), column 8 n + 2 q + i % 2. */
 DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int accumulate, int act)
 {
     if (n_columns == 256 && act == 1)
@@ -140,8 +140,8 @@ DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int acc
 #define WGMMA_ROWS(type) \
     "{ .reg .pred p; setp.eq.b64 p, %36, %36; wgmma.mma_async.sync.aligned.m64n64k16.f32." type "." type \
     " {" WGMMA_R32 "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1; }"
-/* d (64 columns) += a (64 rows of 16, in registers) · b (16 rows of 64), asynchronously. a: words 0 and 1 of a thread are
- * columns 2 q, 2 q + 1 of its rows (as of d), words 2 and 3 those 8 on. */
+/* d (64 columns) += a (64 rows of 16, in registers) · b (16 rows of 64), asynchronously. a: words 0 and 1 of a thread
+ * are columns 2 q, 2 q + 1 of its rows (as of d), words 2 and 3 those 8 on. */
 DEVICE void wgmma_step(float *d, const uint32_t a[4], uint64_t b, int act)
 {
     if (act == 1)
