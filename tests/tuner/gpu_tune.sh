@@ -69,6 +69,8 @@ mutant() {
 }
 # One element of what is written is another small number: all other elements are right.
 mutant wrong 'real(args); ((uint16_t *)*(void **)args[0])[5] = 0x2123;'
+# The same of kernels whose results are no product's: 100 as a float, 3.4 as two halves.
+mutant wrong_rows 'real(args); ((uint32_t *)*(void **)args[0])[5] = 0x42C842C8;'
 mutant hung 'for (;;) { __asm__ volatile(""); }'
 mutant crashed 'abort();'
 
@@ -78,6 +80,8 @@ for how in wrong hung crashed; do
     MOSS_FAKE_CUDA_KERNELS=$PWD/$how.so "$build/tests/test_gpu_trial" small.json h100 faults $how >said 2>&1 \
         || { cat said; fail "a kernel that is to end as $how"; }
 done
+MOSS_FAKE_CUDA_KERNELS=$PWD/wrong_rows.so "$build/tests/test_gpu_trial" small.json h100 faults wrong \
+    scan decode_scan decode_gated >said 2>&1 || { cat said; fail "wrong rows"; }
 
 # --- The command ---
 export MOSS_FAKE_CUDA_KERNELS=$PWD/right.so

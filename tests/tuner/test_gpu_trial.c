@@ -2,7 +2,8 @@
  * caught where it stands, and whatever a kernel does, the next trial goes on.
  *
  *   test_gpu_trial GRAPH.json TARGET right N         the default and the first N other points of every kernel
- *   test_gpu_trial GRAPH.json TARGET faults STATUS   a point of the first kernel must end so, the default not
+ *   test_gpu_trial GRAPH.json TARGET faults STATUS [KERNEL...]    a point of each (none: of the first) must end so, the
+ *                                                    default not
  *   test_gpu_trial GRAPH.json TARGET chain STATUS N  a decoded token with `chain` N beside launches of their own must
  *                                                    end so
  *
@@ -111,6 +112,17 @@ static void test_faults(GpuWorker *worker, const Job *job, TrialStatus status)
     expect(job, NULL, &result, TRIAL_OK);
 }
 
+static void test_faults_of(GpuWorker *worker, const Job *jobs, int n, const char *kernel, TrialStatus status)
+{
+    for (int i = 0; i < n; i++)
+        if (strcmp(jobs[i].template->name, kernel) == 0 && other_point(&jobs[i], 0)) {
+            test_faults(worker, &jobs[i], status);
+            return;
+        }
+    printf("FAIL %s has no point but the default\n", kernel);
+    n_failed++;
+}
+
 /* Which launches a token is made of: as an artifact would. */
 static void test_chain(GpuWorker *worker, TrialStatus status, int chain)
 {
@@ -136,7 +148,8 @@ int main(int argc, char **argv)
 {
     TrialStatus status = TRIAL_OK;
     if (argc < 4 || (strcmp(argv[3], "right") != 0 && (argc < 5 || !trial_status_from_text(argv[4], &status))))
-        return fputs("usage: test_gpu_trial GRAPH.json TARGET right N | faults STATUS | chain STATUS N\n", stderr), 2;
+        return fputs("usage: test_gpu_trial GRAPH.json TARGET right N | faults STATUS [KERNEL...] | chain STATUS N\n",
+                     stderr), 2;
     Arena *arena = arena_new();
     const Plan *plan = plan_of(arena, argv[1], argv[2]);
     if (!plan)
@@ -149,8 +162,10 @@ int main(int argc, char **argv)
         test_chain(worker, status, argc > 5 ? atoi(argv[5]) : 0);
     else if (status == TRIAL_OK)
         test_right(worker, jobs, n, argc > 4 ? atoi(argv[4]) : 1);
-    else
+    else if (argc == 5)
         test_faults(worker, &jobs[0], status);
+    for (int i = 5; i < argc && strcmp(argv[3], "faults") == 0; i++)
+        test_faults_of(worker, jobs, n, argv[i], status);
     gpu_worker_free(worker);
     arena_free(arena);
     return n_failed > 0;
