@@ -61,6 +61,8 @@ expect 0 '16 trials, 0 of them' hosts_run head:1,far:1 -n 2 $(tune apart.db)
 grep -q 'far' stdout stderr || fail "nothing is said of the worker on far: $(cat stdout stderr)"
 [ "$(points apart.db)" = "$(points one.db)" ] || fail "another host tried other points: $(diff <(points apart.db) <(points one.db))"
 expect 0 '16 trials, 0 of them' hosts_run head:2,far:1 -n 3 $(tune both.db)
-grep -q '2 workers' stdout stderr || fail "not both workers came: $(cat stdout stderr)"
+for worker in 'rank 1 (head)' 'rank 2 (far)'; do
+    grep -qF "$worker" stdout stderr || fail "$worker did not come: $(cat stdout stderr)"
+done
 [ "$(points both.db)" = "$(points one.db)" ] || fail "two hosts tried other points: $(diff <(points both.db) <(points one.db))"
 finish mpi_hosts
