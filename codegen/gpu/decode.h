@@ -202,6 +202,7 @@ typedef struct {
     int early;                  /* the input is far (global): fetched before the wait for the weights */
     int ready;                  /* the whole ring is there: nothing to wait for, nothing to copy */
     int behind;                 /* groups of copies for others that were begun after the ring was filled */
+    int one_row;                /* parts have places for one row only */
 } DecodeShape;
 
 /* The step that is copied next, and the place in the ring that is used up next. */
@@ -326,12 +327,13 @@ DEVICE int decode_n_groups(const int n_chunks, const int n_slices, const int gro
     return ((n_chunks + 2 * n_slices - 1) / (2 * n_slices) * 2 + group - 1) / group;
 }
 
-/* Partial products of a block: [tile][slice][16 rows][8]. Rows from n_rows on are not written. */
-DEVICE void decode_store_part(float *parts /* shared */, int tile, int slice, const int n_slices, const float total[4],
-    int n_rows)
+/* Partial products of a block: [tile][slice][n_places][8], n_places 16, or 1 for one row. Rows from n_rows on are not
+ * written. */
+DEVICE void decode_store_part(float *parts /* shared */, int tile, int slice, const int n_slices, const int n_places,
+    const float total[4], int n_rows)
 {
     const int g = lane() / 4, t = lane() % 4;
-    float *to = parts + ((tile * n_slices + slice) * DECODE_ROWS + g) * 8 + 2 * t;
+    float *to = parts + ((tile * n_slices + slice) * n_places + g) * 8 + 2 * t;
     if (g < n_rows) {
         to[0] = total[0];
         to[1] = total[1];
@@ -453,7 +455,7 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
                 total[i] += sum;
             }
         }
-        decode_store_part(parts, tile, slice, shape.n_slices, total, n_rows);
+        decode_store_part(parts, tile, slice, shape.n_slices, shape.one_row ? 1 : DECODE_ROWS, total, n_rows);
     }
 }
 

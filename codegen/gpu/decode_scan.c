@@ -114,7 +114,7 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
             u_stride - 8, weight_dtype);
         decode_mma(total, weight, lo, hi, weight_dtype, act);
     }
-    decode_store_part(sums, tile, slice, n_slices, total, n_rows);
+    decode_store_part(sums, tile, slice, n_slices, DECODE_ROWS, total, n_rows);
     barrier();
 
     for (int pair = half; pair < DECODE_ROWS * n_own; pair += n_halves) {      /* a channel of a row each */
