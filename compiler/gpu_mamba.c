@@ -155,6 +155,7 @@ void gpu_lower_scan(Lowering *l, const Op *op)
                                  z.pairs ? z.top_k.most : 1);
     gpu_begin(g->b, block.tile ? "scan_tiles" : "scan", l->layer);
     gpu_keyed(g->b, g->sequences ? NULL : key);
+    gpu_min_blocks(g->b, block.channels ? 1 : 0);      /* else the assembler may want two, with too few registers */
     gpu_param(g->b, "n_channels", (double)gpu_columns(op->result[0]));
     gpu_param(g->b, "d_state", (double)gpu_columns(op->operand[3]));
     gpu_param(g->b, "dt_stride", (double)dt.stride);
