@@ -80,9 +80,3 @@ int64_t library_call(Library *library, const char *name, const LibraryValue *arg
     ffi_call(&cif, address, &value, values);
     return result == &ffi_type_sint32 ? (int32_t)value.word : value.i64;
 }
-
-int64_t library_number(const Library *library, const char *name, int64_t absent)
-{
-    const cJSON *number = cJSON_GetObjectItemCaseSensitive(library->manifest, name);
-    return cJSON_IsNumber(number) ? (int64_t)number->valuedouble : absent;
-}

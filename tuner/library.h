@@ -14,7 +14,5 @@ Library *library_load(const char *path, char *why, size_t why_len);
 /* Calls a function by its name without the prefix, with as many arguments as the manifest lists. Its result as a whole
  * number; `ok` false: there is no such function, or it takes another number of arguments. */
 int64_t library_call(Library *library, const char *name, const LibraryValue *arguments, int n, bool *ok);
-/* A number of the manifest's first level, or absent. */
-int64_t library_number(const Library *library, const char *name, int64_t absent);
 
 #endif

@@ -143,7 +143,6 @@ DEVICE float rsqrt_fast(float x) { return __nvvm_rsqrt_approx_ftz_f(x); }
 DEVICE float fma_f(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 /* Of a number and NaN: the number. */
 DEVICE float max_f(float a, float b) { return __builtin_fmaxf(a, b); }
-DEVICE float min_f(float a, float b) { return __builtin_fminf(a, b); }
 DEVICE int max_i(int a, int b) { return a > b ? a : b; }
 DEVICE int min_i(int a, int b) { return a < b ? a : b; }
 
@@ -212,15 +211,6 @@ DEVICE void mma_16x8x8(float d[4], const float a[4], const float b[2], const flo
             : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
             : "r"(float_bits(a[0])), "r"(float_bits(a[1])), "r"(float_bits(a[2])), "r"(float_bits(a[3])),
               "r"(float_bits(b[0])), "r"(float_bits(b[1])), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
-}
-/* The same, a 16x4 and b 4x8. */
-DEVICE void mma_16x8x4(float d[4], const float a[2], float b, const float c[4])
-{
-    __asm__("mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 "
-            "{%0, %1, %2, %3}, {%4, %5}, {%6}, {%7, %8, %9, %10};"
-            : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
-            : "r"(float_bits(a[0])), "r"(float_bits(a[1])), "r"(float_bits(b)),
-              "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
 /* c += a (16x32) · b (32x8) of int8, in int32 */
 DEVICE void mma_16x8x32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])

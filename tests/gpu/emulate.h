@@ -171,7 +171,6 @@ DEVICE float reciprocal_fast(float x) { return 1 / x; }
 DEVICE float rsqrt_fast(float x) { return 1 / sqrtf(x); }
 DEVICE float fma_f(float a, float b, float c) { return fmaf(a, b, c); }
 DEVICE float max_f(float a, float b) { return fmaxf(a, b); }     /* of a NaN and x: x, as max.f32 */
-DEVICE float min_f(float a, float b) { return fminf(a, b); }
 DEVICE int max_i(int a, int b) { return a > b ? a : b; }
 DEVICE int min_i(int a, int b) { return a < b ? a : b; }
 
@@ -181,7 +180,6 @@ void matrix_load4(uint32_t r[4], const void *row);
 void matrix_load4_transposed(uint32_t r[4], const void *row);
 void mma_16x8x16(float c[4], const uint32_t a[4], const uint32_t b[2], int act);
 void mma_16x8x8(float d[4], const float a[4], const float b[2], const float c[4]);
-void mma_16x8x4(float d[4], const float a[2], float b, const float c[4]);
 void mma_16x8x32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]);
 DEVICE int dot4_s8(int sum, int a, int b)
 {

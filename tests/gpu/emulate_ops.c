@@ -196,12 +196,6 @@ void mma_16x8x8(float d[4], const float a[4], const float b[2], const float c[4]
     emulate_meet_warp("mma_16x8x8", &operand, run_mma_tf32);
 }
 
-void mma_16x8x4(float d[4], const float a[2], float b, const float c[4])
-{
-    const float wide_a[4] = { a[0], a[1], 0, 0 }, wide_b[2] = { b, 0 };
-    mma_16x8x8(d, wide_a, wide_b, c);
-}
-
 typedef struct { int32_t *c; const uint32_t *a, *b; } MmaS8;
 
 static void run_mma_s8(void *operands[32])

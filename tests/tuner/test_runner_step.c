@@ -91,13 +91,8 @@ static const UnitTest tests[] = {
 
 int main(int argc, char **argv)
 {
-    UnitTest chosen[sizeof tests / sizeof *tests];
-    int n = 0;
     trial_tools_begin();
-    for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
-        if (argc < 2 || strcmp(argv[1], tests[i].name) == 0)
-            chosen[n++] = tests[i];
-    int code = n ? unit_main("runner_step", chosen, n) : 2;
+    int code = unit_main_named("runner_step", tests, (int)(sizeof tests / sizeof *tests), argc, argv);
     trial_tools_end();
     return code;
 }

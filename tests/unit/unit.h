@@ -8,6 +8,8 @@
 
 #include <CUnit/Basic.h>
 
+#include <string.h>
+
 /* Where tests find models/ and tests/data: the build may set it, else run from the repository. */
 #ifndef UNIT_ROOT
 #define UNIT_ROOT "."
@@ -28,6 +30,15 @@ static inline int unit_main(const char *suite_name, const UnitTest *tests, int n
     unsigned failed = CU_get_number_of_failures();
     CU_cleanup_registry();
     return failed != 0;
+}
+
+/* Of a program that takes a test's name: that one alone, without a name all, 2 where there is none of that name. */
+static inline int unit_main_named(const char *suite_name, const UnitTest *tests, int n_tests, int argc, char **argv)
+{
+    for (int i = 0; argc > 1 && i < n_tests; i++)
+        if (strcmp(argv[1], tests[i].name) == 0)
+            return unit_main(suite_name, &tests[i], 1);
+    return argc > 1 ? 2 : unit_main(suite_name, tests, n_tests);
 }
 
 #define UNIT_MAIN(suite_name, tests)                                                         \
