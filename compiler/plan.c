@@ -246,7 +246,7 @@ static void plan_block(Planner *p, BlockPlan *plan, PlacedItem inner[2])
                 bind_state(p->arena, plan, op, p->plan->tiling.panel);
         }
         Schedule *s = &plan->schedule[phase];
-        schedule_block(p->arena, block, p->plan->row_split * p->plan->tiling.panel, s);
+        schedule_block(p->arena, block, p->plan->row_split, p->plan->tiling.panel, s);
         set_inner_life(s, inner);
         place_values(p, block, s, inner);
     }

@@ -6,19 +6,35 @@
  */
 #include "schedule.h"
 
+#include "../ir/product.h"
 #include "../ir/text.h"
+
+enum { SMALL_MATRIX_LEN = 256 << 10 };     /* of a second-level cache (measured in bench/NOTES.md) */
 
 static const char *const split_rows[] = { "columns", "rows", "items", "all" };
 const char *split_text(Split split) { return split_rows[split]; }
 
-/* A thread that takes few columns of many rows packs more than it multiplies. The head's rows are few. */
-static bool takes_rows(const Op *op, Phase phase, int64_t narrow)
+typedef struct { int64_t row_split, panel; } Sharing;
+
+/* Bytes of an expert's matrix. */
+static int64_t matrix_len(const Op *op)
 {
-    const Type y = op->result[0]->type;
-    return phase == PHASE_PREFILL && y.dim[0].sym != SYM_R && y.dim[1].n <= narrow;
+    const Type w = product_of(op).weight->type;
+    return w.dim[w.rank - 2].n * w.dim[w.rank - 1].n * dtype_info(w.dtype)->bits / 8;
 }
 
-static Split split_of(const Op *op, Phase phase, int64_t narrow)
+/* Threads that share columns all pack all rows; those that share rows all read all weights, which costs nothing only
+ * where a cache keeps them. One panel is one thread's work if it is not shared by rows. The head's rows are few. */
+static bool takes_rows(const Op *op, Phase phase, Sharing sharing)
+{
+    const Type y = op->result[0]->type;
+    const int64_t n_panels = (y.dim[1].n + sharing.panel - 1) / sharing.panel;
+    if (phase != PHASE_PREFILL || y.dim[0].sym == SYM_R)
+        return false;
+    return sharing.row_split ? n_panels <= sharing.row_split : n_panels == 1 || matrix_len(op) <= SMALL_MATRIX_LEN;
+}
+
+static Split split_of(const Op *op, Phase phase, Sharing sharing)
 {
     switch (op->kind) {
     case OP_EMBED:
@@ -31,7 +47,7 @@ static Split split_of(const Op *op, Phase phase, int64_t narrow)
     case OP_ATTENTION:
         return SPLIT_ITEMS;
     case OP_LINEAR: case OP_EXPERT_LINEAR: case OP_EXPERT_LINEAR_COMBINE:
-        return takes_rows(op, phase, narrow) ? SPLIT_ROWS : SPLIT_COLUMNS;
+        return takes_rows(op, phase, sharing) ? SPLIT_ROWS : SPLIT_COLUMNS;
     case OP_CONV1D: case OP_SCAN: case OP_SWIGLU: case OP_RING_WRITE:
         return SPLIT_COLUMNS;
     default:
@@ -131,8 +147,9 @@ static bool is_step(const Op *op)
 }
 
 /* Calls are whole blocks: they begin and end with all threads together. */
-void schedule_block(Arena *arena, const Block *block, int64_t narrow, Schedule *s)
+void schedule_block(Arena *arena, const Block *block, int64_t row_split, int64_t panel, Schedule *s)
 {
+    const Sharing sharing = { row_split, panel };
     int n = 0, phase = 0;
     for (const Op *op = block->first; op; op = op->next)
         n += is_step(op);
@@ -142,7 +159,7 @@ void schedule_block(Arena *arena, const Block *block, int64_t narrow, Schedule *
         if (!is_step(op))
             continue;
         bool call = op->kind == OP_CALL;
-        Split split = call ? SPLIT_ALL : split_of(op, block->phase, narrow);
+        Split split = call ? SPLIT_ALL : split_of(op, block->phase, sharing);
         bool barrier = s->n_steps && (call ? !after_call : !after_call && needs_barrier(s, phase, op, split));
         phase += barrier || after_call;
         s->steps[s->n_steps++] = (Step){ .op = op, .split = split, .barrier = barrier, .phase = phase,

@@ -5,8 +5,8 @@
 #include "../ir/plan.h"
 
 /* Steps of a lowered block in order, shared out, with the barriers they need. In prefill, products of at most
- * `narrow` columns are shared out by rows, others by columns. */
-void schedule_block(Arena *arena, const Block *block, int64_t narrow, Schedule *schedule);
+ * `row_split` panels of `panel` columns are shared out by rows, others by columns; 0: as their sizes suggest. */
+void schedule_block(Arena *arena, const Block *block, int64_t row_split, int64_t panel, Schedule *schedule);
 /* The step of an operation; NULL when it has none (weights, views). */
 Step *schedule_find(const Schedule *schedule, const Op *op);
 

@@ -116,7 +116,8 @@ typedef struct {
     Tiling tiling;
     int chunk;                     /* longest prefill piece */
     int64_t max_scratch;           /* GPUs: bytes of scratch that it was cut to; 0: as usual */
-    int row_split;                 /* products of prefill with at most so many panels are shared out by rows */
+    int row_split;                 /* products of prefill with at most so many panels are shared out by rows; 0: those
+                                    * that are small or have one panel */
     int threads;                   /* that the artifact takes at most where it is not told; 0: all */
     bool bind;                     /* then each thread has a processor of its own */
     bool route_apart;              /* prefill: rows are routed when all of a thread's are normed */

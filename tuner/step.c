@@ -300,34 +300,41 @@ static void set_chunks(Arena *arena, const Plan *plan, StepRequest *request)
             request->chunks[request->n_chunks++] = chunk->values[i];
 }
 
-/* What a value of a model's parameter makes other than the value below it does: steps of prefill, threads. */
-static int n_changed(const Plan *plan, const char *name, int below, int value, int n_threads)
+/* Is a product shared out by rows as the plan is (0), or where products of at most so many panels are? */
+static bool takes_rows(const Plan *plan, const Step *step, int row_split)
 {
-    int n = 0;
+    return row_split ? step->op->result[0]->type.dim[1].n <= row_split * plan->tiling.panel : step->split == SPLIT_ROWS;
+}
+
+/* Does a value of a model's parameter make steps of prefill, or threads, other than `other`, another value, does? */
+static bool changes(const Plan *plan, const char *name, int other, int value, int n_threads)
+{
+    bool differs = false;
     if (strcmp(name, "threads") == 0 || strcmp(name, "bind") == 0)
         return *name == 't' ? value < n_threads : n_threads > 1;
     for (int b = 0; b < plan->n_blocks; b++)
         for (int i = 0; i < plan->blocks[b].schedule[PLAN_PREFILL].n_steps; i++) {
-            const Op *op = plan->blocks[b].schedule[PLAN_PREFILL].steps[i].op;
-            const int64_t panel = plan->tiling.panel;
-            n += strcmp(name, "row_split") != 0 ? op->kind == OP_RMS_NORM_ROUTE
-               : op_is_product(op) && op->result[0]->type.dim[0].sym != SYM_R
-                     && op->result[0]->type.dim[1].n > below * panel && op->result[0]->type.dim[1].n <= value * panel;
+            const Step *step = &plan->blocks[b].schedule[PLAN_PREFILL].steps[i];
+            differs |= strcmp(name, "row_split") != 0 ? step->op->kind == OP_RMS_NORM_ROUTE
+                     : op_is_product(step->op) && step->op->result[0]->type.dim[0].sym != SYM_R
+                           && takes_rows(plan, step, other) != takes_rows(plan, step, value);
         }
-    return n;
+    return differs;
 }
 
-/* All values of a model's parameters that change its plan; the first of each is the default. */
+/* Values of a model's parameters that change its plan; the first of each is the default. */
 static void set_variants(const Plan *plan, StepRequest *request)
 {
     SearchSpace space;
     for (int p = 0; model_space(plan, &space) && p < space.n; p++)
         for (int i = 1; i < space.param[p]->n && strcmp(space.param[p]->name, "chunk") != 0; i++) {
-            StepVariant variant = { .value = space.param[p]->values[i] };
+            const int *values = space.param[p]->values, n_threads = request->n_threads;
+            StepVariant variant = { .value = values[i] };
             snprintf(variant.name, sizeof variant.name, "%s", space.param[p]->name);
             if (request->n_variants < STEP_MAX_VARIANTS
                 && (plan->launches ? gpu_variant_differs(plan, space.param[p], i)
-                    : n_changed(plan, variant.name, space.param[p]->values[i - 1], variant.value, request->n_threads)))
+                    : changes(plan, variant.name, values[0], values[i], n_threads)
+                          && changes(plan, variant.name, values[i - 1], values[i], n_threads)))
                 request->variants[request->n_variants++] = variant;
         }
 }

@@ -2,6 +2,7 @@
  * placing under random input, memory totals and --max-rss.
  */
 #include "../../compiler/place.h"
+#include "../../ir/product.h"
 
 #include <string.h>
 
@@ -217,6 +218,37 @@ static void test_shared_blocks(void)
     arena_free(arena);
 }
 
+/* Products of a block that are shared out by rows; *n: all of them. */
+static int products_by_rows(const BlockPlan *block, int phase, int *n)
+{
+    int by_rows = 0;
+    *n = 0;
+    for (int i = 0; i < block->schedule[phase].n_steps; i++)
+        if (op_is_product(block->schedule[phase].steps[i].op)) {
+            by_rows += block->schedule[phase].steps[i].split == SPLIT_ROWS;
+            ++*n;
+        }
+    return by_rows;
+}
+
+/* Small matrices by rows, in prefill; of large ones those of one panel alone: of x_proj what B and C come from. */
+static void test_row_split(void)
+{
+    Arena *arena = arena_new();
+    int n;
+    const Plan *small = models_plan(arena, models_read(arena, UNIT_ROOT "/models/mossnet-8x8m.json"), DTYPE_BF16,
+                                    TARGET_X86_64_V4);
+    const Plan *large = models_plan(arena, models_read(arena, UNIT_ROOT "/models/mamba-370m.json"), DTYPE_F32,
+                                    TARGET_X86_64_V4);
+    CU_ASSERT_EQUAL(products_by_rows(&small->blocks[0], PLAN_PREFILL, &n), n);
+    CU_ASSERT_EQUAL(products_by_rows(small->main, PLAN_PREFILL, &n), 0);      /* the head */
+    CU_ASSERT_EQUAL(n, 1);
+    CU_ASSERT_EQUAL(products_by_rows(&small->blocks[0], PLAN_DECODE, &n), 0);
+    CU_ASSERT_EQUAL(products_by_rows(&large->blocks[0], PLAN_PREFILL, &n), 1);
+    CU_ASSERT(n >= 5);
+    arena_free(arena);
+}
+
 /* ---- placing ---- */
 
 static uint64_t next_random(uint64_t *seed)
@@ -356,6 +388,7 @@ static const UnitTest tests[] = {
     { "moved slots are noticed", test_moved_slots },
     { "sizes by hand", test_by_hand },
     { "layers of one shape share a block", test_shared_blocks },
+    { "small products by rows", test_row_split },
     { "placing, random", test_place },
     { "memory totals", test_memory },
     { "memory budget", test_budget },
