@@ -68,10 +68,12 @@ void gpu_lower_dt(Lowering *l, const Op *op)
 void gpu_lower_conv1d(Lowering *l, const Op *op)
 {
     GpuModel *g = l->g;
+    enum { RESIDENT = 8 };          /* blocks of a multiprocessor, with few taps */
+    int columns = (int)(gpu_columns(op->result[0]) + 511) / 512, taps = (int)gpu_columns(op->operand[1]);
     Rows in = gpu_rows_of(l, op->operand[0]), out = gpu_new_rows(g, op->result[0]->name, gpu_columns(op->result[0]), 2);
     gpu_begin(g->b, "conv1d", l->layer);
     gpu_param(g->b, "n_channels", (double)gpu_columns(op->result[0]));
-    gpu_param(g->b, "d_conv", (double)gpu_columns(op->operand[1]));
+    gpu_param(g->b, "d_conv", taps);
     gpu_param(g->b, "in_stride", (double)in.stride);
     gpu_param(g->b, "in_pairs", in.pairs);
     gpu_param(g->b, "out_stride", (double)out.stride);
@@ -89,8 +91,10 @@ void gpu_lower_conv1d(Lowering *l, const Op *op)
     gpu_count(g->b, COUNT_SEQUENCES);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, in.pairs ? in.top_k : (TopK){ 1, 1 });
-    gpu_end(g->b, gpu_fixed((int)(gpu_columns(op->result[0]) + 511) / 512),
-            gpu_tiles(l, g->sequences ? 1 : 16), 64, 0, gpu_flags(g));
+    gpu_min_blocks(g->b, taps <= 4 ? RESIDENT : 1);
+    gpu_end(g->b, g->sequences ? gpu_fixed(columns) : gpu_extent(COUNT_PROCESSORS, 1, 0),
+            g->sequences ? gpu_extent(COUNT_TOKENS, 1, 0) : gpu_fixed(RESIDENT), 64, in.pairs ? 8192 : 4096,
+            gpu_flags(g));
     gpu_bind_rows(l, op->result[0], out);
 }
 

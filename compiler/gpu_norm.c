@@ -7,7 +7,7 @@
 
 #include "../ir/text.h"
 
-enum { NORM_ROWS = 16, NORM_THREADS = 256, ROUTE_ROWS = 32, ROUTE_THREADS = 256 };
+enum { NORM_ROWS = 2, NORM_WARPS = 12, ROUTE_ROWS = 32, ROUTE_THREADS = 256 };
 
 /* ---- what routers leave ---- */
 
@@ -59,11 +59,16 @@ static void routing_args(GpuModel *g, const Routing *r)
 /* ---- rms_norm and rms_norm_route, of the residual stream ---- */
 
 /* See codegen/gpu/norm_route.c. */
-static int norm_shared_len(int64_t n_in, int64_t n_experts)
+static int norm_warps(int64_t n_in)
 {
-    enum { ROUTER_MOST = 98304 };
-    int64_t router = 4 * n_experts * ((n_in + 255) / 256 * 256);
-    return n_experts == 1 ? 0 : (int)((router > ROUTER_MOST ? 0 : router) + 96 * n_experts);
+    int64_t chunks = (n_in + 255) / 256, passes = (chunks + NORM_WARPS - 1) / NORM_WARPS;
+    return (int)((chunks + passes - 1) / passes);
+}
+
+static int norm_shared_len(int warps, int64_t n_experts)
+{
+    int routed = 128 * warps + (n_experts > 256 ? 12 : 96) * (int)n_experts;
+    return 9232 * warps + 64 + (n_experts > 1 ? routed : 0);
 }
 
 void gpu_lower_norm(Lowering *l, const Op *op)
@@ -72,6 +77,7 @@ void gpu_lower_norm(Lowering *l, const Op *op)
     bool routed = op->kind == OP_RMS_NORM_ROUTE, last = value_is(op->operand[0], OP_LAST_ROWS);
     LaunchCount n_rows = last ? COUNT_LOGITS : COUNT_TOKENS;
     int64_t n_in = gpu_columns(op->result[0]);
+    int warps = norm_warps(n_in), resident = (routed ? NORM_WARPS : 16) / warps;    /* blocks of a multiprocessor */
     Rows out = gpu_new_rows(g, op->result[0]->name, n_in, 2);
     const Routing *r = routed ? new_routing(l, op, op->result[1]) : NULL;
     gpu_begin(g->b, "norm_route", l->layer);
@@ -84,7 +90,7 @@ void gpu_lower_norm(Lowering *l, const Op *op)
     gpu_param(g->b, "renormalize", routed ? (double)op_int(op, ATTR_RENORMALIZE, 0) : 0);
     gpu_param(g->b, "last", last && !g->sequences);
     gpu_param(g->b, "eps", op_attr(op, ATTR_EPS)->number);
-    gpu_min_blocks(g->b, 2);
+    gpu_min_blocks(g->b, resident);
     gpu_rows(g, &g->x, g->left.buffer ? ACCESS_UPDATE : ACCESS_READ);
     if (g->left.buffer)
         gpu_rows(g, &g->left, ACCESS_READ);
@@ -103,8 +109,9 @@ void gpu_lower_norm(Lowering *l, const Op *op)
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, r ? r->top_k : (TopK){ 1, 1 });
     gpu_top_k(g, g->left.buffer ? g->left.top_k : (TopK){ 1, 1 });
-    gpu_end_line(l, gpu_extent(n_rows, NORM_ROWS, 0), NORM_THREADS, norm_shared_len(n_in, r ? r->n_experts : 1),
-                 last ? LAUNCH_IF_LOGITS : 0);
+    gpu_end(g->b, last ? gpu_extent(n_rows, NORM_ROWS, 0) : gpu_extent(COUNT_PROCESSORS, 1, 0),
+            gpu_fixed(last ? 1 : resident), 32 * warps, norm_shared_len(warps, r ? r->n_experts : 1),
+            gpu_flags(g) | (last ? LAUNCH_IF_LOGITS : 0));
     g->left = (Rows){ 0 };
     gpu_bind_rows(l, op->result[0], out);
 }

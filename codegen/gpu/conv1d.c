@@ -1,25 +1,39 @@
 /* Causal depthwise convolution over time with bias and SiLU; a token's input may be the sum of its pairs.
  *
- * Grid: ceil(n_channels / 512) × ceil(n_tokens / 16) + n_sequences - 1, or × n_tokens with sequences; 64 threads,
- * each 8 channels of a run of a sequence's tokens. The state is the last d_conv - 1 inputs, oldest first, in float32. Only the
- * first run reads it, and it writes the new one, so no block waits for another; with many taps it does all tokens.
+ * Grid: any number of blocks, which share 512 channels of a run of tokens each; with sequences a run is a token. 64
+ * threads, each 8 channels; the next 4 tokens, and two pairs of each, are on their way to shared memory. The state is
+ * the last d_conv - 1 inputs, oldest first, in float32. Only the first run reads it, and it writes the new one, so no
+ * block waits for another; with many taps it does all tokens. Shared: 4096 bytes, 8192 for pairs.
  */
 PARAM(n_channels, c) PARAM(d_conv, k) PARAM(in_stride, is) PARAM(in_pairs, ip) PARAM(out_stride, os) PARAM(silu, si)
 PARAM(act, a) PARAM(sequences, sq)
 
-/* Tokens a run, tokens at a time, taps that registers hold, pairs of a token that are fetched a step ahead. */
-enum { CONV1D_RUN = 16, CONV1D_STEP = 2, CONV1D_TAPS = 8, CONV1D_FETCHED = 2 };
+/* Tokens a run at least and at a time, steps under way, pairs of a token that are copied ahead, threads, taps that
+ * registers hold. */
+enum { CONV1D_RUN = 8, CONV1D_STEP = 2, CONV1D_STAGES = 2, CONV1D_FETCHED = 2, CONV1D_THREADS = 64, CONV1D_TAPS = 8 };
 
-/* Rows s < FETCHED of the inputs of tokens t to t + STEP - 1, eight channels of each; zeros beyond `end`. */
-DEVICE void conv1d_fetch(u32x4 rows[][CONV1D_STEP], const act_t *in, int channel, int t, int end, int top_k)
+DEVICE int conv1d_fetched(void) { return in_pairs ? CONV1D_FETCHED : 1; }
+
+/* Where this thread's row s of token i of a step lies in shared memory. */
+DEVICE u32x4 *conv1d_place(int stage, int i, int s)
+{
+    const int row = (stage * CONV1D_STEP + i) * conv1d_fetched() + s;
+    return (u32x4 *)shared() + row * CONV1D_THREADS + thread_x();
+}
+
+/* Asks for rows s < FETCHED of the inputs of tokens t to t + STEP - 1, eight channels of each; zeros beyond `end`. */
+DEVICE void conv1d_fetch(int stage, const act_t *in, int channel, int t, int end, int top_k)
 {
     const int n = in_pairs ? top_k : 1;
-    const act_t *const from = in + (int64_t)t * n * in_stride + channel;
     UNROLL
-    for (int s = 0; s < (in_pairs ? CONV1D_FETCHED : 1); s++)
+    for (int i = 0; i < CONV1D_STEP; i++)
         UNROLL
-        for (int i = 0; i < CONV1D_STEP; i++)
-            rows[s][i] = t + i < end && s < n ? load16(from + (int64_t)(i * n + s) * in_stride) : (u32x4){ 0, 0, 0, 0 };
+        for (int s = 0; s < conv1d_fetched(); s++) {
+            const bool is_there = t + i < end && s < n;
+            copy_async16(conv1d_place(stage, i, s), in + ((int64_t)(t + i) * n + s) * in_stride + channel,
+                         is_there ? 16 : 0);
+        }
+    copy_commit();
 }
 
 DEVICE void conv1d_add(float x[8], u32x4 row)
@@ -32,18 +46,19 @@ DEVICE void conv1d_add(float x[8], u32x4 row)
 }
 
 /* The sums of what conv1d_fetch got and of the rows that it did not. */
-DEVICE void conv1d_sum(float x[][8], u32x4 rows[][CONV1D_STEP], const act_t *in, int channel, int t, int end, int top_k)
+DEVICE void conv1d_sum(float x[][8], int stage, const act_t *in, int channel, int t, int end, int top_k)
 {
     UNROLL
     for (int i = 0; i < CONV1D_STEP; i++) {
+        const u32x4 row = *conv1d_place(stage, i, 0);
         UNROLL
         for (int j = 0; j < 4; j++) {
-            x[i][2 * j] = act_lo(rows[0][i][j], act);
-            x[i][2 * j + 1] = act_hi(rows[0][i][j], act);
+            x[i][2 * j] = act_lo(row[j], act);
+            x[i][2 * j + 1] = act_hi(row[j], act);
         }
         UNROLL
-        for (int s = 1; s < (in_pairs ? CONV1D_FETCHED : 1); s++)
-            conv1d_add(x[i], rows[s][i]);
+        for (int s = 1; s < conv1d_fetched(); s++)
+            conv1d_add(x[i], *conv1d_place(stage, i, s));
         for (int s = CONV1D_FETCHED; in_pairs && s < top_k; s++)
             if (t + i < end)
                 conv1d_add(x[i], load16(in + ((int64_t)(t + i) * top_k + s) * in_stride + channel));
@@ -104,10 +119,20 @@ DEVICE void conv1d_store(act_t *to, const float y[8], int n)
 /* w[tap][channel], and biases. */
 DEVICE void conv1d_weights(float w[][8], float b[8], const float *weight, const float *bias, int channel, int n)
 {
+    if (n >= 8) {
+        const u32x4 lo = load16(bias + channel), hi = load16(bias + channel + 4);
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            b[i] = bits_float(lo[i]);
+            b[i + 4] = bits_float(hi[i]);
+        }
+    } else
+        UNROLL
+        for (int i = 0; i < 8; i++)
+            b[i] = i < n ? bias[channel + i] : 0;
     UNROLL
     for (int i = 0; i < 8; i++) {
         const float *const row = weight + (int64_t)(channel + i) * d_conv;
-        b[i] = i < n ? bias[channel + i] : 0;
         if (d_conv == 4) {
             const u32x4 taps = i < n ? load16(row) : (u32x4){ 0, 0, 0, 0 };
             UNROLL
@@ -125,13 +150,15 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
     int channel, int n, int begin, int end, int top_k)
 {
     float x[CONV1D_TAPS - 1 + CONV1D_STEP][8], w[CONV1D_TAPS][8], b[8];
-    u32x4 rows[CONV1D_FETCHED][CONV1D_STEP];
-    conv1d_fetch(rows, in, channel, begin, end, top_k);
+    UNROLL
+    for (int i = 0; i < CONV1D_STAGES; i++)
+        conv1d_fetch(i, in, channel, begin + i * CONV1D_STEP, end, top_k);
     conv1d_weights(w, b, weight, bias, channel, n);
     conv1d_window(x, in, state, channel, n, begin - (d_conv - 1), top_k);
-    for (int t = begin; t < end; t += CONV1D_STEP) {
-        conv1d_sum(x + d_conv - 1, rows, in, channel, t, end, top_k);
-        conv1d_fetch(rows, in, channel, t + CONV1D_STEP, end, top_k);
+    for (int t = begin, stage = 0; t < end; t += CONV1D_STEP, stage = (stage + 1) % CONV1D_STAGES) {
+        copy_wait(CONV1D_STAGES - 1);
+        conv1d_sum(x + d_conv - 1, stage, in, channel, t, end, top_k);
+        conv1d_fetch(stage, in, channel, t + CONV1D_STAGES * CONV1D_STEP, end, top_k);
         UNROLL
         for (int i = 0; i < CONV1D_STEP; i++) {
             float y[8];
@@ -152,6 +179,7 @@ DEVICE void conv1d_run(act_t *out, const act_t *in, const float *weight, const f
             for (int c = 0; c < 8; c++)
                 x[j][c] = x[j + CONV1D_STEP][c];
     }
+    copy_wait(0);                   /* of zeros: another run's rows go to the same place */
 }
 
 /* The new state. */
@@ -180,26 +208,12 @@ DEVICE void conv1d_long(act_t *out, const act_t *in, const float *weight, const 
         }
 }
 
-KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_tokens, or pairs][in_stride] */,
-    const float *restrict weight /* [n_channels][d_conv] */, const float *restrict bias /* [n_channels] */,
-    float *state /* [d_conv - 1][n_channels] */, const int32_t *slots, const int32_t *ends, int64_t state_stride,
-    int32_t n_sequences, int32_t n_tokens, int32_t top_k)
+/* A run of a sequence of n_tokens. */
+DEVICE void conv1d_tile(act_t *out, const act_t *in, const float *weight, const float *bias, float *state, int channel,
+    int n, int first, int end, int n_tokens, int top_k)
 {
-    const int channel = (block_x() * n_threads() + thread_x()) * 8;
-    const int n = min_i(n_channels - channel, 8);
-    dependency_wait();
-    dependency_launch();
-    const SequenceTile run = sequences ? (SequenceTile){ block_y(), block_y(), block_y() + 1, 0 }
-        : sequence_tile(ends, n_sequences, n_tokens, block_y(), CONV1D_RUN);
-    const int first = run.first;
-    n_tokens = run.end - run.begin;
-    if (n <= 0 || first >= n_tokens)
-        return;
-    state = (float *)((char *)state + slots[run.sequence] * state_stride);
-    in += (int64_t)run.begin * (in_pairs ? top_k : 1) * in_stride;
-    out += (int64_t)run.begin * out_stride;
     if (d_conv <= CONV1D_TAPS) {
-        conv1d_run(out, in, weight, bias, state, channel, n, first, min_i(first + CONV1D_RUN, n_tokens), top_k);
+        conv1d_run(out, in, weight, bias, state, channel, n, first, end, top_k);
         if (first == 0)
             conv1d_keep(state, in, channel, n, n_tokens, top_k);
     } else if (first == 0) {
@@ -207,5 +221,33 @@ KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_to
         for (int j = 0; j < d_conv - 1; j++)      /* upwards: what is still needed lies above */
             for (int c = channel; c < channel + n; c++)
                 state[(int64_t)j * n_channels + c] = conv1d_input(in, state, c, n_tokens + j - (d_conv - 1), top_k);
+    }
+}
+
+KERNEL(conv1d)(act_t *out /* [n_tokens][out_stride] */, const act_t *in /* [n_tokens, or pairs][in_stride] */,
+    const float *restrict weight /* [n_channels][d_conv] */, const float *restrict bias /* [n_channels] */,
+    float *state /* [d_conv - 1][n_channels] */, const int32_t *slots, const int32_t *ends, int64_t state_stride,
+    int32_t n_sequences, int32_t n_tokens, int32_t top_k)
+{
+    const int columns = (n_channels + CONV1D_THREADS * 8 - 1) / (CONV1D_THREADS * 8);
+    const int n_blocks = n_blocks_x() * n_blocks_y(), block = block_y() * n_blocks_x() + block_x();
+    const int n_shares = max_i(n_blocks / columns, 1), share = (n_tokens + n_shares - 1) / n_shares;
+    const int run_len = max_i((share + CONV1D_STEP - 1) / CONV1D_STEP * CONV1D_STEP, CONV1D_RUN);
+    dependency_wait();
+    dependency_launch();
+    for (int work = block;; work += n_blocks) {
+        const int tile = work / columns, channel = (work % columns * CONV1D_THREADS + thread_x()) * 8;
+        const int n = n_channels % 8 == 0 ? 8 : min_i(n_channels - channel, 8);
+        const SequenceTile run = sequences ? (SequenceTile){ tile, tile, tile + (tile < n_tokens), 0 }
+            : sequence_tile(ends, n_sequences, n_tokens, tile, run_len);
+        const int first = run.first, n_own = run.end - run.begin;
+        const int64_t begin = run.begin;
+        if (first >= n_own)
+            return;
+        if (channel >= n_channels)
+            continue;
+        conv1d_tile(out + begin * out_stride, in + begin * (in_pairs ? top_k : 1) * in_stride, weight, bias,
+            (float *)((char *)state + slots[run.sequence] * state_stride), channel, n, first,
+            min_i(first + run_len, n_own), n_own, top_k);
     }
 }

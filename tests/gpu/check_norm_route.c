@@ -26,6 +26,7 @@ static void check_norm_route(void)
     const Rows rows = { check_param("n_rows"), n_tokens, check_param("last") ? of.n : 1, of.ends };
     const uint16_t *pairs = pairs_stride ? check_random_act(n_tokens * pair_k, n_in, pairs_stride, act) : NULL;
     const float *weight = check_random_f32(1, n_in, n_in);
+    check_early(weight);
     float *x = check_buffer(4 * (size_t)n_tokens * (size_t)in_stride);
     uint16_t *out = check_buffer(2 * (size_t)rows.n_rows * (size_t)out_stride);
     double *want_x = check_doubles((size_t)n_tokens * (size_t)n_in);
@@ -47,10 +48,12 @@ static void check_norm_route(void)
         if (n_experts > 1)
             route_want(&route, want + r * n_in, r);
     }
-    const int router_len = 4 * n_experts * ((n_in + 255) / 256 * 256);
-    const int shared_len = n_experts == 1 ? 0 : (router_len <= 98304 ? router_len : 0) + 96 * n_experts;
-    CHECK_LAUNCH((rows.n_rows + 15) / 16, 1, 256, shared_len, x, pairs, weight, route.router, out, route.experts,
-                 route.gates, route.slots, route.totals, of.ends, of.n, rows.n_rows, n_tokens, route.top_k, pair_k);
+    const int chunks = (n_in + 255) / 256, passes = (chunks + 11) / 12, warps = (chunks + passes - 1) / passes;
+    const int blocks = check_param("blocks"), routed = 128 * warps + (n_experts > 256 ? 12 : 96) * n_experts;
+    const int shared_len = 9232 * warps + 64 + (n_experts > 1 ? routed : 0);
+    CHECK_LAUNCH(blocks > 4 ? blocks / 4 : blocks, blocks > 4 ? 4 : 1, 32 * warps, shared_len, x, pairs, weight,
+                 route.router, out, route.experts, route.gates, route.slots, route.totals, of.ends, of.n, rows.n_rows,
+                 n_tokens, route.top_k, pair_k);
     check_rows_f32("x", x, want_x, n_tokens, n_in, in_stride, 0x1p-22);
     check_rows_act("out", out, want, rows.n_rows, n_in, out_stride, act, 0x1p-20);
     if (n_experts > 1)
