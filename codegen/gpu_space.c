@@ -76,22 +76,20 @@ static bool wgmma_ring_fits(const Asked *a)
     return value(a, "stages") * (128 * (rows + columns) + 16) <= 212000;
 }
 
-/* A lane of scan_tiles.c holds three numbers a token, with two passes five, and some 64 more; a quarter of the warps
- * has 16384 registers. Whole warps gate. */
+/* A lane of scan.c holds three numbers a token and what a step takes; a quarter of the warps has 16384 registers. Whole
+ * warps gate. */
 static bool scan_registers_fit(const Asked *a)
 {
-    int tile = value(a, "tile_tokens"), passes = value(a, "passes"), warps = value(a, "stages");
-    if (tile == 0 || passes == 0)
-        return tile == passes && warps <= 10;
+    int tile = value(a, "tile_tokens"), of_step = given(a, "zoh") ? 100 : 64;
     return tile * value(a, "block_channels") % 128 == 0
-        && up(warps, 4) * 32 * ((passes == 2 ? 5 : 3) * tile + 64) <= 16384;
+        && up(value(a, "stages"), 4) * 32 * (3 * tile + of_step) <= 16384;
 }
 
-/* Where the state stays in registers: scan_tiles.c says what of shared memory a block takes, scan.c has 32 tokens. */
+/* Where the state stays in registers: scan.c says what of shared memory a block takes. */
 static bool scan_block_fits(const Asked *a)
 {
     int channels = value(a, "block_channels"), z_rows = given(a, "z_pairs") ? given(a, "z_pairs") : 1;
-    int tile = value(a, "tile_tokens") ? value(a, "tile_tokens") : 32, steps = up(given(a, "d_state") * channels, 32);
+    int tile = value(a, "tile_tokens"), steps = up(given(a, "d_state") * channels, 32);
     int bc = 8 * (tile + 4) * steps * 32 / channels, parts = 128 * (tile + 2);
     int own = 4 * tile * channels + 2 * tile * channels * (z_rows + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
     return given(a, "block_channels") > 0 && value(a, "stages") * own + 4 * channels <= shared_most(a);

@@ -98,51 +98,63 @@ void gpu_lower_conv1d(Lowering *l, const Op *op)
     gpu_bind_rows(l, op->result[0], out);
 }
 
-/* Channels of a block whose state stays in registers, and tiles in flight; 0: token by token, the state in memory. */
-typedef struct { int channels, stages, tile, passes, n_threads, shared_len; } ScanBlock;
+/* A block of codegen/gpu/scan.c whose state stays in registers; channels 0: token by token, the state in memory. */
+typedef struct { int channels, stages, tile, n_threads, shared_len; } ScanBlock;
+typedef struct { int d_state, z_rows, zoh; } ScanOf;
 
-/* See codegen/gpu/scan_tiles.c; tile 0: scan.c, which is that of 32 tokens. */
-static ScanBlock scan_shape(int d_state, int z_rows, int channels, int stages, int tile, int passes)
+static ScanBlock scan_shape(const ScanOf *of, int channels, int stages, int tile)
 {
-    int n = tile ? tile : 32, steps = (d_state * channels + 31) / 32;
-    int bc = 8 * (n + 4) * steps * 32 / channels, parts = 128 * (n + 2);
-    int own = 4 * n * channels + 2 * n * channels * (z_rows + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
-    return (ScanBlock){ channels, stages, tile, passes, 32 * stages, stages * own + 4 * channels };
+    int steps = (of->d_state * channels + 31) / 32, bc = 8 * (tile + 4) * steps * 32 / channels;
+    int parts = 128 * (tile + 2), longer = bc < parts ? parts : bc;
+    int own = 4 * tile * channels + 2 * tile * channels * (of->z_rows + 2) + 2 * longer + 272 * steps;
+    return (ScanBlock){ channels, stages, tile, 32 * stages, stages * own + 4 * channels };
+}
+
+/* A lane holds three numbers a token and what a step takes; a quarter of a multiprocessor's registers are there. */
+static bool scan_registers_fit(const ScanOf *of, int stages, int tile)
+{
+    enum { REGISTERS = 16384, OF_STEP = 64, OF_ZOH = 100 };
+    return (stages + 3) / 4 * 32 * (3 * tile + (of->zoh ? OF_ZOH : OF_STEP)) <= REGISTERS;
 }
 
 /* Is what was chosen a kernel? The rules are those of codegen/gpu_space.c. */
-static bool scan_chosen(const Lowering *l, const char *key, int d_state, int z_rows, ScanBlock *block)
+static bool scan_chosen(const Lowering *l, const char *key, const ScanOf *of, ScanBlock usual, ScanBlock *block)
 {
-    enum { REGISTERS = 16384 };          /* of a quarter of a multiprocessor */
-    int channels = gpu_choice(l->g, key, "block_channels", 0), stages = gpu_choice(l->g, key, "stages", 6);
-    int tile = gpu_choice(l->g, key, "tile_tokens", 0), passes = gpu_choice(l->g, key, "passes", 0);
+    int channels = gpu_choice(l->g, key, "block_channels", usual.channels);
+    int stages = gpu_choice(l->g, key, "stages", usual.stages), tile = gpu_choice(l->g, key, "tile_tokens", usual.tile);
     if ((channels != 8 && channels != 16) || stages % 2 != 0 || stages < 6)
         return false;
-    if ((tile == 0) != (passes == 0) || passes > 2)
+    if ((tile != 16 && tile != 24 && tile != 32) || tile * channels % 128 != 0)
         return false;
-    if (tile == 0 ? stages > 10 : (tile != 16 && tile != 24 && tile != 32) || tile * channels % 128 != 0)
-        return false;
-    if (tile && (stages + 3) / 4 * 32 * ((passes == 2 ? 5 : 3) * tile + 64) > REGISTERS)
-        return false;
-    *block = scan_shape(d_state, z_rows, channels, stages, tile, passes);
-    return block->shared_len <= gpu_shared_most(l->g);
+    *block = scan_shape(of, channels, stages, tile);
+    return scan_registers_fit(of, stages, tile) && block->shared_len <= gpu_shared_most(l->g);
 }
 
-/* Blocks of 16 channels, where there are then enough of them for a GPU's multiprocessors. */
-static ScanBlock scan_block(const Lowering *l, const char *key, int64_t n_channels, int64_t d_state, int64_t z_rows)
+/* Blocks of 16 channels, where there are then enough of them for a GPU's multiprocessors: tiles of 24 tokens, or of 16
+ * where memory or registers do not suffice. Blocks of 8: tiles of 32. */
+static ScanBlock scan_usual(const Lowering *l, const ScanOf *of, int64_t n_channels)
 {
-    enum { SHARED_MOST = 160 << 10, STATE_MOST = 64, PAIRS_MOST = 16, FEW_CHANNELS = 1024 };
-    bool held = !l->g->sequences && d_state <= STATE_MOST && z_rows <= PAIRS_MOST;
-    ScanBlock chosen;
-    if (held && scan_chosen(l, key, (int)d_state, (int)z_rows, &chosen))
-        return chosen;
-    for (int channels = n_channels > FEW_CHANNELS ? 16 : 8; channels >= 8 && held; channels /= 2)
-        for (int stages = 8; stages >= 4; stages -= 2) {
-            ScanBlock block = scan_shape((int)d_state, (int)z_rows, channels, stages, 0, 0);
-            if (block.shared_len <= SHARED_MOST)
-                return block;
-        }
+    enum { FEW_CHANNELS = 1024 };
+    static const struct { int channels, stages, tile; } usual[] = {
+        { 16, 12, 24 }, { 16, 12, 16 }, { 16, 10, 16 }, { 16, 8, 16 }, { 16, 6, 16 }, { 16, 4, 16 },
+        { 8, 8, 32 }, { 8, 8, 16 }, { 8, 6, 16 }, { 8, 4, 16 },
+    };
+    for (size_t i = 0; i < sizeof usual / sizeof *usual; i++) {
+        ScanBlock block = scan_shape(of, usual[i].channels, usual[i].stages, usual[i].tile);
+        if ((n_channels > FEW_CHANNELS || block.channels == 8) && scan_registers_fit(of, block.stages, block.tile)
+            && block.shared_len <= gpu_shared_most(l->g))
+            return block;
+    }
     return (ScanBlock){ .n_threads = 256 };
+}
+
+static ScanBlock scan_block(const Lowering *l, const char *key, int64_t n_channels, const ScanOf *of)
+{
+    enum { STATE_MOST = 64, PAIRS_MOST = 16 };
+    if (l->g->sequences || of->d_state > STATE_MOST || of->z_rows > PAIRS_MOST)
+        return (ScanBlock){ .n_threads = 256 };
+    ScanBlock usual = scan_usual(l, of, n_channels), chosen;
+    return scan_chosen(l, key, of, usual, &chosen) ? chosen : usual;
 }
 
 void gpu_lower_scan(Lowering *l, const Op *op)
@@ -155,9 +167,9 @@ void gpu_lower_scan(Lowering *l, const Op *op)
     const char *key = gpu_key(g, "scan", gpu_columns(op->operand[3]), gpu_columns(op->result[0]), 1, DTYPE_F32);
     key = arena_printf(g->arena, "%s z_pairs=%lld zoh=%d", key, z.pairs ? (long long)z.top_k.most : 0ll,
                        (int)op_int(op, ATTR_ZOH, 0));
-    ScanBlock block = scan_block(l, key, gpu_columns(op->result[0]), gpu_columns(op->operand[3]),
-                                 z.pairs ? z.top_k.most : 1);
-    gpu_begin(g->b, block.tile ? "scan_tiles" : "scan", l->layer);
+    const ScanOf of = { (int)gpu_columns(op->operand[3]), z.pairs ? z.top_k.most : 1, (int)op_int(op, ATTR_ZOH, 0) };
+    ScanBlock block = scan_block(l, key, gpu_columns(op->result[0]), &of);
+    gpu_begin(g->b, "scan", l->layer);
     gpu_keyed(g->b, g->sequences ? NULL : key);
     gpu_min_blocks(g->b, block.channels ? 1 : 0);      /* else the assembler may want two, with too few registers */
     gpu_param(g->b, "n_channels", (double)gpu_columns(op->result[0]));
@@ -169,14 +181,10 @@ void gpu_lower_scan(Lowering *l, const Op *op)
     gpu_param(g->b, "y_stride", (double)y.stride);
     gpu_param(g->b, "zoh", (double)op_int(op, ATTR_ZOH, 0));
     gpu_param(g->b, "act", g->act);
+    gpu_param(g->b, "sequences", g->sequences);
     gpu_param(g->b, "block_channels", block.channels);
     gpu_param(g->b, "stages", block.stages);
-    if (block.tile) {
-        gpu_param(g->b, "tile_tokens", block.tile);
-        gpu_param(g->b, "passes", block.passes);
-    } else {
-        gpu_param(g->b, "sequences", g->sequences);
-    }
+    gpu_param(g->b, "tile_tokens", block.tile);
     gpu_rows(g, &y, ACCESS_WRITE);
     gpu_rows(g, &dt, ACCESS_READ);
     gpu_rows(g, &x, ACCESS_READ);

@@ -2,12 +2,12 @@
  *
  *   scan_bench FOLDER [TOKENS...]
  *
- * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS STAGES]" for each kernel: KIND norm, route, group, conv1d,
- * spread or scan; FILE the PTX of one instance for d_model 1024, 2048 channels, 16 states, 8 experts, top-2, f16, and
- * the least strides (d_model or channels; 96 for x_proj's rows, 512 for spread's). Output: a line for each kernel and
- * number of tokens (8192 and 32768) with the median time, the bytes it must move over that time and their share of a
- * copy measured in the same run; for the scan also its share of the bound that exponentials set. The first number of
- * tokens is checked against loops in double. Exit code: 0 ok, 1 a result is wrong, 3 the environment.
+ * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS STAGES TILE_TOKENS]" for each kernel: KIND norm, route,
+ * group, conv1d, spread or scan; FILE the PTX of one instance for d_model 1024, 2048 channels, 16 states, 8 experts,
+ * top-2, f16, and the least strides (d_model or channels; 96 for x_proj's rows, 512 for spread's). Output: a line for
+ * each kernel and number of tokens (8192 and 32768) with the median time, the bytes it must move over that time and
+ * their share of a copy measured in the same run; for the scan also its share of the bound that exponentials set. The
+ * first number of tokens is checked against loops in double. Exit code: 0 ok, 1 a result is wrong, 3 the environment.
  *
  * Build: cc -std=c17 -O2 -D_GNU_SOURCE scan_bench.c -o scan_bench -ldl -lm
  */
@@ -323,10 +323,14 @@ static Data make_data(void)
 static int top_k = TOP_K, one = 1;
 static int64_t no_stride = 0;
 
-static int scan_shared_len(int b, int stages)
+typedef struct { int channels, stages, tile; } ScanBlock;
+
+static int scan_shared_len(ScanBlock of)
 {
-    const int steps = (STATES * b + 31) / 32, bc = 288 * steps * 32 / b;
-    return stages * (128 * b + 64 * b * (TOP_K + 2) + 2 * (bc < 4352 ? 4352 : bc) + 272 * steps) + 4 * b;
+    const int b = of.channels, tile = of.tile, steps = (STATES * b + 31) / 32;
+    const int bc = 8 * (tile + 4) * steps * 32 / b, parts = 128 * (tile + 2);
+    const int own = 4 * tile * b + 2 * tile * b * (TOP_K + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
+    return of.stages * own + 4 * b;
 }
 
 static const char *check_scan(const Data *data, int n_tokens)
@@ -354,13 +358,12 @@ static const char *check_scan(const Data *data, int n_tokens)
     return verdict(worst, 1e-3);
 }
 
-static void run_scan(Data *data, Kernel kernel, const char *label, int block, int stages, int n_tokens,
-                     bool check)
+static void run_scan(Data *data, Kernel kernel, const char *label, ScanBlock block, int n_tokens, bool check)
 {
     void *args[] = { &data->out, &data->dt, &data->x16, &data->bc, &data->pairs16, &data->a, &data->vector,
                      &data->state, &data->slots, &data->ends, &no_stride, &n_tokens, &top_k };
     TRY(cu_to_device(data->ends, &n_tokens, sizeof n_tokens));
-    const int blocks = CHANNELS / block, shared_len = scan_shared_len(block, stages);
+    const int blocks = CHANNELS / block.channels, shared_len = scan_shared_len(block);
     const double ms = time_launch(kernel, blocks, 1, shared_len, args);
     if (check) {                                     /* once more, from a state of zeros */
         TRY(cu_clear(data->state, 0, 4 * CHANNELS * STATES));
@@ -512,14 +515,14 @@ static void open_driver(void)
 static bool run_line(Data *data, const char *folder, const char *line, const int *tokens, int n)
 {
     char kind[32], file[256], label[64];
-    int block = 16, stages = 8;
-    if (sscanf(line, "%31s %255s %63s %d %d", kind, file, label, &block, &stages) < 3)
+    ScanBlock block = { 16, 12, 24 };
+    if (sscanf(line, "%31s %255s %63s %d %d %d", kind, file, label, &block.channels, &block.stages, &block.tile) < 3)
         return false;
     const Kernel kernel = load_file(folder, file);
     for (int i = 0; i < n; i++) {
         const bool check = i == 0;
         if (strcmp(kind, "scan") == 0)
-            run_scan(data, kernel, label, block, stages, tokens[i], check);
+            run_scan(data, kernel, label, block, tokens[i], check);
         else if (strcmp(kind, "conv1d") == 0)
             run_conv1d(data, kernel, label, tokens[i], check);
         else if (strcmp(kind, "norm") == 0 || strcmp(kind, "route") == 0)

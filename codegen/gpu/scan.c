@@ -4,19 +4,19 @@
  * Grid: ceil(n_channels / 32) × n_sequences, or × n_tokens with sequences; 256 threads.
  *
  * Else 8 or 16: b channels of a sequence a block. Grid: ceil(n_channels / b) × n_sequences; threads: 32 stages. Warps
- * take tiles of 32 tokens in turn. 32 / b lanes share a channel: at step j each takes one state of it through the tile,
- * from where the warp of the tile before ended its step j. So all warps work at once, each a step or more behind the
- * one before, and nothing is computed twice. Sums are those of the loop over tokens, however a prompt is cut.
- * Shared: stages (128 b + 64 b (z + 2) + 2 B + 272 S) + 4 b bytes, z = z_pairs or 1, S = ceil(d_state b / 32) steps,
- * B = 288 S 32 / b bytes, at least 4352.
+ * take tiles of T = tile_tokens, 32, 16, or 24 with b 16, in turn. 32 / b lanes share a channel: at step j each takes
+ * one state of it through the tile, from where the warp of the tile before ended its step j. So all warps work at once,
+ * each a step or more behind the one before, and nothing is computed twice. Sums are those of the loop over tokens,
+ * however a prompt is cut, whatever b, stages and T are. d_state is at most 1024 / b.
+ * Shared: stages (4 T b + 2 T b (z + 2) + 2 B + 272 S) + 4 b bytes, z = z_pairs or 1, S = ceil(d_state b / 32) steps,
+ * B = 8 (T + 4) S 32 / b bytes, at least 128 (T + 2).
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_stride, ds) PARAM(x_stride, xs) PARAM(z_stride, zs) PARAM(z_pairs, zp)
 PARAM(y_stride, ys) PARAM(zoh, zoh) PARAM(act, a) PARAM(sequences, sq) PARAM(block_channels, bc)
-PARAM(stages, st)
+PARAM(stages, st) PARAM(tile_tokens, tt)
 
-/* Tokens of a tile; floats of a row of B or C, of 32 tokens: rows of lanes that share a channel lie in other banks;
- * floats of a lane's row of y's parts, so that four rows by eight tokens lie in 32 banks. */
-enum { SCAN_TILE = 32, SCAN_BC_ROW = 36, SCAN_Y_ROW = 34 };
+/* Tokens of a tile and steps, at most. */
+enum { SCAN_TILE = 32, SCAN_STEPS = 32 };
 
 typedef uint32_t scan_u32x2 __attribute__((vector_size(8)));
 typedef float scan_f32x2 __attribute__((vector_size(8)));
@@ -34,12 +34,17 @@ typedef struct {
 
 DEVICE int scan_channels(void) { return block_channels ? block_channels : 16; }
 DEVICE int scan_warps(void) { return stages ? stages : 8; }
+DEVICE int scan_tokens(void) { return tile_tokens ? tile_tokens : 32; }
 DEVICE int scan_sharers(void) { return 32 / scan_channels(); }          /* lanes that share a channel */
 DEVICE int scan_steps(void) { return (d_state + scan_sharers() - 1) / scan_sharers(); }
 DEVICE int scan_rows(void) { return scan_steps() * scan_sharers(); }    /* of B, the last ones may be zeros */
 DEVICE int scan_z_rows(void) { return z_pairs ? z_pairs : 1; }
-DEVICE int scan_act_len(void) { return SCAN_TILE * 2 * scan_channels(); }
-DEVICE int scan_bc_len(void) { return max_i(2 * scan_rows() * SCAN_BC_ROW, 32 * SCAN_Y_ROW); }      /* floats */
+DEVICE int scan_act_len(void) { return scan_tokens() * 2 * scan_channels(); }
+/* Floats of a row of B or C: rows of lanes that share a channel lie in other banks; of a lane's row of y's parts, so
+ * that four rows by eight tokens lie in 32 banks. */
+DEVICE int scan_bc_row(void) { return scan_tokens() + 4; }
+DEVICE int scan_y_row(void) { return scan_tokens() + 2; }
+DEVICE int scan_bc_len(void) { return max_i(2 * scan_rows() * scan_bc_row(), 32 * scan_y_row()); }
 
 /* What stands between a warp and the one before, of a step: the states with which it begins, A, and an mbarrier that
  * tells when they are there. */
@@ -47,22 +52,21 @@ enum { SCAN_A = 128, SCAN_MEETING = 256, SCAN_STEP = 272 };
 
 /* What a warp has of shared memory. */
 typedef struct {
-    char *early;                    /* Δ and x of the next tile, [32][b] each */
-    char *late;                     /* x and rows of z of this one, [32][b] each */
-    float *bc;                      /* [2]: [B or C][rows][BC_ROW]; then y's parts [32][Y_ROW] of this tile */
+    char *soon;                     /* Δ and x of the next tile, [T][b] each */
+    char *late;                     /* x and rows of z of this one, [T][b] each */
+    float *bc;                      /* [2]: [B or C][rows][bc_row]; then y's parts [32][y_row] of this tile */
     char *steps, *next_steps;       /* [steps]: its own, those of the next warp */
     float *d;                       /* [b], of all */
 } ScanShared;
 
 DEVICE ScanShared scan_shared(void)
 {
-    const int early_len = SCAN_TILE * 4 * scan_channels() + scan_act_len();
-    const int late_len = (1 + scan_z_rows()) * scan_act_len(), own_len = early_len + late_len + 8 * scan_bc_len();
-    const int next = warp() + 1 == scan_warps() ? 0 : warp() + 1;
+    const int soon_len = scan_tokens() * 4 * scan_channels() + scan_act_len();
+    const int late_len = (1 + scan_z_rows()) * scan_act_len(), own_len = soon_len + late_len + 8 * scan_bc_len();
+    const int steps_len = scan_steps() * SCAN_STEP, next = warp() + 1 == scan_warps() ? 0 : warp() + 1;
     char *const own = (char *)shared() + warp() * own_len, *const steps = (char *)shared() + scan_warps() * own_len;
-    return (ScanShared){ own, own + early_len, (float *)(own + early_len + late_len),
-                         steps + warp() * scan_steps() * SCAN_STEP, steps + next * scan_steps() * SCAN_STEP,
-                         (float *)(steps + scan_warps() * scan_steps() * SCAN_STEP) };
+    return (ScanShared){ own, own + soon_len, (float *)(own + soon_len + late_len), steps + warp() * steps_len,
+                         steps + next * steps_len, (float *)(steps + scan_warps() * steps_len) };
 }
 
 /* ---- arithmetic ---- */
@@ -127,10 +131,11 @@ DEVICE void scan_fetch_act(char *to, const act_t *from, int64_t step, int left, 
     const int pieces = scan_channels() / 8, first = block_x() * scan_channels() + lane() % pieces * 8;
     from += lane() / pieces * step + first;
     UNROLL
-    for (int i = 0; i < pieces; i++) {
+    for (int i = 0; i < (scan_tokens() * pieces + 31) / 32; i++) {
         const int t = i * 32 / pieces + lane() / pieces;
-        copy_async16(to + (i * 32 + lane()) * 16, from + i * 32 / pieces * step,
-                     whole ? 16 : t < left ? scan_copy_len(first, 2) : 0);
+        if (scan_tokens() * pieces % 32 == 0 || t < scan_tokens())
+            copy_async16(to + (i * 32 + lane()) * 16, from + i * 32 / pieces * step,
+                         whole ? 16 : t < left ? scan_copy_len(first, 2) : 0);
     }
 }
 
@@ -139,7 +144,7 @@ DEVICE void scan_fetch_dt(char *to, const float *from, int left, bool whole)
     const int pieces = scan_channels() / 4, first = block_x() * scan_channels() + lane() % pieces * 4;
     from += lane() / pieces * (int64_t)dt_stride + first;
     UNROLL
-    for (int i = 0; i < pieces; i++) {
+    for (int i = 0; i < scan_tokens() * pieces / 32; i++) {
         const int t = i * 32 / pieces + lane() / pieces;
         copy_async16(to + (i * 32 + lane()) * 16, from + i * 32 / pieces * dt_stride,
                      whole ? 16 : t < left ? scan_copy_len(first, 4) : 0);
@@ -156,9 +161,9 @@ DEVICE void scan_fetch_bc(float *to, const float *from, int left, bool whole)
     for (int i = 0; i < (2 * d_state + 7) / 8; i++) {
         const int column = i * 8 + first, row = column < d_state ? column : column - d_state + scan_rows();
         UNROLL
-        for (int t = 0; t < SCAN_TILE; t += 4)
+        for (int t = 0; t < scan_tokens(); t += 4)
             if (d_state % 4 == 0 || column < 2 * d_state)
-                copy_async4(to + row * SCAN_BC_ROW + t, from + t * (2 * d_state) + i * 8,
+                copy_async4(to + row * scan_bc_row() + t, from + t * (2 * d_state) + i * 8,
                             whole || t + quarter < left ? 4 : 0);
     }
 }
@@ -166,23 +171,23 @@ DEVICE void scan_fetch_bc(float *to, const float *from, int left, bool whole)
 /* Whether a tile and the block's channels are all there. */
 DEVICE bool scan_is_whole(int left)
 {
-    return left >= SCAN_TILE && (n_channels % scan_channels() == 0 || block_x() + 1 < n_blocks_x());
+    return left >= scan_tokens() && (n_channels % scan_channels() == 0 || block_x() + 1 < n_blocks_x());
 }
 
 /* Δ, x, B and C of a tile. */
 DEVICE void scan_fetch_inputs(ScanShared s, ScanArrays in, int tile, int stage, bool whole)
 {
-    const int64_t token = (int64_t)tile * SCAN_TILE;
-    const int left = in.n_tokens - tile * SCAN_TILE;
-    scan_fetch_dt(s.early, in.dt + token * dt_stride, left, whole);
-    scan_fetch_act(s.early + SCAN_TILE * 4 * scan_channels(), in.x + token * x_stride, x_stride, left, whole);
+    const int64_t token = (int64_t)tile * scan_tokens();
+    const int left = in.n_tokens - tile * scan_tokens();
+    scan_fetch_dt(s.soon, in.dt + token * dt_stride, left, whole);
+    scan_fetch_act(s.soon + scan_tokens() * 4 * scan_channels(), in.x + token * x_stride, x_stride, left, whole);
     scan_fetch_bc(s.bc + stage * scan_bc_len(), in.bc + token * 2 * d_state, left, whole);
 }
 
 /* The same, if it is a tile. */
-DEVICE void scan_fetch_early(ScanShared s, ScanArrays in, int tile, int stage)
+DEVICE void scan_fetch_soon(ScanShared s, ScanArrays in, int tile, int stage)
 {
-    const int left = in.n_tokens - tile * SCAN_TILE;
+    const int left = in.n_tokens - tile * scan_tokens();
     if (scan_is_whole(left))
         scan_fetch_inputs(s, in, tile, stage, true);
     else if (left > 0)
@@ -193,8 +198,8 @@ DEVICE void scan_fetch_early(ScanShared s, ScanArrays in, int tile, int stage)
 /* x and the rows of z. */
 DEVICE void scan_fetch_rows(ScanShared s, ScanArrays in, int tile, bool whole)
 {
-    const int64_t token = (int64_t)tile * SCAN_TILE;
-    const int left = in.n_tokens - tile * SCAN_TILE;
+    const int64_t token = (int64_t)tile * scan_tokens();
+    const int left = in.n_tokens - tile * scan_tokens();
     scan_fetch_act(s.late, in.x + token * x_stride, x_stride, left, whole);
     UNROLL
     for (int row = 0; row < scan_z_rows(); row++)
@@ -205,7 +210,7 @@ DEVICE void scan_fetch_rows(ScanShared s, ScanArrays in, int tile, bool whole)
 
 DEVICE void scan_fetch_late(ScanShared s, ScanArrays in, int tile)
 {
-    if (scan_is_whole(in.n_tokens - tile * SCAN_TILE))
+    if (scan_is_whole(in.n_tokens - tile * scan_tokens()))
         scan_fetch_rows(s, in, tile, true);
     else
         scan_fetch_rows(s, in, tile, false);
@@ -220,10 +225,10 @@ typedef struct { float dt[SCAN_TILE], input[SCAN_TILE]; } ScanInputs;
 DEVICE void scan_load_inputs(ScanInputs *to, ScanShared s)
 {
     const int channel = lane() % scan_channels();
-    const float *const dt = (const float *)s.early + channel;
-    const act_t *const x = (const act_t *)(s.early + SCAN_TILE * 4 * scan_channels()) + channel;
+    const float *const dt = (const float *)s.soon + channel;
+    const act_t *const x = (const act_t *)(s.soon + scan_tokens() * 4 * scan_channels()) + channel;
     UNROLL
-    for (int t = 0; t < SCAN_TILE; t++) {
+    for (int t = 0; t < scan_tokens(); t++) {
         const float value = act_float(x[t * scan_channels()], act);
         to->dt[t] = dt[t * scan_channels()];
         to->input[t] = zoh ? value : to->dt[t] * value;
@@ -234,7 +239,7 @@ DEVICE void scan_load_inputs(ScanInputs *to, ScanShared s)
 DEVICE float scan_step(float y[SCAN_TILE], float s, const ScanInputs *in, const float *b, const float *c, float a)
 {
     UNROLL
-    for (int quad = 0; quad < SCAN_TILE; quad += 4) {
+    for (int quad = 0; quad < scan_tokens(); quad += 4) {
         const u32x4 quad_b = load16(b + quad), quad_c = load16(c + quad);
         UNROLL
         for (int i = 0; i < 4; i++) {
@@ -261,19 +266,19 @@ DEVICE int64_t scan_state_at(int j)
 /* Every step takes the states from the warp before and gives them to the next one. */
 DEVICE void scan_tile(float y[SCAN_TILE], const ScanInputs *in, ScanShared s, const float *bc, int parity)
 {
-    const float *b = bc + lane() / scan_channels() * SCAN_BC_ROW;
+    const float *b = bc + lane() / scan_channels() * scan_bc_row();
     char *from = s.steps, *to = s.next_steps;
     UNROLL
-    for (int t = 0; t < SCAN_TILE; t++)
+    for (int t = 0; t < scan_tokens(); t++)
         y[t] = 0;
     for (int j = 0; j < scan_steps(); j++) {
         const float a = ((const float *)(from + SCAN_A))[lane()];
         mbarrier_wait(from + SCAN_MEETING, parity);
-        ((float *)to)[lane()] = scan_step(y, ((const float *)from)[lane()], in, b, b + scan_rows() * SCAN_BC_ROW, a);
+        ((float *)to)[lane()] = scan_step(y, ((const float *)from)[lane()], in, b, b + scan_rows() * scan_bc_row(), a);
         mbarrier_arrive(to + SCAN_MEETING);
         from += SCAN_STEP;
         to += SCAN_STEP;
-        b += scan_sharers() * SCAN_BC_ROW;
+        b += scan_sharers() * scan_bc_row();
     }
 }
 
@@ -287,10 +292,11 @@ DEVICE void scan_unpack(float v[4], const char *row)
     v[3] = act_hi(pairs[1], act);
 }
 
-/* What a lane gates: of `quads` tokens four channels each. */
+/* What a lane gates: of `quads` tokens four channels each; so many lanes have a token. */
 typedef struct { float of[4][4]; } ScanQuads;
 
-DEVICE int scan_quads(void) { return scan_channels() / 4; }
+DEVICE int scan_quad_lanes(void) { return scan_channels() / 4; }
+DEVICE int scan_quads(void) { return scan_tokens() * scan_quad_lanes() / 32; }
 
 /* Of every token four channels of a row: z = them, or z += them. */
 DEVICE void scan_add_row(ScanQuads *z, const char *row, bool is_first)
@@ -308,7 +314,7 @@ DEVICE void scan_add_row(ScanQuads *z, const char *row, bool is_first)
 /* y = the sum of its parts and D x. */
 DEVICE void scan_sum_parts(ScanQuads *y, const float *parts, ScanShared s)
 {
-    const int first = lane() % scan_quads() * 4;
+    const int first = lane() % scan_quad_lanes() * 4;
     const u32x4 d = load16(s.d + first);
     ScanQuads x;
     scan_add_row(&x, s.late, true);
@@ -316,11 +322,12 @@ DEVICE void scan_sum_parts(ScanQuads *y, const float *parts, ScanShared s)
     for (int i = 0; i < scan_quads(); i++)
         UNROLL
         for (int k = 0; k < 4; k++) {
-            const float *const part = parts + (first + k) * SCAN_Y_ROW + i * 32 / scan_quads() + lane() / scan_quads();
+            const int token = i * 32 / scan_quad_lanes() + lane() / scan_quad_lanes();
+            const float *const part = parts + (first + k) * scan_y_row() + token;
             float sum = part[0];
             UNROLL
             for (int j = 1; j < scan_sharers(); j++)
-                sum += part[j * scan_channels() * SCAN_Y_ROW];
+                sum += part[j * scan_channels() * scan_y_row()];
             y->of[i][k] = fma_f(bits_float(d[k]), x.of[i][k], sum);
         }
 }
@@ -347,12 +354,12 @@ DEVICE void scan_gate(ScanQuads *y, ScanShared s, int n_z)
 
 DEVICE void scan_store(const ScanQuads *y, ScanArrays in, int tile)
 {
-    const int channel = block_x() * scan_channels() + lane() % scan_quads() * 4;
-    const int first = tile * SCAN_TILE + lane() / scan_quads();
+    const int channel = block_x() * scan_channels() + lane() % scan_quad_lanes() * 4;
+    const int first = tile * scan_tokens() + lane() / scan_quad_lanes();
     act_t *const to = in.y + (int64_t)first * y_stride + channel;
     UNROLL
     for (int i = 0; i < scan_quads(); i++) {
-        const int token = i * 32 / scan_quads();
+        const int token = i * 32 / scan_quad_lanes();
         const float *const v = y->of[i];
         const scan_u32x2 packed = { act_pack(v[0], v[1], act), act_pack(v[2], v[3], act) };
         if (first + token >= in.n_tokens)
@@ -367,15 +374,22 @@ DEVICE void scan_store(const ScanQuads *y, ScanArrays in, int tile)
 
 /* ---- a block ---- */
 
-/* A and D, the states of the first tile, meetings. */
+/* A and D, the states of the first tile, meetings: all numbers asked for before the first is stored. */
 DEVICE void scan_begin(ScanShared s, ScanArrays in)
 {
+    float a[SCAN_STEPS], first[SCAN_STEPS];
+    UNROLL
     for (int j = 0; j < scan_steps(); j++) {
         const int64_t at = scan_state_at(j);
+        a[j] = at >= 0 ? in.a[at] : 0;
+        first[j] = warp() == 0 && at >= 0 ? in.state[at] : 0;
+    }
+    UNROLL
+    for (int j = 0; j < scan_steps(); j++) {
         char *const step = s.steps + j * SCAN_STEP;
-        ((float *)(step + SCAN_A))[lane()] = at >= 0 ? in.a[at] : 0;
+        ((float *)(step + SCAN_A))[lane()] = a[j];
         if (warp() == 0)
-            ((float *)step)[lane()] = at >= 0 ? in.state[at] : 0;
+            ((float *)step)[lane()] = first[j];
         if (lane() == 0)
             mbarrier_init(step + SCAN_MEETING, 32);
     }
@@ -397,17 +411,17 @@ DEVICE void scan_end(ScanShared s, ScanArrays in)
 /* Rows of B and C that stand for no state: y's parts were there. */
 DEVICE void scan_clear(float *bc)
 {
-    for (int n = d_state; n < scan_rows(); n++) {
-        bc[n * SCAN_BC_ROW + lane()] = 0;
-        bc[(scan_rows() + n) * SCAN_BC_ROW + lane()] = 0;
+    for (int n = d_state; n < scan_rows() && lane() < scan_tokens(); n++) {
+        bc[n * scan_bc_row() + lane()] = 0;
+        bc[(scan_rows() + n) * scan_bc_row() + lane()] = 0;
     }
 }
 
 DEVICE void scan_run(ScanShared s, ScanArrays in)
 {
-    const int n_tiles = (in.n_tokens + SCAN_TILE - 1) / SCAN_TILE;
+    const int n_tiles = (in.n_tokens + scan_tokens() - 1) / scan_tokens();
     int stage = 0, parity = warp() == 0;        /* the first warp's first states are there: a phase less */
-    scan_fetch_early(s, in, warp(), stage);
+    scan_fetch_soon(s, in, warp(), stage);
     scan_begin(s, in);
     for (int tile = warp(); tile < n_tiles; tile += scan_warps()) {
         float *const bc = s.bc + stage * scan_bc_len();
@@ -420,13 +434,13 @@ DEVICE void scan_run(ScanShared s, ScanArrays in)
         scan_load_inputs(&inputs, s);
         warp_sync();
         scan_fetch_late(s, in, tile);
-        scan_fetch_early(s, in, tile + scan_warps(), stage ^ 1);
+        scan_fetch_soon(s, in, tile + scan_warps(), stage ^ 1);
         scan_tile(y, &inputs, s, bc, parity);
         copy_wait(1);
         warp_sync();
         UNROLL
-        for (int t = 0; t < SCAN_TILE; t += 2)
-            *(scan_f32x2 *)(bc + lane() * SCAN_Y_ROW + t) = (scan_f32x2){ y[t], y[t + 1] };
+        for (int t = 0; t < scan_tokens(); t += 2)
+            *(scan_f32x2 *)(bc + lane() * scan_y_row() + t) = (scan_f32x2){ y[t], y[t + 1] };
         warp_sync();
         scan_sum_parts(&out, bc, s);
         scan_gate(&out, s, in.n_z);

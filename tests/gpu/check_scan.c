@@ -39,15 +39,15 @@ static int shared_len(int b, int d_state, int z_pairs, int stages, int tile)
     return stages * own + 4 * b;
 }
 
-static void check_form(int tile, int sequences)
+static void check_scan(void)
 {
     const int n_tokens = check_param("n_tokens"), top_k = check_param("top_k");
     const int block = check_param("block_channels"), z_pairs = check_param("z_pairs");
-    const int y_stride = check_param("y_stride"), stages = check_param("stages");
+    const int y_stride = check_param("y_stride"), stages = check_param("stages"), tile = check_param("tile_tokens");
     Scan scan = { .n_channels = check_param("n_channels"), .d_state = check_param("d_state"), .zoh = check_param("zoh"),
         .act = check_param("act"), .dt_stride = check_param("dt_stride"), .x_stride = check_param("x_stride"),
         .z_stride = check_param("z_stride"), .n_z = !check_param("gate") ? 0 : z_pairs ? top_k : 1 };
-    const CheckSequences of = check_sequences(n_tokens, sequences);
+    const CheckSequences of = check_sequences(n_tokens, check_param("sequences"));
     const int channels = scan.n_channels, n_states = channels * scan.d_state, n_sequences = of.n;
     const int64_t state_stride = 4 * n_states + 16;
     float *dt = check_buffer(4 * (size_t)n_tokens * (size_t)scan.dt_stride), *a = check_buffer(4 * (size_t)n_states);
@@ -99,7 +99,4 @@ static void check_form(int tile, int sequences)
     }
 }
 
-static void check_scan(void) { check_form(32, check_param("sequences")); }
-static void check_scan_tiles(void) { check_form(check_param("tile_tokens"), 0); }
-
-GPU_CHECKS({ "scan", check_scan }, { "scan_tiles", check_scan_tiles })
+GPU_CHECKS({ "scan", check_scan })
