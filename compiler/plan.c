@@ -129,7 +129,7 @@ static int64_t kernel_scratch(const Planner *p, Step *step, Phase phase)
     if (step->op->kind == OP_SCAN)
         step->token_block = (int)chosen(p, step->op, phase, "token_block", 1, 64, p->plan->tiling.scan_block);
     if (phase == PHASE_PREFILL && (step->op->kind == OP_ROUTE || step->op->kind == OP_RMS_NORM_ROUTE))
-        step->by_lanes = chosen(p, step->op, phase, "by_lanes", 0, 1, 0) == 1;
+        step->by_lanes = chosen(p, step->op, phase, "by_lanes", 0, 1, 1) == 1;
     return op_is_product(step->op) ? product_scratch(p, step, phase)
          : step->op->kind == OP_ATTENTION ? attention_scratch(p, step, phase) : 0;
 }

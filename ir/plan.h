@@ -130,7 +130,8 @@ typedef struct {
     int64_t window_len;            /* part of state_len that is rings of keys and values */
     int64_t shared_len, private_len;
     int64_t logits_len;            /* GPUs: rows of logits on the device; else 0 */
-    int64_t block_shared_offset[N_PLAN_PHASES], block_private_offset[N_PLAN_PHASES];   /* where blocks' own scratch begins */
+    /* Where blocks' own scratch begins. */
+    int64_t block_shared_offset[N_PLAN_PHASES], block_private_offset[N_PLAN_PHASES];
     double context_flops;          /* of a decoded token, for each token of context without a window */
     Cost decode_cost[GRAPH_MAX_MODES], prefill_cost[GRAPH_MAX_MODES];
     const Launches *launches;      /* for GPUs: instead of schedules; else NULL */
