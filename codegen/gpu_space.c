@@ -69,11 +69,12 @@ static bool wgmma_tile_suits(const Asked *a)
     return columns == 96 || columns / 2 < given(a, "n_out");
 }
 
-/* Form 1: tiles of one group of warps. */
+/* Stages of tiles of 128 rows, or one more of 64. */
 static bool wgmma_ring_fits(const Asked *a)
 {
-    int columns = value(a, "tile_columns"), rows = value(a, "form") == 1 && columns == 256 ? 64 : 128;
-    return value(a, "stages") * (128 * (rows + columns) + 16) <= 212000;
+    int columns = value(a, "tile_columns"), stages = value(a, "stages");
+    int tiles = stages * (128 + columns), halves = (stages + 1) * (64 + columns);
+    return 128 * (tiles > halves ? tiles : halves) + 16 * (stages + 1) <= 212000;
 }
 
 /* A lane of scan.c holds three numbers a token and what a step takes; a quarter of the warps has 16384 registers. Whole

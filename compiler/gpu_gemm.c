@@ -132,32 +132,30 @@ static void multiply(GpuModel *g, const Product *p)
 
 enum { H100_PIECE = 64, H100_THREADS = 384, H100_RING_MOST = 212000 };
 
-typedef struct { int form, rows, columns, stages, stage_len; } H100Tile;
+typedef struct { int columns, stages; } H100Tile;
 
 static bool suits_h100(const GpuModel *g, const Product *p)
 {
     return g->sm >= 90 && p->slot->dtype != DTYPE_Q8 && g->n_rows > 64;
 }
 
-/* Form 1, tiles in turn, where tuning found that quicker. */
+/* Of tiles of 128 rows, or of a stage more of 64; two mbarriers a stage. */
+static int h100_ring_len(int columns, int stages)
+{
+    int tiles = stages * (128 + columns), halves = (stages + 1) * (64 + columns);
+    return 2 * H100_PIECE * (tiles > halves ? tiles : halves) + 16 * (stages + 1);
+}
+
 static H100Tile h100_tile(const GpuModel *g, const Product *p, const char *key)
 {
     int usual = p->n_out <= 96 ? 96 : p->n_out <= 128 ? 128 : 256, columns = gpu_choice(g, key, "tile_columns", usual);
-    H100Tile t = { .form = gpu_choice(g, key, "form", 0) == 1, .columns = usual };
-    if (columns == 96 || columns == 128 || columns == 256)
-        t.columns = columns;
-    t.rows = t.form == 1 && t.columns == 256 ? 64 : 128;
-    t.stage_len = 2 * H100_PIECE * (t.rows + t.columns) + 16;
-    int most = H100_RING_MOST / t.stage_len > 7 ? 7 : H100_RING_MOST / t.stage_len;
+    H100Tile t = { .columns = columns == 96 || columns == 128 || columns == 256 ? columns : usual };
+    int most = 7;
+    while (h100_ring_len(t.columns, most) > H100_RING_MOST)
+        most--;
     t.stages = gpu_choice(g, key, "stages", most);
     t.stages = t.stages < 3 || t.stages > most ? most : t.stages;
     return t;
-}
-
-static int h100_shared_len(const H100Tile *t, const Product *p)
-{
-    int turns = t->form == 1 ? 2 * 8 : 0;
-    return 1024 + t->stages * t->stage_len + 8 * 2048 + turns + 8 * ((int)p->n_experts + 2);
 }
 
 static void multiply_h100(GpuModel *g, const Product *p)
@@ -169,7 +167,6 @@ static void multiply_h100(GpuModel *g, const Product *p)
     shape_params(g, p);
     gpu_param(g->b, "tile_columns", tile.columns);
     gpu_param(g->b, "stages", tile.stages);
-    gpu_param(g->b, "form", tile.form);
     gpu_min_blocks(g->b, 1);
     out_and_in(g, p);
     gpu_tensor_map(g->b, &(TensorMap){
@@ -179,7 +176,8 @@ static void multiply_h100(GpuModel *g, const Product *p)
         .box_columns = H100_PIECE, .swizzle = 128 });
     other_args(g, p);
     gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,
-            h100_shared_len(&tile, p), gpu_flags(g) | p->flags);
+            1024 + h100_ring_len(tile.columns, tile.stages) + 8 * 2048 + 12 * ((int)p->n_experts + 1),
+            gpu_flags(g) | p->flags);
 }
 
 void gpu_product(GpuModel *g, const Product *p) { (suits_h100(g, p) ? multiply_h100 : multiply)(g, p); }

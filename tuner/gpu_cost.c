@@ -119,18 +119,11 @@ static double value_of(const Job *job, const SpacePoint *point, const char *name
     return i >= 0 ? point->value[i] : job_param(job, name, 1);
 }
 
-static double tile_rows(const Job *job, const SpacePoint *point)
-{
-    if (!is_kernel(job, "gemm_h100"))
-        return value_of(job, point, "tile_rows");
-    return value_of(job, point, "form") == 1 && value_of(job, point, "tile_columns") == 256 ? 64 : 128;
-}
-
 /* Tiles of a product come in rounds of the device's multiprocessors; larger ones reuse more, few stages wait more. */
 static double gemm_cost(const Job *job, const SpacePoint *point, int n_tokens)
 {
     const double e = job_param(job, "n_experts", 1), pairs = n_tokens * (e > 1 ? (double)job->top_k : 1);
-    const double tile = tile_rows(job, point);
+    const double tile = is_kernel(job, "gemm_h100") ? 128 : value_of(job, point, "tile_rows");
     const double columns = value_of(job, point, "tile_columns"), slots = is_kernel(job, "gemm_h100") ? 132 : 264;
     const double n_tiles = e * ceil(pairs / e / tile) * ceil(job_param(job, "n_out", 0) / columns);
     const double rounds = ceil(n_tiles / slots), step = tile * columns + 40 * (tile + columns);

@@ -26,14 +26,12 @@ instance() {
     done
 }
 
-# product TOP_K PARAM=VALUE...: on Hopper, also with tiles in turn, and with two tiles of sm_80
+# product TOP_K PARAM=VALUE...: on Hopper, and with two tiles of sm_80
 product() {
     top_k=$1 group=$((group + 1))
     shift
     sm_80="weight_dtype=2 tile_rows=128 warp_columns=64 stages=3"
     instance gemm_h100 90 384 1 pieces "$top_k" p1 "$@" act=2 tile_columns=256 stages=4
-    instance gemm_h100 90 384 1 pieces "$top_k" p1 "$@" act=2 tile_columns=128 stages=6 form=1
-    instance gemm_h100 90 384 1 pieces "$top_k" p1 "$@" act=2 tile_columns=256 stages=5 form=1
     # shellcheck disable=SC2086
     instance gemm 80 256 1 pieces "$top_k" p1 "$@" act=2 $sm_80 tile_columns=256
     # shellcheck disable=SC2086
@@ -57,7 +55,6 @@ product 2 $(k 512) $(n 2048) $dense out_kind=1 has_bias=8 epilogue=2            
 x_proj="$(k 2048) $(n 96) n_experts=8 in_pairs=0 out_kind=1 gated=0 has_bias=0 epilogue=0 act=2 tile_columns=96"
 group=$((group + 1))
 instance gemm_h100 90 384 1 pieces 2 p1 $x_proj stages=7
-instance gemm_h100 90 384 1 pieces 2 p1 $x_proj stages=7 form=1
 instance gemm 80 128 2 pieces 2 p2 $x_proj weight_dtype=2 tile_rows=128 warp_columns=48 stages=3
 head="$(k 1024) $(n 50304) $dense out_kind=1 has_bias=0 epilogue=0 act=2 weight_dtype=2"
 group=$((group + 1))

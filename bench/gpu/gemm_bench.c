@@ -85,7 +85,7 @@ typedef struct {
     char file[256], kernel[256], grid[16];
     int n_tokens, top_k;
     int n_in, n_out, in_stride, out_stride, n_experts, weight_dtype, act, in_pairs, out_kind, gated, has_bias, epilogue;
-    int tile_rows, tile_columns, warp_columns, stages, form;
+    int tile_rows, tile_columns, warp_columns, stages;
     bool is_h100;
 } Case;
 
@@ -109,14 +109,14 @@ static bool read_case(const char *line, Case *c)
         { "e", &c->n_experts },
         { "w", &c->weight_dtype }, { "a", &c->act }, { "ip", &c->in_pairs }, { "ok", &c->out_kind }, { "g", &c->gated },
         { "hb", &c->has_bias }, { "ep", &c->epilogue }, { "tr", &c->tile_rows }, { "tc", &c->tile_columns },
-        { "wc", &c->warp_columns }, { "st", &c->stages }, { "f", &c->form },
+        { "wc", &c->warp_columns }, { "st", &c->stages },
     };
     for (size_t i = 0; i < sizeof params / sizeof *params; i++)
         *params[i].to = name_value(c->kernel, params[i].code);
     c->is_h100 = strncmp(c->kernel, "gemm_h100", 9) == 0;
     if (c->is_h100) {
         c->weight_dtype = c->act;
-        c->tile_rows = c->form == 1 && c->tile_columns == 256 ? 64 : 128;
+        c->tile_rows = 128;
     }
     return true;
 }
@@ -379,8 +379,11 @@ static int case_shared(const Case *c)
 {
     const int weight_len = c->weight_dtype == 3 ? 1 : 2, stage = (c->tile_rows * 2 + c->tile_columns * weight_len) * 64;
     const int lists = (2 * (c->n_experts + 1) + 4 * c->tile_rows) * 4;
-    if (c->is_h100)
-        return 1024 + c->stages * (stage + 16) + 8 * 2048 + 16 * c->form + 8 * (c->n_experts + 2);
+    if (c->is_h100) {
+        const int halves = (c->stages + 1) * 128 * (64 + c->tile_columns);
+        const int ring = c->stages * stage > halves ? c->stages * stage : halves;
+        return 1024 + ring + 16 * (c->stages + 1) + 8 * 2048 + 12 * (c->n_experts + 1);
+    }
     return c->stages * stage + case_threads(c) / 32 * 2048 + lists;
 }
 

@@ -1,17 +1,18 @@
 /* Matrix product of many rows with the experts that chose them (or one dense matrix), for Hopper: gemm with wgmma.
  *
- * Grid: any number of blocks x; each takes every n_blocks_x-th tile of `rows` x tile_columns outputs. rows: 128, or 64
- * with form 1 and 256 columns. Threads: 384. Shared bytes: 1024 + stages * (128 (rows + tile_columns) + 16) + 8 * 2048
- * + 8 * (n_experts + 2), and 16 with form 1. weights: a tensor map of [E n_out][k], boxes of tile_columns rows (128 if
- * that is 256) and 64 columns, 128-byte swizzle. Where the tiles that are left for the last round are at most half as
- * many as blocks, they are halved. Everything else is as in gemm.
+ * Grid: any number of blocks x, which share the units. Threads: 384. Shared bytes: 1024 + the ring, the larger one of
+ * stages * 128 (128 + tile_columns) and (stages + 1) * 128 (64 + tile_columns), + 16 (stages + 1) + 8 * 2048
+ * + 12 * (n_experts + 1). weights: a tensor map of [E n_out][k], boxes of tile_columns rows (128 if that is 256) and
+ * 64 columns, 128-byte swizzle. Everything else is as in gemm.
+ * A unit is a tile of 128 rows x tile_columns, or half of one, 64 rows: what is left of an expert of many rows, if that
+ * is not more than 64, and the last round's tiles, where they then fill no more than a round. Halves come last.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: rows of `in` by their place in slots, 16 bytes a copy,
  * weights by the bulk tensor copy. Warps 4 to 11 multiply and write; the fetching runs on meanwhile. A stage has two
- * mbarriers: full (its data are there), empty (they have been read). Form 0: both groups of four warps multiply 64
- * rows of a tile. Form 1: each has every second tile of the block, and writes while the other multiplies; so the end
- * of a tile costs nothing, but the second cache delivers 4/3 of the bytes (5/3 with 64 rows).
- * Measured and left out: two blocks of a cluster that share weights, one group lagging behind the other, mixed biases
- * added where rows are written.
+ * mbarriers: full (its data are there), empty (they have been read). Both groups of four warps multiply 64 rows of a
+ * tile; of a half each takes half of the columns, since copies of rows are what halves wait for.
+ * Measured and left out: two blocks of a cluster that share weights, one group lagging behind the other, groups with
+ * tiles of their own in turn, units that the fetching warps write while the next one is multiplied, mixed biases added
+ * where rows are written.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
@@ -21,92 +22,161 @@ PARAM(has_bias, hb)      /* 1: the expert's, more: the gated sum of those of the
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
 PARAM(tile_columns, tc)  /* 96, 128, 256 */
 PARAM(stages, st)        /* 3 to 8 */
-OPTION(form, f)          /* 0: two groups share a tile, 1: each has tiles of its own, in turn */
 
 enum {
     TILE_ROWS = 128,
+    HALF_ROWS = 64,
     PIECE = 64,            /* k of a stage: 128 bytes of a row */
     COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece, at most */
 };
 
-/* Bytes of a stage, whose first rows * 128 are rows of `in`. */
-DEVICE int gemm_h100_stage_len(int rows) { return rows * 128 + tile_columns * 128; }
+/* Bytes of a stage: tile_columns rows of weights, then rows of `in`. */
+DEVICE int gemm_h100_stage_len(int rows) { return (tile_columns + rows) * 128; }
 
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
 
-/* Work of a block: `full` tiles, then halves of tiles, `all` together. */
-typedef struct { int full, all, n_tokens; } GemmUnits;
+/* ---- units ---- */
 
-DEVICE int gemm_h100_half(void) { return tile_columns == 256 ? 128 : tile_columns; }
+/* Tile rows before each expert [n_experts + 1]: whole ones; those of at most 64 rows. n_rows [n_experts]: its rows. */
+typedef struct { int *whole, *thin, *n_rows; } GemmLists;
 
-DEVICE GemmUnits gemm_h100_units(int n_tiles, int n_tokens)
+/* Units of all blocks: `full` tiles, then `halves`; of the n_whole tiles of more than 64 rows, those after `full` are
+ * halved. own: tiles of this block; left: blocks that have a tile more than others. The ring: with nothing but halves,
+ * a stage more, and shorter ones. */
+typedef struct { int full, halves, n_whole, own, left, n_tokens, n_stages, stage_len; } GemmUnits;
+
+/* By the whole block. Where experts have few rows, nothing is thin: its weights would be fetched once more, later. */
+DEVICE void gemm_h100_list(GemmLists lists, const int32_t *totals, int n_tokens, int top_k)
 {
-    const int left = n_tiles % n_blocks_x(), halves = tile_columns == 256 && 2 * left <= n_blocks_x();
-    return (GemmUnits){ halves ? n_tiles - left : n_tiles, halves ? n_tiles + left : n_tiles, n_tokens };
+    const int few = n_experts > 1 && (int64_t)n_tokens * top_k < (int64_t)n_experts * 2 * TILE_ROWS;
+    for (int e = thread_x(); e < n_experts; e += n_threads())
+        lists.n_rows[e] = n_experts > 1 ? totals[e] : n_tokens;
+    barrier();
+    int n_whole = 0, n_thin = 0;
+    for (int e = 0; thread_x() == 0 && e <= n_experts; e++) {
+        lists.whole[e] = n_whole;
+        lists.thin[e] = n_thin;
+        const int n = e < n_experts ? (lists.n_rows[e] + HALF_ROWS - 1) / HALF_ROWS : 0;
+        n_whole += few ? (n + 1) / 2 : n / 2;
+        n_thin += few ? 0 : n % 2;
+    }
+    barrier();
 }
 
-DEVICE GemmTile gemm_h100_tile(int rows, int unit, GemmUnits units, const int *ends, const int *n_rows)
+DEVICE GemmUnits gemm_h100_units(GemmLists lists, int n_tokens)
 {
-    const int half = max_i(unit - units.full, 0), t = min_i(unit, units.full) + half / 2;
-    GemmTile tile = gemm_find_tile(t, ends, n_rows, units.n_tokens, n_experts, n_out, rows, tile_columns,
-        2048 / rows);
-    tile.column += half % 2 * gemm_h100_half();
+    const int n_columns = (n_out + tile_columns - 1) / tile_columns;
+    const int n_whole = lists.whole[n_experts] * n_columns, n_thin = lists.thin[n_experts] * n_columns;
+    const int n = n_blocks_x(), last = n_whole % n, halved = n_thin + 2 * last <= n ? last : 0, left = last - halved;
+    GemmUnits units = { n_whole - halved, n_thin + 2 * halved, n_whole, n_whole / n + (block_x() < left), left,
+                        n_tokens, stages, gemm_h100_stage_len(TILE_ROWS) };
+    if (units.full == 0) {
+        units.n_stages = stages + 1;
+        units.stage_len = gemm_h100_stage_len(HALF_ROWS);
+    }
+    return units;
+}
+
+/* This block's i-th unit, or -1. Blocks without a tile in the last round of tiles get two halves before all others. */
+DEVICE int gemm_h100_unit(GemmUnits units, int i)
+{
+    const int n = n_blocks_x(), left = units.left, after = i - units.own;
+    if (after < 0)
+        return block_x() + i * n;
+    int half = block_x() - left + after * (n - left);
+    if (block_x() < left)
+        half = 2 * (n - left) + block_x() + after * n;
+    else if (after > 1)
+        half = 2 * (n - left) + block_x() + (after - 2) * n;
+    return half < units.halves ? units.full + half : -1;
+}
+
+/* Its rows (none: not a unit after all) and columns. */
+DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, GemmLists lists)
+{
+    const int half = unit - units.full, thin = half - 2 * (units.n_whole - units.full);
+    const int t = half < 0 ? unit : thin < 0 ? units.full + half / 2 : thin;
+    GemmTile tile = gemm_find_tile(t, thin < 0 ? lists.whole : lists.thin, lists.n_rows, units.n_tokens, n_experts,
+        n_out, TILE_ROWS, tile_columns, 2048 / TILE_ROWS);
+    if (half >= 0) {
+        const int whole = lists.whole[tile.expert + 1] - lists.whole[tile.expert];
+        const int skip = thin < 0 ? half % 2 * HALF_ROWS : whole * TILE_ROWS;
+        tile.n_rows = min_i((thin < 0 ? tile.n_rows : lists.n_rows[tile.expert]) - skip, HALF_ROWS);
+        tile.first += skip;
+    }
     return tile;
 }
 
-/* What a fetching thread copies of a tile: rows of `in` (-1: none, zeros), and the first row of weights. */
-typedef struct { int rows[COPIES], weight_row; } GemmFetch;
-
-DEVICE void gemm_h100_open(GemmFetch *fetch, int rows, int unit, GemmUnits units, const int32_t *slots, const int *ends,
-    const int *n_rows, int top_k)
+/* This block's next unit, after *i others, and its tile; or -1. */
+DEVICE int gemm_h100_next(GemmTile *tile, int *i, GemmUnits units, GemmLists lists)
 {
-    const GemmTile tile = gemm_h100_tile(rows, unit, units, ends, n_rows);
-    UNROLL for (int i = 0; i < rows / 16; i++) {
+    for (;;) {
+        const int unit = gemm_h100_unit(units, (*i)++);
+        if (unit < 0)
+            return -1;
+        *tile = gemm_h100_tile(unit, units, lists);
+        if (tile->n_rows > 0)
+            return unit;
+    }
+}
+
+/* ---- fetching ---- */
+
+/* What a fetching thread copies of a unit: rows of slots or of `in` (-1: none), and the first row of weights. */
+typedef struct { int unit, rows[COPIES], weight_row; } GemmFetch;
+
+DEVICE void gemm_h100_open(GemmFetch *fetch, int *i_unit, GemmUnits units, const int32_t *slots, GemmLists lists)
+{
+    GemmTile tile;
+    fetch->unit = gemm_h100_next(&tile, i_unit, units, lists);
+    if (fetch->unit < 0)
+        return;
+    UNROLL for (int i = 0; i < COPIES; i++) {
         const int row = (thread_x() >> 3) + i * 16, at = tile.first + row;
-        const int pair = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
-        fetch->rows[i] = pair < 0 || n_experts == 1 || in_pairs ? pair : pair / top_k;
+        fetch->rows[i] = row >= tile.n_rows ? -1 : n_experts == 1 ? at : slots[at];
     }
     fetch->weight_row = tile.expert * n_out + tile.column;
 }
 
-/* Warps 0 to 3: every piece of every tile, in order. The next tile's rows are looked up before they are needed. */
-DEVICE void gemm_h100_fetch(int rows, char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
-    const int32_t *slots, const int *ends, const int *n_rows, GemmUnits units, int top_k)
+/* Warps 0 to 3: every piece of every unit, in order. The next unit's rows are looked up before they are needed. */
+DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
+    const int32_t *slots, GemmLists lists, GemmUnits units, int top_k)
 {
-    const int stage_len = gemm_h100_stage_len(rows), n_pieces = (n_in + PIECE - 1) / PIECE;
-    const int half = gemm_h100_half();
+    const int n_pieces = (n_in + PIECE - 1) / PIECE, n_copies = tile_columns == 256 ? 2 : 1;
     const int row = thread_x() >> 3, chunk = thread_x() & 7;
-    int stage = 0, parity = 1;
+    int stage = 0, parity = 1, i_unit = 0;
     GemmFetch fetch, next;
-    if (block_x() < units.all)
-        gemm_h100_open(&next, rows, block_x(), units, slots, ends, n_rows, top_k);
-    for (int u = block_x(); u < units.all; u += n_blocks_x()) {
-        const int n_copies = u < units.full ? tile_columns / half : 1;
+    gemm_h100_open(&next, &i_unit, units, slots, lists);
+    while (next.unit >= 0) {
         fetch = next;
+        if (n_experts > 1 && !in_pairs)
+            UNROLL for (int i = 0; i < COPIES; i++)
+                fetch.rows[i] = fetch.rows[i] < 0 ? -1 : fetch.rows[i] / top_k;
         for (int k = 0; k < n_pieces; k++) {
             mbarrier_wait(empty + stage * 8, parity);
-            char *const to = ring + stage * stage_len;
+            char *const to = ring + stage * units.stage_len;
             if (thread_x() == 0) {
-                mbarrier_expect(full + stage * 8, n_copies * half * 128);
+                mbarrier_expect(full + stage * 8, tile_columns * 128);
                 for (int i = 0; i < n_copies; i++)
-                    tensor_copy(to + rows * 128 + i * half * 128, weights, k * PIECE, fetch.weight_row + i * half,
-                        full + stage * 8);
+                    tensor_copy(to + i * 128 * 128, weights, k * PIECE, fetch.weight_row + i * 128, full + stage * 8);
             }
             const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
             const char *const from = in + (k * PIECE + chunk * 8) * 2;
-            char *const a_to = to + gemm_h100_place(row, chunk);
-            UNROLL for (int i = 0; i < rows / 16; i++)
-                copy_async16(a_to + i * 16 * 128, from + (int64_t)max_i(fetch.rows[i], 0) * (in_stride * 2),
-                    fetch.rows[i] < 0 ? 0 : n_bytes);
+            char *const a_to = to + tile_columns * 128 + gemm_h100_place(row, chunk);
+            UNROLL for (int i = 0; i < COPIES; i++)
+                if (fetch.rows[i] >= 0)
+                    copy_async16(a_to + i * 16 * 128, from + (int64_t)fetch.rows[i] * (in_stride * 2), n_bytes);
             mbarrier_arrive_copied(full + stage * 8);
-            parity ^= stage == stages - 1;
-            stage = stage == stages - 1 ? 0 : stage + 1;
-            if (k == 0 && u + n_blocks_x() < units.all)
-                gemm_h100_open(&next, rows, u + n_blocks_x(), units, slots, ends, n_rows, top_k);
+            parity ^= stage == units.n_stages - 1;
+            stage = stage == units.n_stages - 1 ? 0 : stage + 1;
+            if (k == 0)
+                gemm_h100_open(&next, &i_unit, units, slots, lists);
         }
     }
 }
+
+/* ---- what comes after the sums ---- */
 
 /* Biases to a thread's sums: rows to_row[0], to_row[1] of out, columns from `column` on. */
 DEVICE void gemm_h100_add_bias(float *sums, int n_columns, const int to_row[2], int expert, int column,
@@ -171,26 +241,10 @@ DEVICE void gemm_h100_write(void *out, const float *sums, int n_columns, char *s
     }
 }
 
-/* A tile for a multiplying thread: row, gate: of out, for row (lane & 15) of its warp. */
-typedef struct { int expert, column, n_rows, row; float gate; } GemmTake;
+/* ---- multiplying ---- */
 
-/* A lane's row of its warp's 16; twice: lanes 16 to 31 have those 64 rows further. */
-DEVICE int gemm_h100_lane_row(int twice) { return twice ? (lane() & 15) + (lane() & 16) * 4 : lane() & 15; }
-
-DEVICE GemmTake gemm_h100_take(int rows, int in_turn, int unit, GemmUnits units, const int32_t *slots,
-    const float *gates, const int *ends, const int *n_rows)
-{
-    const int warp_row = (in_turn ? warp() & 3 : warp() - 4) * 16;
-    const GemmTile tile = gemm_h100_tile(rows, unit, units, ends, n_rows);
-    const int at = tile.first + min_i(warp_row + gemm_h100_lane_row(in_turn && rows == 128), tile.n_rows - 1);
-    GemmTake take;
-    take.expert = tile.expert;
-    take.column = tile.column;
-    take.n_rows = tile.n_rows - warp_row;                /* of this warp, maybe more than 16 or less than 1 */
-    take.row = n_experts == 1 ? at : slots[at];
-    take.gate = gated ? gates[take.row] : 1;
-    return take;
-}
+/* A unit for a multiplying thread: row, gate: of out, for row (lane & 15) of its warp. */
+typedef struct { int unit, expert, column, n_rows, row; float gate; } GemmTake;
 
 /* What the multiplying threads read: pointers, and the lists that a unit is looked up in. */
 typedef struct {
@@ -198,186 +252,88 @@ typedef struct {
     void *out;
     const float *bias, *gates;
     const int32_t *slots, *experts;
-    const int *ends, *n_rows;
+    GemmLists lists;
     GemmUnits units;
     int top_k;
 } GemmMultiply;
 
-typedef struct { int stage, parity; } GemmStage;
-
-/* The sums of a warp's 16 rows, bias, what comes after it, and out. */
-DEVICE void gemm_h100_finish(const GemmMultiply *m, float *sums, int n_columns, const GemmTake *take, int row,
-    float gate, int n_rows)
+DEVICE GemmTake gemm_h100_take(const GemmMultiply *m, int *i_unit)
 {
-    const int to_row[2] = { shuffle_i(row, lane() / 4), shuffle_i(row, lane() / 4 + 8) };
-    gemm_h100_add_bias(sums, n_columns, to_row, take->expert, take->column, m->bias, m->experts, m->gates, m->top_k);
-    gemm_h100_write(m->out, sums, n_columns, m->staging, row, gate, n_rows, take->column);
+    GemmTile tile;
+    const int unit = gemm_h100_next(&tile, i_unit, m->units, m->lists);
+    if (unit < 0)
+        return (GemmTake){ .unit = -1 };
+    const int halved = unit >= m->units.full, warp_row = (halved ? warp() & 3 : warp() - 4) * 16;
+    const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
+    GemmTake take;
+    take.unit = unit;
+    take.expert = tile.expert;
+    take.column = tile.column + (halved ? (warp() / 4 - 1) * (tile_columns / 2) : 0);
+    take.n_rows = tile.n_rows - warp_row;                /* of this warp, maybe more than 16 or less than 1 */
+    take.row = n_experts == 1 ? at : m->slots[at];
+    take.gate = gated ? m->gates[take.row] : 1;
+    return take;
 }
 
-/* A unit of n_columns; the next one is looked up meanwhile. */
-DEVICE void gemm_h100_unit(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, GemmTake take,
-    GemmTake *next, int next_unit)
+typedef struct { int stage, parity; } GemmStage;
+
+/* The sums of n_columns: those of a tile, or half of them, of a half. The next unit is looked up meanwhile. */
+DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, GemmTake *next,
+    int *i_unit)
 {
-    const int stage_len = gemm_h100_stage_len(TILE_ROWS), n_pieces = (n_in + PIECE - 1) / PIECE;
-    const uint64_t a = wgmma_matrix(m->ring + (warp() / 4 - 1) * 64 * 128), b = wgmma_matrix(m->ring + TILE_ROWS * 128);
+    const int n_pieces = (n_in + PIECE - 1) / PIECE, group = warp() / 4 - 1, halved = n_columns < tile_columns;
+    const uint64_t a = wgmma_matrix(m->ring + tile_columns * 128 + (halved ? 0 : group * HALF_ROWS * 128));
+    const uint64_t b = wgmma_matrix(m->ring + (halved ? group * n_columns * 128 : 0));
     int before = -1;
     for (int k = 0; k < n_pieces; k++) {
         mbarrier_wait(m->full + at->stage * 8, at->parity);
         proxy_fence();
-        const uint64_t ahead = (uint64_t)(at->stage * (stage_len >> 4));
+        const uint64_t ahead = (uint64_t)(at->stage * (m->units.stage_len >> 4));
         wgmma_begin();
         wgmma_piece(sums, n_columns, a + ahead, b + ahead, k > 0, act);
         wgmma_commit();
-        if (k == 0 && next_unit < m->units.all)
-            *next = gemm_h100_take(TILE_ROWS, false, next_unit, m->units, m->slots, m->gates, m->ends, m->n_rows);
+        if (k == min_i(1, n_pieces - 1))
+            *next = gemm_h100_take(m, i_unit);
         wgmma_wait_before();
         if (before >= 0 && thread_x() % 128 == 0)
             mbarrier_arrive(m->empty + before * 8);
         before = at->stage;
-        at->parity ^= at->stage == stages - 1;
-        at->stage = at->stage == stages - 1 ? 0 : at->stage + 1;
+        at->parity ^= at->stage == m->units.n_stages - 1;
+        at->stage = at->stage == m->units.n_stages - 1 ? 0 : at->stage + 1;
     }
     wgmma_wait(sums, n_columns);
     if (thread_x() % 128 == 0)
         mbarrier_arrive(m->empty + before * 8);
-    if (take.n_rows <= 0)
-        return;
-    gemm_h100_finish(m, sums, n_columns, &take, take.row, take.gate, take.n_rows);
 }
 
-/* Warps 4 to 11: 64 rows of each unit a warpgroup. */
+/* The sums, bias, what comes after it, and out. */
+DEVICE void gemm_h100_finish(const GemmMultiply *m, float *sums, int n_columns, const GemmTake *take)
+{
+    if (take->n_rows <= 0 || take->column >= n_out)
+        return;
+    const int to_row[2] = { shuffle_i(take->row, lane() / 4), shuffle_i(take->row, lane() / 4 + 8) };
+    gemm_h100_add_bias(sums, n_columns, to_row, take->expert, take->column, m->bias, m->experts, m->gates, m->top_k);
+    gemm_h100_write(m->out, sums, n_columns, m->staging, take->row, take->gate, take->n_rows, take->column);
+}
+
+/* Warps 4 to 11. */
 DEVICE void gemm_h100_multiply(const GemmMultiply *m)
 {
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
     GemmStage at = { 0, 0 };
-    GemmTake take, next;
-    int u = block_x();
-    if (u < m->units.all)
-        next = gemm_h100_take(TILE_ROWS, false, u, m->units, m->slots, m->gates, m->ends, m->n_rows);
-    for (; u < m->units.full; u += n_blocks_x()) {
+    int i_unit = 0;
+    GemmTake take, next = gemm_h100_take(m, &i_unit);
+    while (next.unit >= 0 && next.unit < m->units.full) {
         take = next;
-        gemm_h100_unit(m, sums, tile_columns, &at, take, &next, u + n_blocks_x());
+        gemm_h100_sum(m, sums, tile_columns, &at, &next, &i_unit);
+        gemm_h100_finish(m, sums, tile_columns, &take);
     }
-    for (; tile_columns == 256 && u < m->units.all; u += n_blocks_x()) {
+    while (next.unit >= 0) {
         take = next;
-        gemm_h100_unit(m, sums, gemm_h100_half(), &at, take, &next, u + n_blocks_x());
-    }
-}
-
-/* ---- form 1: a group's tiles are its own; while one group writes, the other multiplies ---- */
-
-/* A group's sums are 64 x 256 or 128 x 128 at most. */
-DEVICE int gemm_h100_turn_rows(void) { return tile_columns == 256 ? 64 : 128; }
-
-/* Past the pieces of a unit. */
-DEVICE void gemm_h100_skip(GemmStage *at)
-{
-    const int n_pieces = (n_in + PIECE - 1) / PIECE, stage = at->stage + n_pieces % stages;
-    at->parity ^= (n_pieces / stages + (stage >= stages)) & 1;
-    at->stage = stage >= stages ? stage - stages : stage;
-}
-
-/* The sums of a unit. A group begins when the other one has seen its last piece arrive: before that, a stage's parity
- * could be that of a round ago. From there on its products queue up behind the other's. */
-DEVICE void gemm_h100_sum_in_turn(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, int turn)
-{
-    const int rows = gemm_h100_turn_rows(), stage_len = gemm_h100_stage_len(rows), group = warp() / 4 - 1;
-    const int n_pieces = (n_in + PIECE - 1) / PIECE;
-    const uint64_t a = wgmma_matrix(m->ring), b = wgmma_matrix(m->ring + rows * 128);
-    char *const turns = m->empty + stages * 8;
-    int before = -1;
-    mbarrier_wait(turns + group * 8, turn);
-    for (int k = 0; k < n_pieces; k++) {
-        mbarrier_wait(m->full + at->stage * 8, at->parity);
-        proxy_fence();
-        const uint64_t ahead = (uint64_t)(at->stage * (stage_len >> 4));
-        wgmma_begin();
-        UNROLL for (int i = 0; i < rows / 64; i++)
-            wgmma_piece(sums + i * n_columns / 2, n_columns, a + ahead + i * 512, b + ahead, k > 0, act);
-        wgmma_commit();
-        wgmma_wait_before();
-        if (before >= 0 && lane() == 0)
-            mbarrier_arrive(m->empty + before * 8);
-        before = at->stage;
-        at->parity ^= at->stage == stages - 1;
-        at->stage = at->stage == stages - 1 ? 0 : at->stage + 1;
-    }
-    mbarrier_arrive(turns + (1 - group) * 8);
-    UNROLL for (int i = 0; i < rows / 64; i++)
-        wgmma_wait(sums + i * n_columns / 2, n_columns);
-    if (lane() == 0)
-        mbarrier_arrive(m->empty + before * 8);
-}
-
-/* A unit of n_columns, looked up and written while the other group multiplies. */
-DEVICE void gemm_h100_unit_in_turn(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, int unit, int turn)
-{
-    const int rows = gemm_h100_turn_rows();
-    const GemmTake take = gemm_h100_take(rows, true, unit, m->units, m->slots, m->gates, m->ends, m->n_rows);
-    gemm_h100_sum_in_turn(m, sums, n_columns, at, turn);
-    gemm_h100_skip(at);
-    UNROLL for (int i = 0; i < rows / 64; i++) {
-        const int from = (lane() & 15) + i * 16, row = shuffle_i(take.row, from);
-        const float gate = shuffle_f(take.gate, from);
-        if (take.n_rows > i * 64)
-            gemm_h100_finish(m, sums + i * n_columns / 2, n_columns, &take, row, gate, take.n_rows - i * 64);
-    }
-}
-
-/* Warps 4 to 7 take a block's units 0, 2, 4 …, warps 8 to 11 the others. */
-DEVICE void gemm_h100_multiply_in_turn(const GemmMultiply *m)
-{
-    const int group = warp() / 4 - 1, step = 2 * n_blocks_x();
-    float sums[128];
-    UNROLL for (int i = 0; i < 128; i++)
-        sums[i] = 0;
-    GemmStage at = { 0, 0 };
-    int u = block_x() + group * n_blocks_x(), turn = 1 - group;       /* nobody is before the first unit */
-    if (group == 1)
-        gemm_h100_skip(&at);
-    for (; u < m->units.full; u += step, turn ^= 1)
-        gemm_h100_unit_in_turn(m, sums, tile_columns, &at, u, turn);
-    for (; tile_columns == 256 && u < m->units.all; u += step, turn ^= 1)
-        gemm_h100_unit_in_turn(m, sums, gemm_h100_half(), &at, u, turn);
-}
-
-/* The kernel, with tiles of so many rows. in_turn: form 1; a stage is empty when each warp of its group says so. */
-DEVICE void gemm_h100_run(int rows, int in_turn, void *out, const char *in, const tensor_map *weights,
-    const float *bias, const int32_t *slots, const int32_t *totals, const int32_t *experts, const float *gates,
-    int n_tokens, int top_k)
-{
-    const int stage_len = gemm_h100_stage_len(rows);
-    char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
-    char *const staging = ring + stages * stage_len + (warp() - 4) * 2048;
-    char *const full = ring + stages * stage_len + 8 * 2048, *const empty = full + stages * 8;
-    int *const ends = (int *)(empty + stages * 8 + (in_turn ? 2 * 8 : 0)), *const n_rows = ends + n_experts + 1;
-
-    if (thread_x() == 0) {
-        for (int i = 0; i < stages; i++) {
-            mbarrier_init(full + i * 8, 128 + 1);
-            mbarrier_init(empty + i * 8, in_turn ? 4 : 2);
-        }
-        for (int i = 0; in_turn && i < 2; i++)
-            mbarrier_init(empty + (stages + i) * 8, 128);
-        mbarrier_init_done();
-    }
-    dependency_wait();
-    dependency_launch();
-    gemm_list_tiles(ends, n_rows, totals, n_tokens, n_experts, rows);
-    const GemmUnits units = gemm_h100_units(ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns), n_tokens);
-    if (warp() < 4) {
-        registers_give();
-        gemm_h100_fetch(rows, ring, full, empty, in, weights, slots, ends, n_rows, units, top_k);
-    } else {
-        registers_take();
-        const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, ends, n_rows,
-                                        units, top_k };
-        if (!in_turn)
-            gemm_h100_multiply(&multiply);
-        else
-            gemm_h100_multiply_in_turn(&multiply);
+        gemm_h100_sum(m, sums, tile_columns / 2, &at, &next, &i_unit);
+        gemm_h100_finish(m, sums, tile_columns / 2, &take);
     }
 }
 
@@ -385,11 +341,32 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     const float *restrict bias, const int32_t *restrict slots, const int32_t *restrict totals,
     const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k)
 {
+    char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
+    const int ring_len = max_i(stages * gemm_h100_stage_len(TILE_ROWS), (stages + 1) * gemm_h100_stage_len(HALF_ROWS));
+    char *const staging = ring + ring_len + (warp() - 4) * 2048;
+    char *const full = ring + ring_len + 8 * 2048, *const empty = full + (stages + 1) * 8;
+    int *const list = (int *)(empty + (stages + 1) * 8);
+    const GemmLists lists = { list, list + n_experts + 1, list + 2 * (n_experts + 1) };
     (void)scales;
-    if (form == 0)           /* first, as functions are in the order of their use, and PTX depends on it */
-        gemm_h100_run(TILE_ROWS, false, out, (const char *)in, &weights, bias, slots, totals, experts, gates, n_tokens,
-            top_k);
-    else
-        gemm_h100_run(gemm_h100_turn_rows(), true, out, (const char *)in, &weights, bias, slots, totals, experts,
-            gates, n_tokens, top_k);
+
+    if (thread_x() == 0) {
+        for (int i = 0; i <= stages; i++) {
+            mbarrier_init(full + i * 8, 128 + 1);
+            mbarrier_init(empty + i * 8, 2);
+        }
+        mbarrier_init_done();
+    }
+    dependency_wait();
+    dependency_launch();
+    gemm_h100_list(lists, totals, n_tokens, top_k);
+    const GemmUnits units = gemm_h100_units(lists, n_tokens);
+    if (warp() < 4) {
+        registers_give();
+        gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, lists, units, top_k);
+    } else {
+        registers_take();
+        const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, lists, units,
+                                        top_k };
+        gemm_h100_multiply(&multiply);
+    }
 }

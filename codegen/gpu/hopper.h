@@ -84,9 +84,12 @@ DEVICE void wgmma_commit(void) { __asm__ volatile("wgmma.commit_group.sync.align
 #define WGMMA_D4(i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define WGMMA_D16(i) WGMMA_D4(i), WGMMA_D4(i + 4), WGMMA_D4(i + 8), WGMMA_D4(i + 12)
 #define WGMMA_D32 WGMMA_D16(0), WGMMA_D16(16)
+#define WGMMA_D24 WGMMA_D16(0), WGMMA_D4(16), WGMMA_D4(20)
 #define WGMMA_D48 WGMMA_D32, WGMMA_D16(32)
 #define WGMMA_D64 WGMMA_D48, WGMMA_D16(48)
 #define WGMMA_D128 WGMMA_D64, WGMMA_D16(64), WGMMA_D16(80), WGMMA_D16(96), WGMMA_D16(112)
+#define WGMMA_R24 \
+    "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23"
 #define WGMMA_R32 \
     "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, " \
     "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
@@ -108,7 +111,7 @@ DEVICE void wgmma_commit(void) { __asm__ volatile("wgmma.commit_group.sync.align
     WGMMA_STEP(n, type, sums, "a", "b", "p") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT \
     WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") "}"
 
-/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 64, 96, 128 or 256), asynchronously. d[4 n + i] of lane 4 g + q
+/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 48, 64, 96, 128, 256), asynchronously. d[4 n + i] of lane 4 g + q
  * of warp w (of 4): row 16 w + g + 8 (i / 2), column 8 n + 2 q + i % 2. */
 DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int accumulate, int act)
 {
@@ -130,6 +133,12 @@ DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int acc
     else if (n_columns == 64)
         __asm__ volatile(WGMMA_PIECE(64, "f16", WGMMA_R32, "%32", "%33", "%34")
                          : WGMMA_D32 : "l"(a), "l"(b), "r"(accumulate) : "memory");
+    else if (n_columns == 48 && act == 1)
+        __asm__ volatile(WGMMA_PIECE(48, "bf16", WGMMA_R24, "%24", "%25", "%26")
+                         : WGMMA_D24 : "l"(a), "l"(b), "r"(accumulate) : "memory");
+    else if (n_columns == 48)
+        __asm__ volatile(WGMMA_PIECE(48, "f16", WGMMA_R24, "%24", "%25", "%26")
+                         : WGMMA_D24 : "l"(a), "l"(b), "r"(accumulate) : "memory");
     else if (act == 1)
         __asm__ volatile(WGMMA_PIECE(96, "bf16", WGMMA_R48, "%48", "%49", "%50")
                          : WGMMA_D48 : "l"(a), "l"(b), "r"(accumulate) : "memory");
@@ -173,6 +182,8 @@ DEVICE void wgmma_wait(float *d, int n_columns)
         __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D64 :: "memory");
     else if (n_columns == 64)
         __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D32 :: "memory");
+    else if (n_columns == 48)
+        __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D24 :: "memory");
     else
         __asm__ volatile("wgmma.wait_group.sync.aligned 0;" : WGMMA_D48 :: "memory");
 }

@@ -17,9 +17,9 @@ static void check_gemm_h100(void)
         .row_stride = 2 * k, .element_len = 2, .box_columns = 64,
         .box_rows = tile_columns == 256 ? 128 : tile_columns };
     const float *scales = NULL;
-    const int in_turn = check_param("form"), rows = in_turn && tile_columns == 256 ? 64 : 128;
-    const int ring_len = stages * (128 * (rows + tile_columns) + 16);
-    const int shared_len = 1024 + ring_len + 8 * 2048 + 16 * in_turn + 8 * (c.n_experts + 2);
+    const int tiles_len = stages * 128 * (128 + tile_columns), halves_len = (stages + 1) * 128 * (64 + tile_columns);
+    const int ring_len = (tiles_len > halves_len ? tiles_len : halves_len) + 16 * (stages + 1);
+    const int shared_len = 1024 + ring_len + 8 * 2048 + 12 * (c.n_experts + 1);
     CHECK_LAUNCH(check_param("blocks"), 1, 384, shared_len, c.out, c.in, map, scales, c.bias, c.slots, c.totals,
         c.experts, c.gates, c.n_tokens, c.top_k);
     gemm_compare(&c);
