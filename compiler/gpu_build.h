@@ -46,6 +46,7 @@ static inline LaunchExtent gpu_extent(LaunchCount count, int divisor, int extra)
 }
 
 static inline LaunchExtent gpu_fixed(int n) { return (LaunchExtent){ COUNT_ONE, 1, n - 1 }; }
+static inline LaunchExtent gpu_resident(int least, int most) { return (LaunchExtent){ COUNT_RESIDENT, least, most }; }
 
 /* Offsets for all buffers of all lists; the length of scratch. */
 void gpu_place(GpuBuilder *b);

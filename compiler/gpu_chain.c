@@ -1,9 +1,9 @@
-/* A run of mamba layers of one sequence: one launch of decode_chain or decode_panels.
+/* A run of mamba layers of one sequence: one launch of decode_chain.
  *
  * Input: a model on its way into the decode list, and layers of one shape that follow one another. Output: the launch,
- * which only calls of one sequence take (LAUNCH_IF_ONE), and only where the device holds all blocks at once; else
- * the launches of gpu_decode.c run. Layers' weights and states must lie at equal distances. The model's choice
- * `chain` says of how many blocks it may be, which then ask for sums together: 0 as is usual for the target, 1 none.
+ * which only calls of one sequence take (LAUNCH_IF_ONE), of as many blocks as there are panels or as the device holds
+ * at once; where these are too few the launches of gpu_decode.c run. Layers' weights and states must lie at equal
+ * distances. The model's choice `chain` says whether: 0 as is usual for the target, 1 never, 2 always.
  */
 #include "gpu_model.h"
 #include "plan_model.h"
@@ -14,11 +14,10 @@
 #include <string.h>
 
 enum {
-    OWN = 16, WARPS = 16, ROWS = 16, SLOT_LEN = 512, PART_LEN = 4 * ROWS * 8, THREADS = 512,
-    MAX_EXPERTS = 32, MAX_STATE = 32, MAX_MODEL = 2048, MAX_ITEMS = 2048,
-    MAX_PANEL_ITEMS = 3072, MAX_OWN = 4 /* panels of a block */,
-    H100_BLOCKS = 132, A100_BLOCKS = 108,    /* multiprocessors */
-    CHAIN_USUAL = 0, CHAIN_NEVER = 1, MOST_CHOSEN = 1024,    /* choices: two that are no number of blocks, the last */
+    OWN = 16, WARPS = 16, ROWS = 16, SLOT_LEN = 512, PART_LEN = 4 * 8 /* of a tile and slice */, THREADS = 512,
+    MAX_EXPERTS = 32, MAX_STATE = 32, MAX_MODEL = 2048, MAX_PANELS = 2 /* of a block */,
+    H100_BLOCKS = 132,                       /* multiprocessors */
+    CHAIN_USUAL = 0, CHAIN_NEVER = 1, CHAIN_ALWAYS = 2,      /* choices */
     ROUTE_LEN = 4 * ROWS * (MAX_EXPERTS + 1) + 4 * MAX_EXPERTS * ROWS + 4 * ROWS,    /* DecodeRoute */
 };
 
@@ -27,9 +26,8 @@ typedef struct {
     const MambaLayer *m;
     int64_t d, e, routed, next_experts;
     int64_t panels, out_panels;              /* of 16 channels, of 8 columns of x */
-    int dtype, dt_dtype, blocks, group, ring, out_group, out_ring, x_group, x_steps, x_most;
-    int in_most, out_most;                   /* panels of a block */
-    bool together;                           /* sums are asked for together with what is waited for before them */
+    int dtype, dt_dtype, group, ring, out_group, out_ring, x_group, x_steps;
+    int most, x_most, least_blocks;          /* of a block: panels, 8 columns of x_proj; what blocks these two need */
 } Chain;
 
 static int64_t up(int64_t n, int64_t m) { return (n + m - 1) / m; }
@@ -58,13 +56,12 @@ static int64_t slice_chunks(int64_t n_in, int dtype, int n_slices)
     return 2 * up(up(n_in, 64) * (dtype == 3 ? 1 : 2), 2 * n_slices);
 }
 
+/* Small numbers of a layer. */
 static int64_t n_items(const Chain *c)
 {
-    int64_t items = c->in_most * OWN * (2 * c->m->d_conv + 2 * c->routed + c->e + 1)
-        + c->out_most * 8 * larger(c->routed, c->next_experts > 1 ? c->next_experts : 0);
-    if (c->dtype == 3)
-        items += c->in_most * 2 * OWN * c->e + c->out_most * 8 * c->e + 8 * c->x_most;
-    return items + (c->dt_dtype == 3 ? c->in_most * OWN : 0);
+    int64_t panel = OWN * (2 * c->m->d_conv + 2 * c->routed + c->e + 1 + (c->dt_dtype == 3))
+        + 8 * larger(c->routed, c->next_experts > 1 ? c->next_experts : 0) + (c->dtype == 3 ? 8 * 5 * c->e : 0);
+    return c->most * panel + (c->dtype == 3 ? 8 * c->x_most : 0);
 }
 
 static int64_t row_len(int64_t n_in) { return 2 * (64 * up(n_in, 64) + 8); }
@@ -72,43 +69,12 @@ static int64_t row_len(int64_t n_in) { return 2 * (64 * up(n_in, 64) + 8); }
 /* As chain_place of the kernel divides it. */
 static int64_t shared_len(const Chain *c)
 {
-    const bool wide = c->in_most > 1;
     int64_t rings = larger(c->group * c->ring, c->out_group * c->out_ring) + c->x_most * c->x_steps * c->x_group;
-    int64_t ahead = wide ? 64 * up(c->d, 64) + c->in_most * 2 * WARPS * c->m->d_state : 6 * THREADS;
-    int64_t floats = c->in_most * 3 * OWN + c->out_most * 8 + c->e * even(c->m->dt_rank + 2 * c->m->d_state)
-        + 2 * n_items(c) + ahead;
+    int64_t floats = 64 * up(c->d, 64) + c->most * (2 * WARPS * c->m->d_state + 3 * OWN + 8)
+        + c->e * even(c->m->dt_rank + 2 * c->m->d_state) + 2 * n_items(c);
     return ROUTE_LEN + row_len(c->d) + row_len(c->m->d_inner) + WARPS * SLOT_LEN * rings
-        + c->in_most * OWN * 64 * up(c->e * c->m->dt_rank, 64) * (c->dt_dtype == 3 ? 1 : 2)
-        + (wide ? larger(c->in_most, c->x_most) : 1 + c->x_most) * WARPS * PART_LEN + 4 * floats;
-}
-
-static int chosen(const GpuModel *g)
-{
-    const int chosen = gpu_choice(g, KERNEL_KEY_MODEL, "chain", CHAIN_USUAL);
-    return chosen <= MOST_CHOSEN ? chosen : CHAIN_USUAL;
-}
-static int most_blocks(const GpuModel *g)
-{
-    return chosen(g) > CHAIN_NEVER ? chosen(g) : g->sm >= 90 ? H100_BLOCKS : A100_BLOCKS;
-}
-
-/* Chunks a step and steps under way: no more than so many together. */
-static void limit_ring(int *group, int *ring, int most_group, int most_ring)
-{
-    if (*group * *ring <= most_group * most_ring)
-        return;
-    *group = smaller(*group, most_group);
-    *ring = most_group * most_ring / *group;
-}
-
-/* Panels of a block take room from the weights under way. */
-static void make_room(const GpuModel *g, Chain *c)
-{
-    static const struct { int group, ring; } most[] = { { 4, 2 }, { 2, 3 }, { 2, 2 } };
-    for (size_t i = 0; i < sizeof most / sizeof *most && shared_len(c) > gpu_shared_most(g); i++) {
-        limit_ring(&c->group, &c->ring, most[i].group, most[i].ring);
-        limit_ring(&c->out_group, &c->out_ring, most[i].group, most[i].ring);
-    }
+        + c->most * OWN * 64 * up(c->e * c->m->dt_rank, 64) * (c->dt_dtype == 3 ? 1 : 2)
+        + (c->most + c->x_most) * WARPS * PART_LEN + 4 * floats;
 }
 
 static Chain chain_of(const GpuModel *g, int first, int64_t next_experts)
@@ -116,28 +82,24 @@ static Chain chain_of(const GpuModel *g, int first, int64_t next_experts)
     const Layer *l = &g->plan->graph->layers[first];
     Chain c = { .layer = &g->plan->layers[first], .m = &l->mamba, .d = g->plan->graph->d_model, .e = l->n_experts,
                 .routed = l->n_experts > 1 ? l->n_experts : 0, .next_experts = next_experts };
+    int64_t x_tiles = up(c.e * (c.m->dt_rank + 2 * c.m->d_state), 8);
     c.dtype = dtype_of(g, &c, "in_proj.weight");
     c.dt_dtype = dtype_of(g, &c, "dt_proj.weight");
-    c.panels = c.m->d_inner / OWN;
+    c.panels = larger(c.m->d_inner / OWN, 1);
     c.out_panels = c.d / 8;
-    c.blocks = smaller(larger(c.panels, 1), most_blocks(g));
-    c.in_most = (int)up(c.panels, c.blocks);
-    c.together = chosen(g) > CHAIN_NEVER;
-    c.out_most = (int)up(c.out_panels, c.blocks);
     c.group = smaller(slice_chunks(c.d, c.dtype, 4), 4);
     c.ring = g->sm >= 90 && c.dtype != 3 ? 3 : 2;
     c.out_group = smaller(slice_chunks(c.m->d_inner, c.dtype, WARPS), 4);
     c.out_ring = 2;
     c.x_group = smaller(slice_chunks(c.m->d_inner, c.dtype, WARPS), 8);
     c.x_steps = (int)up(slice_chunks(c.m->d_inner, c.dtype, WARPS), c.x_group);
-    c.x_most = (int)up(up(c.e * (c.m->dt_rank + 2 * c.m->d_state), 8), c.blocks);
-    if (c.in_most > 1)
-        make_room(g, &c);
+    c.x_most = (int)up(x_tiles, c.panels);
+    c.most = MAX_PANELS;
+    while (c.most > 1 && shared_len(&c) > gpu_shared_most(g))
+        c.most--;
+    c.least_blocks = (int)larger(up(c.panels, c.most), up(x_tiles, c.x_most));
     return c;
 }
-
-/* decode_chain has a panel a block, and asks in turn. */
-static bool takes_panels(const Chain *c) { return c->in_most > 1 || c->together; }
 
 static int64_t n_words(const Chain *c)
 {
@@ -159,8 +121,8 @@ static bool serves(const GpuModel *g, const Chain *c)
     const MambaLayer *m = c->m;
     int64_t each = m->dt_rank + 2 * m->d_state;
     return c->d % 16 == 0 && c->d <= MAX_MODEL && m->d_inner % (2 * OWN) == 0 && c->panels >= c->out_panels
-        && c->in_most <= MAX_OWN && m->dt_rank % 2 == 0 && m->d_state <= MAX_STATE && c->e <= MAX_EXPERTS
-        && n_items(c) <= (takes_panels(c) ? MAX_PANEL_ITEMS : MAX_ITEMS) && shared_len(c) <= gpu_shared_most(g)
+        && 8 * c->x_most <= THREADS && m->dt_rank % 2 == 0 && m->d_state <= MAX_STATE && c->e <= MAX_EXPERTS
+        && shared_len(c) <= gpu_shared_most(g)
         && dtype_of(g, c, "x_proj.weight") == c->dtype && dtype_of(g, c, "out_proj.weight") == c->dtype
         && good_scales(c, "in_proj.weight", 2 * c->e * m->d_inner, c->d)
         && good_scales(c, "x_proj.weight", c->e * each, m->d_inner)
@@ -190,8 +152,9 @@ static bool goes_on(const GpuModel *g, int first, int layer)
  * panels than the larger device has multiprocessors nothing is known. */
 static bool pays(const GpuModel *g, const Chain *c)
 {
-    if (chosen(g) != CHAIN_USUAL)
-        return chosen(g) > CHAIN_NEVER;
+    const int chosen = gpu_choice(g, KERNEL_KEY_MODEL, "chain", CHAIN_USUAL);
+    if (chosen == CHAIN_NEVER || chosen == CHAIN_ALWAYS)
+        return chosen == CHAIN_ALWAYS;
     return c->panels <= H100_BLOCKS && (g->sm < 90 || c->e == 1 || c->dtype == 3);
 }
 
@@ -246,9 +209,8 @@ static void params(GpuModel *g, const Chain *c)
     gpu_param(g->b, "out_group", c->out_group);
     gpu_param(g->b, "out_ring", c->out_ring);
     gpu_param(g->b, "x_group", c->x_group);
-    gpu_param(g->b, "n_blocks", c->blocks);
-    if (takes_panels(c))
-        gpu_param(g->b, "together", c->together);
+    gpu_param(g->b, "most", c->most);
+    gpu_param(g->b, "x_most", c->x_most);
     gpu_param(g->b, "eps", g->plan->graph->norm_eps);
 }
 
@@ -259,8 +221,8 @@ void gpu_chain(GpuModel *g, const ChainRun *run)
         "out_router.weight", "out_proj.weight" };
     static const char *const states[] = { "conv_state", "scan_state" };
     Chain c = chain_of(g, run->first, run->next_experts);
-    LaunchBuffer *words = gpu_zeroed(g->b, "words", 8 * n_words(&c)), *turns = gpu_zeroed(g->b, "turns", 4 * c.blocks);
-    gpu_begin(g->b, takes_panels(&c) ? "decode_panels" : "decode_chain", run->first);
+    LaunchBuffer *words = gpu_zeroed(g->b, "words", 8 * n_words(&c)), *turns = gpu_zeroed(g->b, "turns", 4 * c.panels);
+    gpu_begin(g->b, "decode_chain", run->first);
     gpu_min_blocks(g->b, 1);
     params(g, &c);
     gpu_scratch(g->b, run->x, 0, ACCESS_UPDATE);
@@ -280,6 +242,6 @@ void gpu_chain(GpuModel *g, const ChainRun *run)
     gpu_int(g->b, run->n > 1 ? kept_stride(g, run->first) / 16 : 0);
     gpu_int(g->b, run->n);
     gpu_top_k(g, gpu_layer_top_k(g->plan, &g->plan->graph->layers[run->first]));
-    gpu_end(g->b, gpu_fixed(c.blocks), gpu_fixed(1), THREADS, (int)shared_len(&c),
+    gpu_end(g->b, gpu_resident(c.least_blocks, (int)c.panels), gpu_fixed(1), THREADS, (int)shared_len(&c),
             gpu_flags(g) | LAUNCH_COOPERATIVE | LAUNCH_IF_ONE);
 }

@@ -70,6 +70,9 @@ static bool check_launch(const Check *c, const Launch *launch)
     for (int d = 0; d < 2; d++)
         if (launch->grid[d].divisor < 1 || launch->grid[d].extra < 0)
             return fail(c, "a grid of no extent");
+    if (launch->grid[0].count == COUNT_RESIDENT
+        && (launch->grid[0].divisor > launch->grid[0].extra || !(launch->flags & LAUNCH_COOPERATIVE)))
+        return fail(c, "blocks that cannot all be there");
     for (int i = 0; i < launch->n_args; i++)
         if (!check_arg(c, &c->l->args[launch->first_arg + i]))
             return false;

@@ -13,6 +13,10 @@ static void print_extent(LaunchExtent e, Text *out)
         text_printf(out, "%d", (1 + e.divisor - 1) / e.divisor + e.extra);
         return;
     }
+    if (e.count == COUNT_RESIDENT) {
+        text_printf(out, "%d..%d", e.divisor, e.extra);
+        return;
+    }
     text_printf(out, "%s", launch_count_text(e.count));
     if (e.divisor > 1)
         text_printf(out, "/%d", e.divisor);

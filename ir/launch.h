@@ -53,7 +53,8 @@ typedef struct {
     LaunchAccess access;
 } LaunchArg;
 
-/* ceil(count / divisor) + extra */
+/* ceil(count / divisor) + extra. Of RESIDENT: a block a multiprocessor, but at most extra; 0 if that is less than
+ * divisor. */
 typedef struct { LaunchCount count; int divisor, extra; } LaunchExtent;
 
 /* As in runtime/gpu_program.h. */

@@ -9,7 +9,7 @@
 
 typedef union { moss_cu_pointer pointer; int64_t i64; int32_t i32; } moss_gpu_value;
 
-enum { MOSS_GPU_N_COUNTS = MOSS_GPU_APART + 1 };
+enum { MOSS_GPU_N_COUNTS = MOSS_GPU_RESIDENT + 1 };
 
 static void moss_gpu_count_call(const moss_context *context, const moss_gpu_call *call,
                                 int32_t counts[MOSS_GPU_N_COUNTS])
@@ -23,12 +23,16 @@ static void moss_gpu_count_call(const moss_context *context, const moss_gpu_call
     counts[MOSS_GPU_TOP_K] = top_k;
     counts[MOSS_GPU_PROCESSORS] = context->model->n_processors;
     counts[MOSS_GPU_APART] = call->n_tokens;
+    counts[MOSS_GPU_RESIDENT] = context->model->n_processors;
 }
 
 static uint32_t moss_gpu_grid(const moss_gpu_extent *extent, const int32_t *counts)
 {
+    const int32_t count = counts[extent->count];
+    if (extent->count == MOSS_GPU_RESIDENT)
+        return (uint32_t)(count < extent->divisor ? 0 : count < extent->extra ? count : extent->extra);
     const int32_t more = extent->count == MOSS_GPU_APART ? counts[MOSS_GPU_SEQUENCES] - 1 : 0;
-    return (uint32_t)((counts[extent->count] + extent->divisor - 1) / extent->divisor + extent->extra + more);
+    return (uint32_t)((count + extent->divisor - 1) / extent->divisor + extent->extra + more);
 }
 
 static moss_gpu_value moss_gpu_argument(const moss_context *context, const moss_gpu_arg *arg, const int32_t *counts)
@@ -93,13 +97,12 @@ static int moss_gpu_launch_kernel(moss_context *context, const moss_gpu_launch *
     return model->driver.launch(&config, model->kernels[launch->kernel], arguments, NULL);
 }
 
-/* One sequence takes launches of its own if every block of them has a multiprocessor. */
-static bool moss_gpu_takes_one(const moss_context *context, moss_gpu_list list, const int32_t *counts)
+/* One sequence takes launches of its own if the device has multiprocessors enough for all of them. */
+static bool moss_gpu_takes_one(moss_gpu_list list, const int32_t *counts)
 {
     const moss_gpu_launch *launches = moss_program_data.gpu->launches;
     for (int32_t i = list.begin; i < list.end; i++)
-        if ((launches[i].flags & MOSS_GPU_IF_ONE)
-            && moss_gpu_grid(&launches[i].grid[0], counts) > (uint32_t)context->model->n_processors)
+        if ((launches[i].flags & MOSS_GPU_IF_ONE) && moss_gpu_grid(&launches[i].grid[0], counts) == 0)
             return false;
     return counts[MOSS_GPU_TOKENS] == 1;
 }
@@ -111,7 +114,7 @@ static int moss_gpu_launch_list(moss_context *context, moss_gpu_list list, const
     int result = 0;
     moss_gpu_count_call(context, call, counts);
     const int32_t left_out = (call->n_logits ? 0 : MOSS_GPU_IF_LOGITS)
-        | (moss_gpu_takes_one(context, list, counts) ? MOSS_GPU_IF_MORE : MOSS_GPU_IF_ONE);
+        | (moss_gpu_takes_one(list, counts) ? MOSS_GPU_IF_MORE : MOSS_GPU_IF_ONE);
     for (int32_t i = list.begin; i < list.end && !result; i++) {
         if (launches[i].flags & left_out)
             continue;

@@ -25,6 +25,7 @@ typedef enum {
     MOSS_GPU_TOP_K,
     MOSS_GPU_PROCESSORS,      /* multiprocessors of the device */
     MOSS_GPU_APART,           /* tokens; a grid of tiles that no two sequences share has n_sequences - 1 more */
+    MOSS_GPU_RESIDENT,        /* blocks that are at the device at once: see moss_gpu_extent */
 } moss_gpu_count;
 
 typedef enum {
@@ -48,7 +49,8 @@ typedef enum {
 
 typedef struct { int32_t kind; int32_t token_offset; int64_t offset; } moss_gpu_arg;
 
-/* ceil(count / divisor) + extra */
+/* ceil(count / divisor) + extra. Of MOSS_GPU_RESIDENT: a block a multiprocessor, but at most extra; 0, such a launch
+ * cannot be, if that is less than divisor. */
 typedef struct { int32_t count, divisor, extra; } moss_gpu_extent;
 
 enum {

@@ -295,7 +295,7 @@ int bench_count(const BenchSide *side, const BenchPass *pass, LaunchCount count)
     case COUNT_SEQUENCES: return pass->list == LIST_PREFILL ? 1 : pass->n_tokens;
     case COUNT_LOGITS: return pass->n_logits;
     case COUNT_TOP_K: return top_k;
-    case COUNT_PROCESSORS: return side->bench->cuda.n_processors;
+    case COUNT_PROCESSORS: case COUNT_RESIDENT: return side->bench->cuda.n_processors;
     default: return 1;
     }
 }
@@ -339,7 +339,10 @@ static ArgValue argument(const BenchSide *side, const BenchPass *pass, const Lau
 
 static uint32_t grid(const BenchSide *side, const BenchPass *pass, LaunchExtent e)
 {
-    return (uint32_t)((bench_count(side, pass, e.count) + e.divisor - 1) / e.divisor + e.extra);
+    const int count = bench_count(side, pass, e.count);
+    if (e.count == COUNT_RESIDENT)
+        return (uint32_t)(count < e.divisor ? 0 : count < e.extra ? count : e.extra);
+    return (uint32_t)((count + e.divisor - 1) / e.divisor + e.extra);
 }
 
 static int launch_one(BenchSide *side, const BenchPass *pass, const Launch *launch, bool follows)
@@ -367,13 +370,12 @@ static int launch_one(BenchSide *side, const BenchPass *pass, const Launch *laun
     return cuda->launch(&config, side->functions[launch->kernel], arguments, NULL);
 }
 
-/* As in runtime/gpu_launch.c: every block of such a launch has a multiprocessor. */
+/* As in runtime/gpu_launch.c: the device has multiprocessors enough for such launches. */
 static bool takes_one(const BenchSide *side, const BenchPass *pass, ListId id)
 {
     const Launches *l = side->plan->launches;
     for (int i = l->lists[id].begin; i < l->lists[id].end; i++)
-        if ((l->launches[i].flags & LAUNCH_IF_ONE)
-            && grid(side, pass, l->launches[i].grid[0]) > (uint32_t)side->bench->cuda.n_processors)
+        if ((l->launches[i].flags & LAUNCH_IF_ONE) && grid(side, pass, l->launches[i].grid[0]) == 0)
             return false;
     return pass->whole && pass->n_tokens == 1;
 }

@@ -32,7 +32,7 @@ static struct { const char *key; int value; } settings[] = {
     { "gated.tiles", 6 }, { "gated.slices", 8 }, { "gated.group", 4 }, { "gated.ring", 2 }, { "gated.y", 1 },
     { "gated.warps", 16 }, { "gated.blocks", 1 },
     { "chain", 0 }, { "coop", 0 }, { "chain.group", 4 }, { "chain.ring", 3 }, { "chain.out_group", 4 },
-    { "chain.out_ring", 2 }, { "chain.blocks", 0 }, { "chain.together", 0 },
+    { "chain.out_ring", 2 }, { "chain.blocks", 0 }, { "chain.most", 2 },
     { "head.tiles", 48 }, { "head.slices", 1 }, { "head.group", 4 }, { "head.ring", 3 }, { "head.warps", 16 },
 };
 
@@ -296,23 +296,26 @@ static int chain_x_group(void) { return 2 * up(list_model.c / (is_q8() ? 64 : 32
 /* chain.blocks 0: one for every panel of 16 channels. */
 static int chain_blocks(void) { return list_get("chain.blocks") > 0 ? list_get("chain.blocks") : list_model.c / 16; }
 
-/* Of a block with one panel of either kind (decode_chain), or more (decode_panels). */
+/* Columns of x_proj, in eights, that a block has at most. */
+static int chain_x_most(void)
+{
+    const Model *m = &list_model;
+    return up(up(m->experts * (m->r + 2 * m->n), 8), chain_blocks());
+}
+
 static int chain_shared(int last_experts)
 {
     const Model *m = &list_model;
-    const int e = m->experts, routed = e > 1 ? e : 0, each = m->r + 2 * m->n;
-    const int most = up(up(e * each, 8), chain_blocks());
-    const int in_most = up(m->c / 16, chain_blocks()), out_most = up(m->d / 8, chain_blocks());
+    const int e = m->experts, routed = e > 1 ? e : 0, each = m->r + 2 * m->n, most = list_get("chain.most");
     const int steps = max(list_get("chain.group") * list_get("chain.ring"),
                           list_get("chain.out_group") * list_get("chain.out_ring"));
-    const int items = in_most * (16 * (m->conv + 1) + 16 * (m->conv - 1) + 32 * routed + 16 * e + 16)
-                    + out_most * 8 * max(routed, last_experts > 1 ? last_experts : 0)
-                    + (is_q8() ? in_most * (32 * e + 16) + out_most * 8 * e + 8 * most : 0);
+    const int panel = 16 * (2 * m->conv + 2 * routed + e + 1 + is_q8())
+                    + 8 * max(routed, last_experts > 1 ? last_experts : 0) + (is_q8() ? 40 * e : 0);
+    const int floats = (int)k_of(m->d) + most * (32 * m->n + 56) + e * ((each + 1) / 2 * 2)
+                     + 2 * (most * panel + (is_q8() ? 8 * chain_x_most() : 0));
     return ROUTE_LEN + 2 * ((int)k_of(m->d) + 8) + 2 * ((int)k_of(m->c) + 8) + 16 * steps * 512
-         + 16 * most * chain_x_group() * 512 + in_most * 16 * (int)k_of(e * m->r) * (is_q8() ? 1 : 2)
-         + (in_most > 1 ? max(in_most, most) : 1 + most) * 16 * 512 + (48 * in_most + 8 * out_most) * 4
-         + e * (each + 1) / 2 * 8 + 2 * items * 4
-         + 4 * (in_most > 1 ? (int)k_of(m->d) + in_most * 32 * m->n : 6 * 512);
+         + 16 * chain_x_most() * chain_x_group() * 512 + most * 16 * (int)k_of(e * m->r) * (is_q8() ? 1 : 2)
+         + (most + chain_x_most()) * 16 * 32 + 4 * floats;
 }
 
 static uint64_t aligned(uint64_t len) { return (len + 255) / 256 * 256; }
@@ -347,14 +350,13 @@ static Next list_chain(Next own, int first, int n, uint64_t state)
     uint64_t stride;
     Mamba t = { 0 };
     const Next after = chain_tensors(own, first, n, &t, &stride);
-    const bool panels = chain_blocks() < m->c / 16 || list_get("chain.together");
     const char *text = describe(
-        "%s d_model=%d n_channels=%d d_conv=%d d_state=%d dt_rank=%d n_experts=%d renormalize=0 zoh=0 "
+        "decode_chain d_model=%d n_channels=%d d_conv=%d d_state=%d dt_rank=%d n_experts=%d renormalize=0 zoh=0 "
         "weight_dtype=%d dt_dtype=%d act=2 next_experts=%d group=%d ring=%d out_group=%d out_ring=%d x_group=%d "
-        "n_blocks=%d%s eps=1e-5",
-        panels ? "decode_panels" : "decode_chain", m->d, m->c, m->conv, m->n, m->r, e, dtype(), dtype(),
-        after.experts, list_get("chain.group"), list_get("chain.ring"), list_get("chain.out_group"), list_get("chain.out_ring"), chain_x_group(), chain_blocks(),
-        !panels ? "" : list_get("chain.together") ? " together=1" : " together=0");
+        "most=%d x_most=%d eps=1e-5",
+        m->d, m->c, m->conv, m->n, m->r, e, dtype(), dtype(), after.experts, list_get("chain.group"),
+        list_get("chain.ring"), list_get("chain.out_group"), list_get("chain.out_ring"), chain_x_group(),
+        list_get("chain.most"), chain_x_most());
     Launch *l = add_launch("chain", chain_blocks(), 512, 1, chain_shared(after.experts), text);
     now ^= 1;
     l->resident = 1;

@@ -56,21 +56,12 @@ DEVICE uint64_t *chain_anew_words(uint64_t *words)
     return words;
 }
 
-/* By a warp: lane 0 waits for the turn of a word, the others for lane 0. Who needs many words begins so: many who ask all
- * the time delay those who answer. */
-DEVICE void chain_guard(const uint64_t *words, uint32_t turn)
-{
-    if (lane() == 0)
-        while (chain_load(words)[1] != turn)
-            ;
-    warp_sync();
-}
-
-/* The same of two words at once. */
-DEVICE void chain_guard_both(const uint64_t *a, const uint64_t *b, uint32_t turn)
+/* By a warp: lane 0 waits for the turn of word a, lane 1 for that of b (NULL: for none), the others for these two. Who
+ * needs many words begins so: many who ask all the time delay those who answer. */
+DEVICE void chain_guard(const uint64_t *a, const uint64_t *b, uint32_t turn)
 {
     const uint64_t *own = lane() == 0 ? a : b;
-    if (lane() < 2)
+    if (lane() < 2 && own)
         while (chain_load(own)[1] != turn)
             ;
     warp_sync();
@@ -84,24 +75,7 @@ DEVICE u32x4 chain_hear(u32x4 got, const uint64_t *words, uint32_t turn)
     return got;
 }
 
-/* By a warp: the floats of n words (an even number, at most 256), added up. */
-DEVICE float chain_sum(const uint64_t *words, const int n, uint32_t turn)
-{
-    u32x4 got[CHAIN_AHEAD];
-    float sum = 0;
-    chain_guard(words, turn);
-    UNROLL for (int i = 0; i < CHAIN_AHEAD; i++)
-        if (64 * i + 2 * lane() < n)
-            got[i] = chain_load(words + 64 * i + 2 * lane());
-    UNROLL for (int i = 0; i < CHAIN_AHEAD; i++)
-        if (64 * i + 2 * lane() < n) {
-            got[i] = chain_hear(got[i], words + 64 * i + 2 * lane(), turn);
-            sum += bits_float(got[i][0]) + bits_float(got[i][2]);
-        }
-    return decode_warp_sum(sum);
-}
-
-/* The same in two halves: ask, then hear. */
+/* By a warp: the floats of n words (an even number, at most 256), added up: ask for them, then hear. */
 typedef struct { u32x4 got[CHAIN_AHEAD]; } ChainAsked;
 DEVICE void chain_ask_sum(ChainAsked *asked, const uint64_t *words, const int n)
 {
@@ -120,12 +94,28 @@ DEVICE float chain_hear_sum(ChainAsked *asked, const uint64_t *words, const int 
     return decode_warp_sum(sum);
 }
 
-/* By a warp, a row of `n` 16-bit elements (a multiple of 4; 0 or less: none), two a word, to shared memory: ask for its
- * beginning, then take it all. */
-DEVICE u32x4 chain_ask_row(const uint64_t *words, int n, uint32_t turn)
+/* Sums of parts that blocks told, by the first warps, for all after a barrier. is_asked: each has asked for its first
+ * sum, or has none. */
+DEVICE void chain_sums(float *sums /* shared [n_sums] */, ChainAsked *asked, int is_asked,
+    const uint64_t *words /* [n_sums][n_parts] */, int n_sums, const int n_parts, uint32_t turn)
 {
-    if (n > 0)
-        chain_guard(words, turn);
+    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
+        const uint64_t *own = words + i * n_parts;
+        if (!is_asked || i != warp()) {
+            chain_guard(own, NULL, turn);
+            chain_ask_sum(asked, own, n_parts);
+        }
+        const float sum = chain_hear_sum(asked, own, n_parts, turn);
+        if (lane() == 0)
+            sums[i] = sum;
+    }
+}
+
+/* By a warp, a row of `n` 16-bit elements (a multiple of 4; 0 or less: none), two a word, to shared memory: ask for its
+ * beginning, when a word of something else is there, too (NULL: of nothing); then take it all. */
+DEVICE u32x4 chain_ask_row(const uint64_t *words, int n, const uint64_t *also, uint32_t turn)
+{
+    chain_guard(n > 0 ? words : NULL, also, turn);
     return 4 * lane() < n ? chain_load(words + 2 * lane()) : (u32x4){ 0, 0, 0, 0 };
 }
 DEVICE void chain_take_row(act_t *to, u32x4 got, const uint64_t *words, int n, uint32_t turn)

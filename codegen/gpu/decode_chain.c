@@ -1,207 +1,20 @@
 /* Decode of one sequence: a run of mamba layers in one launch, whose blocks hand their results to each other.
  *
- * Block b owns channels 16 b to 16 b + 15 of every layer and columns 8 b to 8 b + 7 of x. In: x, and the parts of the
- * first router's logits and of the sum of squares, as an earlier launch left them; out: the same. What a layer needs
- * besides is fetched while the layer before waits for others. Grid: the larger of n_channels / 16
- * and d_model / 8, all blocks resident; threads: 512. Invariant: turns[b] counts the layers block b has done.
+ * A panel is 16 channels of every layer and 8 columns of x. Block b has the panels b, b + n, ... of n blocks, at most
+ * `most`, and of 8 columns of x_proj at most x_most, the last blocks first. In: x, and the parts of the first router's
+ * logits and of the sum of squares, as an earlier launch left them; out: the same. What a layer needs besides is
+ * fetched while the layer before waits for others. Grid: as many blocks as these two allow, at most n_channels / 16 (no
+ * less than d_model / 8), all resident; threads: 512. Every sum is over a panel, or over all of them in order: results
+ * do not depend on the number of blocks. Invariant: turns[b] counts the layers block b has done.
  */
 PARAM(d_model, m) PARAM(n_channels, c) PARAM(d_conv, k) PARAM(d_state, n) PARAM(dt_rank, r) PARAM(n_experts, e)
 PARAM(renormalize, rn) PARAM(zoh, zoh) PARAM(weight_dtype, w) PARAM(dt_dtype, dw) PARAM(act, a) PARAM(next_experts, ne)
-PARAM(group, g) PARAM(ring, rg) PARAM(out_group, og) PARAM(out_ring, or) PARAM(x_group, xg) PARAM(n_blocks, nb)
-FPARAM(eps, eps)
+PARAM(group, g) PARAM(ring, rg) PARAM(out_group, og) PARAM(out_ring, or) PARAM(x_group, xg) PARAM(most, mo)
+PARAM(x_most, xm) FPARAM(eps, eps)
 
-enum { CHAIN_WARPS = 16, CHAIN_THREADS = 512, CHAIN_OWN = 16, CHAIN_TILES = 2, CHAIN_SLICES = 4, CHAIN_ITEMS = 4,
-    CHAIN_PART_LEN = DECODE_ROWS * 8 * 4 };
-
-/* The tensors of the run's first layer; those of layer i lie i strides further. Scales follow their matrix. */
-typedef struct {
-    const uint8_t *norm, *in_router, *in, *conv, *conv_bias, *ssm_router, *x, *dt, *dt_bias, *a, *d, *out_router, *out;
-    const uint8_t *next_norm, *next_router;            /* of the layer after the run */
-    uint8_t *conv_state, *scan_state;                  /* in the sequence's slot */
-    int64_t stride, kept_stride;                       /* bytes from layer to layer: weights, states */
-} ChainTensors;
-
-/* ---- what follows from the parameters ---- */
-
-DEVICE int chain_routed(void) { return n_experts > 1 ? n_experts : 0; }
-DEVICE int chain_in_blocks(void) { return n_channels / CHAIN_OWN; }
-DEVICE int chain_out_blocks(void) { return d_model / 8; }
-DEVICE int chain_each(void) { return dt_rank + 2 * d_state; }                      /* columns of x_proj */
-DEVICE int chain_x_tiles(void) { return (n_experts * chain_each() + 7) / 8; }
-DEVICE int chain_x_most(void) { return (chain_x_tiles() + n_blocks - 1) / n_blocks; }         /* of a block */
-DEVICE int chain_k_len(int n) { return (n + 63) / 64 * 64; }
 DEVICE int chain_x_groups(void)
 {
     return decode_n_groups(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, x_group);
-}
-
-DEVICE int chain_ring_len(void) { return max_i(group * ring, out_group * out_ring) * DECODE_SLOT; }    /* of a warp */
-DEVICE int chain_x_ring_len(void) { return chain_x_most() * chain_x_groups() * x_group * DECODE_SLOT; }
-
-/* Places in a layer's small numbers (floats). */
-DEVICE int chain_at_state(void) { return CHAIN_OWN * (d_conv + 1); }
-DEVICE int chain_at_ssm(void) { return chain_at_state() + CHAIN_OWN * (d_conv - 1); }
-DEVICE int chain_at_router(void) { return chain_at_ssm() + CHAIN_OWN * chain_routed(); }
-DEVICE int chain_at_bias(void) { return chain_at_router() + CHAIN_OWN * chain_routed(); }
-DEVICE int chain_at_d(void) { return chain_at_bias() + CHAIN_OWN * n_experts; }
-DEVICE int chain_at_leave(void) { return chain_at_d() + CHAIN_OWN; }
-DEVICE int chain_at_scales(void)
-{
-    return chain_at_leave() + 8 * max_i(chain_routed(), next_experts > 1 ? next_experts : 0);
-}
-DEVICE int chain_at_out_scales(void) { return chain_at_scales() + (weight_dtype == 3 ? 2 * CHAIN_OWN * n_experts : 0); }
-DEVICE int chain_at_x_scales(void) { return chain_at_out_scales() + (weight_dtype == 3 ? 8 * n_experts : 0); }
-DEVICE int chain_at_dt_scales(void) { return chain_at_x_scales() + (weight_dtype == 3 ? 8 * chain_x_most() : 0); }
-DEVICE int chain_n_items(void) { return chain_at_dt_scales() + (dt_dtype == 3 ? CHAIN_OWN : 0); }
-
-/* Words that blocks exchange. */
-DEVICE int chain_at_y(void) { return n_channels / 2; }
-DEVICE int chain_at_x(void) { return chain_at_y() + n_channels / 2; }
-DEVICE int chain_at_ssm_parts(void) { return chain_at_x() + d_model; }
-DEVICE int chain_at_out_parts(void) { return chain_at_ssm_parts() + chain_routed() * chain_in_blocks(); }
-DEVICE int chain_at_sums(void) { return chain_at_out_parts() + chain_routed() * chain_in_blocks(); }
-DEVICE int chain_at_xp(void) { return chain_at_sums() + (chain_routed() + 1) * chain_out_blocks(); }
-DEVICE int chain_xp_stride(void) { return (chain_each() + 1) / 2 * 2; }
-
-/* ---- a block ---- */
-
-typedef struct {
-    DecodeRoute *route;
-    act_t *xs, *rows;          /* the normalised input; x_c, then y: each warp its slice */
-    uint8_t *ring, *x_ring, *dt;   /* a warp's own rings */
-    float *sums, *x_sums, *own_x, *own_z, *own_y, *own_columns /* of x */, *xp;
-    float *items /* of two layers */, *ahead /* [6][threads]: of the norm's weights, a, the state */;
-    uint64_t *words;
-    ChainTensors of;
-    int top_k, n_layers;
-} Chain;
-
-/* What a thread fetched for the next layer. */
-typedef struct { float items[CHAIN_ITEMS], norm[4], a, old; } ChainAhead;
-
-DEVICE void chain_place(Chain *c)
-{
-    uint8_t *at = shared();
-    c->route = (DecodeRoute *)at;
-    at += sizeof(DecodeRoute);
-    c->xs = (act_t *)at;
-    at += 2 * (chain_k_len(d_model) + 8);
-    c->rows = (act_t *)at;
-    at += 2 * (chain_k_len(n_channels) + 8);
-    c->ring = at + warp() * chain_ring_len();
-    at += CHAIN_WARPS * chain_ring_len();
-    c->x_ring = at + warp() * chain_x_ring_len();
-    at += CHAIN_WARPS * chain_x_ring_len();
-    c->dt = at;
-    at += CHAIN_OWN * decode_row_len(n_experts * dt_rank, dt_dtype);
-    c->sums = (float *)at;
-    at += 2 * CHAIN_TILES * CHAIN_SLICES * CHAIN_PART_LEN;
-    c->x_sums = (float *)at;
-    at += chain_x_most() * CHAIN_WARPS * CHAIN_PART_LEN;
-    c->own_x = (float *)at;
-    c->own_z = c->own_x + CHAIN_OWN;
-    c->own_y = c->own_z + CHAIN_OWN;
-    c->own_columns = c->own_y + CHAIN_OWN;
-    c->xp = c->own_columns + 8;
-    c->ahead = c->xp + n_experts * chain_xp_stride();
-    c->items = c->ahead + 6 * CHAIN_THREADS;
-}
-
-DEVICE float *chain_items(const Chain *c, int layer) { return c->items + layer % 2 * chain_n_items(); }
-DEVICE const float *chain_floats(const Chain *c, const uint8_t *first, int layer)
-{
-    return (const float *)(first + layer * c->of.stride);
-}
-DEVICE float *chain_kept(const Chain *c, uint8_t *first, int layer)
-{
-    return (float *)(first + layer * c->of.kept_stride);
-}
-/* Of a matrix with so many rows. */
-DEVICE const float *chain_scales(const Chain *c, const uint8_t *first, int n_rows, const int n_in, int layer)
-{
-    const int64_t len = (int64_t)n_rows * decode_row_len(n_in, 3);
-    return chain_floats(c, first + (len + 255) / 256 * 256, layer);
-}
-
-/* Experts of the router after a layer, 0: none. */
-DEVICE int chain_n_next(const Chain *c, int layer)
-{
-    return layer + 1 < c->n_layers ? chain_routed() : next_experts > 1 ? next_experts : 0;
-}
-
-/* Item i of a layer; 0 where the block owns nothing. */
-DEVICE float chain_item(const Chain *c, int layer, int i)
-{
-    const int block = chain_anew(block_x()), c0 = block * CHAIN_OWN, column0 = block * 8;
-    const int owns = c0 < n_channels, leaves = column0 < d_model;
-    if (i < chain_at_state())
-        return !owns ? 0.0f : i % (d_conv + 1) < d_conv
-            ? chain_floats(c, c->of.conv, layer)[(c0 + i / (d_conv + 1)) * d_conv + i % (d_conv + 1)]
-            : chain_floats(c, c->of.conv_bias, layer)[c0 + i / (d_conv + 1)];
-    if (i < chain_at_ssm()) {
-        const int j = i - chain_at_state();
-        return owns ? chain_kept(c, c->of.conv_state, layer)[j / CHAIN_OWN * n_channels + c0 + j % CHAIN_OWN] : 0.0f;
-    }
-    if (i < chain_at_d()) {              /* two routers and the bias: [expert][channel] */
-        const int j = i < chain_at_router() ? i - chain_at_ssm() : i < chain_at_bias() ? i - chain_at_router()
-            : i - chain_at_bias();
-        const uint8_t *from = i < chain_at_router() ? c->of.ssm_router : i < chain_at_bias() ? c->of.out_router
-            : c->of.dt_bias;
-        return owns ? chain_floats(c, from, layer)[j / CHAIN_OWN * n_channels + c0 + j % CHAIN_OWN] : 0.0f;
-    }
-    if (i < chain_at_leave())
-        return owns ? chain_floats(c, c->of.d, layer)[c0 + i - chain_at_d()] : 0.0f;
-    if (i < chain_at_scales()) {
-        const int j = i - chain_at_leave(), last = layer + 1 == c->n_layers, n_next = chain_n_next(c, layer);
-        const float *router = last ? (const float *)c->of.next_router : chain_floats(c, c->of.in_router, layer + 1);
-        const float *norm = last ? (const float *)c->of.next_norm : chain_floats(c, c->of.norm, layer + 1);
-        return leaves && j < 8 * n_next ? decode_leave_item(j, router, norm, n_next, d_model, column0) : 0.0f;
-    }
-    if (i < chain_at_out_scales()) {
-        const int j = i - chain_at_scales(), part = j / CHAIN_OWN;          /* expert, then x' or z */
-        const float *scales = chain_scales(c, c->of.in, 2 * n_experts * n_channels, d_model, layer);
-        return owns ? scales[part * n_channels + c0 + j % CHAIN_OWN] : 0.0f;
-    }
-    if (i < chain_at_x_scales()) {
-        const int j = i - chain_at_out_scales();
-        const float *scales = chain_scales(c, c->of.out, n_experts * d_model, n_channels, layer);
-        return leaves ? scales[j / 8 * d_model + column0 + j % 8] : 0.0f;
-    }
-    if (i < chain_at_dt_scales()) {
-        const int j = i - chain_at_x_scales(), row = (block + j / 8 * n_blocks) * 8 + j % 8;
-        const float *scales = chain_scales(c, c->of.x, n_experts * chain_each(), n_channels, layer);
-        return row < n_experts * chain_each() ? scales[row] : 0.0f;
-    }
-    const float *scales = chain_scales(c, c->of.dt, n_channels, n_experts * dt_rank, layer);
-    return owns ? scales[c0 + i - chain_at_dt_scales()] : 0.0f;
-}
-
-/* Small numbers of a layer, to registers. */
-DEVICE void chain_fetch(const Chain *c, ChainAhead *ahead, int layer)
-{
-    const int thread = chain_anew(thread_x());
-    const int channel = chain_anew(block_x()) * CHAIN_OWN + thread / 32;
-    UNROLL for (int i = 0; i < (chain_n_items() + CHAIN_THREADS - 1) / CHAIN_THREADS; i++)
-        if (thread + i * CHAIN_THREADS < chain_n_items())
-            ahead->items[min_i(i, CHAIN_ITEMS - 1)] = chain_item(c, layer, thread + i * CHAIN_THREADS);
-    decode_load4(ahead->norm, chain_floats(c, c->of.norm, layer), 4 * ((thread + CHAIN_THREADS / 2) % CHAIN_THREADS),
-        d_model);
-    ahead->a = ahead->old = 0;
-    if (lane() < d_state && channel < n_channels) {
-        ahead->a = chain_floats(c, c->of.a, layer)[channel * d_state + lane()];
-        ahead->old = chain_kept(c, c->of.scan_state, layer)[channel * d_state + lane()];
-    }
-}
-
-DEVICE void chain_keep(const Chain *c, const ChainAhead *ahead, int layer)
-{
-    UNROLL for (int i = 0; i < (chain_n_items() + CHAIN_THREADS - 1) / CHAIN_THREADS; i++)
-        if (thread_x() + i * CHAIN_THREADS < chain_n_items())
-            chain_items(c, layer)[thread_x() + i * CHAIN_THREADS] = ahead->items[min_i(i, CHAIN_ITEMS - 1)];
-    UNROLL for (int i = 0; i < 4; i++)
-        c->ahead[i * CHAIN_THREADS + thread_x()] = ahead->norm[i];
-    c->ahead[4 * CHAIN_THREADS + thread_x()] = ahead->a;
-    c->ahead[5 * CHAIN_THREADS + thread_x()] = ahead->old;
 }
 
 /* ---- the weights of the three products ---- */
@@ -209,37 +22,33 @@ DEVICE void chain_keep(const Chain *c, const ChainAhead *ahead, int layer)
 DEVICE DecodeShape chain_in_shape(void)
 {
     return (DecodeShape){ chain_k_len(d_model), weight_dtype, act, CHAIN_SLICES, group,
-        decode_n_groups(decode_n_chunks(d_model, weight_dtype), CHAIN_SLICES, group), ring, .gated = n_experts > 1 };
+        decode_n_groups(decode_n_chunks(d_model, weight_dtype), CHAIN_SLICES, group), ring, .gated = n_experts > 1,
+        .one_row = 1 };
 }
+/* A warp has one of four tiles of 8 rows, x' or z of half a panel, of each of the block's panels. */
 DEVICE DecodeWeights chain_in_weights(const Chain *c, int layer)
 {
-    const int row_len = decode_row_len(d_model, weight_dtype), r = chain_anew(lane()) / 8;
-    const int c0 = chain_anew(block_x()) * CHAIN_OWN;
-    const int n_tiles = c0 < n_channels ? CHAIN_TILES : 0;
+    const int row_len = decode_row_len(d_model, weight_dtype), r = chain_anew(lane()) / 8, tile = warp() / CHAIN_SLICES;
+    const int row = tile / 2 * n_channels + chain_anew(block_x()) * CHAIN_OWN + tile % 2 * 8 + r;
+    const int n = c->n_own;
     const DecodeSlice slice = decode_slice(decode_n_chunks(d_model, weight_dtype), CHAIN_SLICES, warp() % CHAIN_SLICES);
-    return (DecodeWeights){ c->of.in + layer * c->of.stride + (int64_t)(c0 + r) * row_len + slice.first * DECODE_CHUNK
-        + lane() % 8 * 16, 4 * row_len, 8 * row_len, (int64_t)n_channels * row_len, (int64_t)2 * n_channels * row_len,
-        CHAIN_TILES, { n_tiles, n_tiles }, slice.n, warp() / CHAIN_SLICES, 2 * n_tiles, CHAIN_WARPS / CHAIN_SLICES, 1,
-        c->ring };
+    return (DecodeWeights){ c->of.in + layer * c->of.stride + (int64_t)row * row_len + slice.first * DECODE_CHUNK
+        + lane() % 8 * 16, 4 * row_len, (int64_t)n_blocks_x() * CHAIN_OWN * row_len, 0,
+        (int64_t)2 * n_channels * row_len, 1 << 20, { n, n }, slice.n, 0, n, 1, 1, c->ring };
 }
 
 DEVICE DecodeShape chain_x_shape(void)
 {
     return (DecodeShape){ chain_k_len(n_channels), weight_dtype, act, CHAIN_WARPS, x_group, chain_x_groups(),
-        chain_x_most() * chain_x_groups(), .ready = 1 };
+        x_most * chain_x_groups(), .ready = 1, .one_row = 1 };
 }
-DEVICE int chain_x_count(void) { return max_i(chain_x_tiles() - block_x() + n_blocks - 1, 0) / n_blocks; }
 DEVICE DecodeWeights chain_x_weights(const Chain *c, int layer)
 {
     const int row_len = decode_row_len(n_channels, weight_dtype), r = chain_anew(lane()) / 8;
-    const int row0 = chain_anew(block_x()) * 8;
-    const int n_rows = n_experts * chain_each(), step = 8 * n_blocks;
     const DecodeSlice slice = decode_slice(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, warp());
-    return (DecodeWeights){ c->of.x + layer * c->of.stride + (int64_t)(row0 + r) * row_len + slice.first * DECODE_CHUNK
-        + lane() % 8 * 16, 4 * row_len, (int64_t)step * row_len, 0, 0, 1 << 20,
-        { max_i(n_rows - row0 - r + step - 1, 0) / step, max_i(n_rows - row0 - r - 4 + step - 1, 0) / step }, slice.n,
-        0, chain_x_count(), 1, 1,
-        c->x_ring };
+    return (DecodeWeights){ c->of.x + layer * c->of.stride + (int64_t)(chain_x_row(0) + r) * row_len
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, (int64_t)n_blocks_x() * 8 * row_len, 0, 0, 1 << 20,
+        { chain_x_count(c, r), chain_x_count(c, r + 4) }, slice.n, 0, chain_x_count(c, 0), 1, 1, c->x_ring };
 }
 DEVICE void chain_fetch_x(const Chain *c, int layer)
 {
@@ -248,93 +57,97 @@ DEVICE void chain_fetch_x(const Chain *c, int layer)
     decode_fill_ring(&w, &at, chain_x_shape());
 }
 
-/* Groups of copies for the next layer that follow out_proj's; fewer than there are makes it wait for some of them. */
-DEVICE int chain_behind(void) { return min_i(chain_x_most() * chain_x_groups() + 1, 8 - out_ring); }
+/* Groups of copies for the next layer: x_proj's and dt_proj's. Before them its small numbers are one, which without
+ * routers follows out_proj's, too. Waiting for fewer than there are is waiting for some of them. */
+DEVICE int chain_n_ahead(void) { return x_most * chain_x_groups() + 1; }
+DEVICE int chain_behind(void) { return min_i(chain_n_ahead() + (n_experts == 1), 8 - out_ring); }
 DEVICE DecodeShape chain_out_shape(void)
 {
     return (DecodeShape){ chain_k_len(n_channels), weight_dtype, act, CHAIN_WARPS, out_group,
         decode_n_groups(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, out_group), out_ring,
-        .gated = n_experts > 1, .behind = chain_behind() };
+        .gated = n_experts > 1, .behind = chain_behind(), .one_row = 1 };
 }
 DEVICE DecodeWeights chain_out_weights(const Chain *c, int layer)
 {
     const int row_len = decode_row_len(n_channels, weight_dtype), r = chain_anew(lane()) / 8;
-    const int column0 = chain_anew(block_x()) * 8;
-    const int n_tiles = column0 < d_model;
+    const int n = c->n_own_out;
     const DecodeSlice slice = decode_slice(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, warp());
-    return (DecodeWeights){ c->of.out + layer * c->of.stride + (int64_t)(column0 + r) * row_len
-        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, 0, 0, (int64_t)d_model * row_len, 1,
-        { n_tiles, n_tiles }, slice.n,
-        0, n_tiles, 1, 1, c->ring };
+    return (DecodeWeights){ c->of.out + layer * c->of.stride + (int64_t)(chain_anew(block_x()) * 8 + r) * row_len
+        + slice.first * DECODE_CHUNK + lane() % 8 * 16, 4 * row_len, (int64_t)n_blocks_x() * 8 * row_len, 0,
+        (int64_t)d_model * row_len, 1 << 20, { n, n }, slice.n, 0, n, 1, 1, c->ring };
 }
 
-/* dt_proj's rows: each warp its own channel's. */
+/* dt_proj's rows: each warp its own channels'. */
 DEVICE void chain_fetch_dt(const Chain *c, int layer)
 {
     const int row_len = decode_row_len(n_experts * dt_rank, dt_dtype);
-    const int channel = chain_anew(block_x()) * CHAIN_OWN + warp();
-    const uint8_t *from = c->of.dt + layer * c->of.stride + (int64_t)channel * row_len;
-    for (int i = 16 * lane(); i < row_len && channel < n_channels; i += 512)
-        decode_copy16(c->dt + warp() * row_len + i, from + i, 16);
+    UNROLL for (int q = 0; q < most; q++) {
+        const int channel = (chain_anew(block_x()) + q * n_blocks_x()) * CHAIN_OWN + warp();
+        const uint8_t *from = c->of.dt + layer * c->of.stride + (int64_t)channel * row_len;
+        for (int i = 16 * lane(); i < row_len && channel < n_channels; i += 512)
+            decode_copy16(c->dt + (q * CHAIN_WARPS + warp()) * row_len + i, from + i, 16);
+    }
     copy_commit();
+}
+
+/* Where rows of the block's tiles begin, before it is known which experts are read. */
+DEVICE void chain_expect(DecodeWeights w)
+{
+    for (int q = 0; q < w.tile_end; q++) {
+        decode_expect_experts(&w, n_experts);
+        w.row += w.tile_stride;
+    }
 }
 
 /* A row's input for the products: the warp's slice of `row`. */
 DEVICE DecodeInput chain_input(const act_t *row, int first_chunk)
 {
     const int t_width = weight_dtype == 3 ? 16 : 8;
-    return (DecodeInput){ row, 0, first_chunk * 4 * t_width + lane() % 4 * t_width };
+    return (DecodeInput){ row, 0, first_chunk * 4 * t_width + chain_anew(lane()) % 4 * t_width };
 }
 
-/* Sums of parts that blocks told: by the first warps, for all after a barrier. */
-DEVICE void chain_sums(const Chain *c, const uint64_t *words, int n_sums, const int n_parts, uint32_t turn)
+/* ---- routers ---- */
+
+/* The warp's first sum of parts, to be waited and asked for together with what comes before it: a trip to the second
+ * cache less. NULL: it has none. A dense layer's only sum is asked for later, by one warp: it would delay the rest. */
+DEVICE const uint64_t *chain_also(const uint64_t *parts, int n_sums, const int n_parts)
 {
-    for (int i = warp(); i < n_sums; i += CHAIN_WARPS) {
-        const float sum = chain_sum(words + i * n_parts, n_parts, turn);
-        if (lane() == 0)
-            c->route->sums[i] = sum;
-    }
+    return n_experts > 1 && warp() < n_sums ? parts + warp() * n_parts : NULL;
 }
 
 /* ---- in_proj, convolution ---- */
 
-/* By a warp: what the convolution has from earlier tokens, to own_x. */
-DEVICE void chain_in_old(const Chain *c, int layer)
+/* By a warp: what the convolution of panel q has from earlier tokens, to own_x. */
+DEVICE void chain_in_old(const Chain *c, int layer, int q)
 {
-    const int i = lane() % CHAIN_OWN;
-    const float *items = chain_items(c, layer), *taps = items + i * (d_conv + 1), *old = items + chain_at_state();
-    float sum = taps[d_conv];
+    const int i = chain_anew(lane()) % CHAIN_OWN;
+    const float *items = chain_own_items(c, layer, q), *taps = items + i * d_conv;
+    const float *old = items + chain_at_state(c);
+    float sum = items[chain_at_conv_bias(c) + i];
     UNROLL for (int j = 0; j < d_conv - 1; j++)
         sum += taps[j] * old[j * CHAIN_OWN + i];
     if (lane() < CHAIN_OWN)
-        c->own_x[i] = sum;
+        c->own_x[q * CHAIN_OWN + i] = sum;
 }
 
-/* By a warp: lanes 0 to 15 a channel of x' each, the others one of z. */
-DEVICE void chain_in_finish(const Chain *c, int layer, uint32_t turn)
+/* By a warp: lanes 0 to 15 a channel of x' of panel q each, the others one of z. */
+DEVICE void chain_in_finish(const Chain *c, int layer, int q, uint32_t turn)
 {
-    const int half = lane() / CHAIN_OWN, i = lane() % CHAIN_OWN, channel = block_x() * CHAIN_OWN + i;
-    const float *items = chain_items(c, layer), *taps = items + i * (d_conv + 1), *old = items + chain_at_state();
-    const float *router = items + chain_at_ssm();
-    float *kept = chain_kept(c, c->of.conv_state, layer) + channel;
-    const float value = decode_read_part(c->sums, half * CHAIN_TILES + i / 8, CHAIN_SLICES, 0, i % 8);
-    const float sum = decode_silu(half ? value : c->own_x[i] + taps[d_conv - 1] * value);
+    const int own = chain_anew(lane()), half = own / CHAIN_OWN, i = own % CHAIN_OWN, tile = own / 8;
+    const int panel = chain_panel(q), channel = panel * CHAIN_OWN + i;
+    const float *items = chain_own_items(c, layer, q), *taps = items + i * d_conv;
+    const float *old = items + chain_at_state(c), *parts = c->sums + (tile * most + q) * CHAIN_SLICES * 8 + i % 8;
+    float *kept = chain_kept(c, c->of.conv_state, layer) + channel, *own_x = c->own_x + q * CHAIN_OWN, value = 0;
+    UNROLL for (int s = 0; s < CHAIN_SLICES; s++)
+        value += parts[8 * s];
+    const float sum = decode_silu(half ? value : own_x[i] + taps[d_conv - 1] * value);
     const float other = shuffle_xor_f(sum, 1);
     if (half == 0 && i % 2 == 0)
         chain_tell(c->words + channel / 2, act_pack(sum, other, act), turn);
-    (half ? c->own_z : c->own_x)[i] = sum;
+    (half ? c->own_z + q * CHAIN_OWN : own_x)[i] = sum;
     warp_sync();
-    for (int n0 = 0; n0 < chain_routed(); n0 += 8) {       /* four lanes a logit */
-        const int n = n0 + lane() / 4, q = lane() % 4;
-        float logit = 0;
-        if (n < n_experts)
-            UNROLL for (int j = 0; j < CHAIN_OWN / 4; j++)
-                logit += c->own_x[4 * j + q] * router[n * CHAIN_OWN + 4 * j + q];
-        logit += shuffle_xor_f(logit, 1);
-        logit += shuffle_xor_f(logit, 2);
-        if (n < n_experts && q == 0)
-            chain_tell(c->words + chain_at_ssm_parts() + n * chain_in_blocks() + block_x(), float_bits(logit), turn);
-    }
+    for (int n0 = 0; n0 < chain_routed(c); n0 += 8)
+        chain_tell_logits(c, c->words + chain_at_ssm_parts(c), own_x, items + chain_at_ssm(c), n0, panel, turn);
     UNROLL for (int j = 0; j < d_conv - 1; j++)
         if (half == 0)
             kept[(int64_t)j * n_channels] = j + 2 < d_conv ? old[(j + 1) * CHAIN_OWN + i] : value;
@@ -344,19 +157,23 @@ DEVICE void chain_in_finish(const Chain *c, int layer, uint32_t turn)
 DEVICE void chain_in(const Chain *c, DecodeCursor *ring_at, int layer, const float *x,
     const float *parts, uint32_t turn)
 {
-    const int n_sums = chain_routed() + 1, k = 4 * ((chain_anew(thread_x()) + CHAIN_THREADS / 2) % CHAIN_THREADS);
+    const int n_sums = chain_routed(c) + 1, k = 4 * ((chain_anew(thread_x()) + CHAIN_THREADS / 2) % CHAIN_THREADS);
     DecodeWeights w = chain_in_weights(c, layer);
     const DecodeShape shape = chain_in_shape();
     const DecodeSlice slice = decode_slice(decode_n_chunks(d_model, weight_dtype), CHAIN_SLICES, warp() % CHAIN_SLICES);
     float from[4] = { 0, 0, 0, 0 };
     if (layer == 0) {
         decode_load4(from, x, k, d_model);
-        decode_sum_parts(c->route->sums, parts, n_sums, chain_out_blocks());
+        decode_sum_parts(c->route->sums, parts, n_sums, chain_out_panels(c));
     } else {
-        const uint64_t *own = c->words + chain_at_x() + min_i(k, d_model - 4);
-        chain_guard(own, turn - 1);
+        const uint64_t *own = c->words + chain_at_x(c) + min_i(k, d_model - 4), *sums = c->words + chain_at_sums(c);
+        const uint64_t *also = chain_also(sums, n_sums, chain_out_panels(c));
+        ChainAsked asked;
+        chain_guard(own, also, turn - 1);
         u32x4 got[2] = { chain_load(own), chain_load(own + 2) };
-        chain_sums(c, c->words + chain_at_sums(), n_sums, chain_out_blocks(), turn - 1);
+        if (also)
+            chain_ask_sum(&asked, also, chain_out_panels(c));
+        chain_sums(c->route->sums, &asked, n_experts > 1, sums, n_sums, chain_out_panels(c), turn - 1);
         UNROLL for (int i = 0; i < 2; i++) {
             got[i] = chain_hear(got[i], own + 2 * i, turn - 1);
             from[2 * i] = k < d_model ? bits_float(got[i][0]) : 0.0f;
@@ -370,17 +187,20 @@ DEVICE void chain_in(const Chain *c, DecodeCursor *ring_at, int layer, const flo
         decode_fill_ring(&w, ring_at, shape);
         decode_gates(c->route, 1, n_sums, n_experts, renormalize, 1, d_model, eps);
     }
-    float norm[4];
-    UNROLL for (int i = 0; i < 4; i++)
-        norm[i] = c->ahead[i * CHAIN_THREADS + thread_x()];
-    if (k < chain_k_len(d_model))
+    if (k < chain_k_len(d_model)) {
+        float norm[4];
+        decode_load4(norm, c->norm, k, chain_k_len(d_model));
         decode_store_norm4(c->xs, k, from, norm, decode_rms(c->route, 0, n_sums, d_model, eps), act);
-    if (warp() == 0)
-        chain_in_old(c, layer);
+    }
+    const int n_own = c->n_own;
+    if (warp() < n_own)
+        chain_in_old(c, layer, warp());
     barrier();
     const DecodeInput in = chain_input(c->xs, slice.first);
-    decode_multiply(c->sums, &w, ring_at, w.experts, &in, c->route,
-        weight_dtype == 3 ? chain_items(c, layer) + chain_at_scales() : NULL, 2 * CHAIN_OWN, 1, c->top_k, NULL, shape);
+    const int tile = warp() / CHAIN_SLICES * most;         /* of the first panel */
+    const float *scales = chain_own_scales(c, layer, chain_own_len(c) + 8 * (warp() / CHAIN_SLICES));
+    decode_multiply(c->sums + tile * CHAIN_SLICES * 8, &w, ring_at, w.experts, &in, c->route, scales,
+        8 * CHAIN_TILES * most, 1, c->top_k, NULL, shape);
     if (n_experts == 1) {                                  /* out_proj's, as soon as the ring is used up */
         const DecodeWeights out = chain_out_weights(c, layer);
         *ring_at = decode_begin(&out);
@@ -388,59 +208,54 @@ DEVICE void chain_in(const Chain *c, DecodeCursor *ring_at, int layer, const flo
         decode_fill_ring(&out, ring_at, chain_out_shape());
     }
     barrier();
-    if (warp() == 0 && block_x() < chain_in_blocks())
-        chain_in_finish(c, layer, turn);
-    if (n_experts > 1) {
-        const DecodeWeights out = chain_out_weights(c, layer);
-        decode_expect_experts(&out, n_experts);
-    }
+    if (warp() < n_own)
+        chain_in_finish(c, layer, warp(), turn);
+    if (n_experts > 1)
+        chain_expect(chain_out_weights(c, layer));
 }
 
 /* ---- x_proj ---- */
 
 DEVICE void chain_x(const Chain *c, int layer, uint32_t turn)
 {
-    const DecodeShape shape = chain_x_shape();
-    if (chain_x_count() > 0) {
-        const DecodeWeights w = chain_x_weights(c, layer);
-        const DecodeSlice slice = decode_slice(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, warp());
-        const int width = weight_dtype == 3 ? 64 : 32, first = slice.first * width;
-        DecodeCursor at = decode_begin(&w);
-        const int n = min_i(slice.n * width, n_channels - first);
-        chain_take_row(c->rows + first, chain_ask_row(c->words + first / 2, n, turn), c->words + first / 2, n, turn);
-        warp_sync();
-        const DecodeInput in = chain_input(c->rows, slice.first);
-        decode_multiply(c->x_sums, &w, &at, 1, &in, c->route, NULL, 0, 1, 1, NULL, shape);
-        barrier();
-        for (int i = warp(); i < chain_x_count(); i += CHAIN_WARPS) {
-            const int row = (block_x() + i * n_blocks) * 8 + lane();
-            float sum = 0;
-            UNROLL for (int s = 0; s < CHAIN_WARPS / 4; s++)
-                sum += c->x_sums[(i * CHAIN_WARPS + 4 * s + lane() / 8) * DECODE_ROWS * 8 + lane() % 8];
-            sum += shuffle_xor_f(sum, 8);
-            sum += shuffle_xor_f(sum, 16);
-            if (weight_dtype == 3)
-                sum *= chain_items(c, layer)[chain_at_x_scales() + 8 * i + lane() % 8];
-            if (lane() < 8 && row < n_experts * chain_each())
-                chain_tell(c->words + chain_at_xp() + row / chain_each() * chain_xp_stride() + row % chain_each(),
-                    float_bits(sum), turn);
-        }
+    const DecodeWeights w = chain_x_weights(c, layer);
+    const DecodeSlice slice = decode_slice(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, warp());
+    const int width = weight_dtype == 3 ? 64 : 32, first = slice.first * width;
+    const int n = min_i(slice.n * width, n_channels - first);
+    DecodeCursor at = decode_begin(&w);
+    if (w.tile_end == 0)
+        return;
+    const u32x4 asked = chain_ask_row(c->words + first / 2, n, NULL, turn);
+    chain_take_row(c->rows + first, asked, c->words + first / 2, n, turn);
+    warp_sync();
+    const DecodeInput in = chain_input(c->rows, slice.first);
+    decode_multiply(c->x_sums, &w, &at, 1, &in, c->route, NULL, 0, 1, 1, NULL, chain_x_shape());
+    barrier();
+    for (int i = warp(); i < w.tile_end; i += CHAIN_WARPS) {
+        const int row = chain_x_row(i) + lane();
+        float sum = chain_fold(c->x_sums + i * CHAIN_WARPS * 8);
+        if (chain_q8(c))
+            sum *= chain_items(c, layer)[chain_at_x_scales(c) + 8 * i + lane() % 8];
+        if (lane() < 8 && row < n_experts * chain_each(c))
+            chain_tell(c->words + chain_at_xp(c) + row / chain_each(c) * chain_xp_stride(c) + row % chain_each(c),
+                float_bits(sum), turn);
     }
 }
 
 /* ---- dt_proj, scan ---- */
 
-/* By a warp: its channel's step. */
-DEVICE void chain_step(const Chain *c, int layer, uint32_t active)
+/* By a warp: the step of its channel of panel q. */
+DEVICE void chain_step(const Chain *c, int layer, int q, uint32_t active)
 {
-    const int i = warp(), channel = block_x() * CHAIN_OWN + i, row_len = decode_row_len(n_experts * dt_rank, dt_dtype);
-    const float *items = chain_items(c, layer);
-    const uint8_t *row = c->dt + i * row_len;
-    float dt = 0, bias = 0, b = 0, state_c = 0;
+    const int i = warp(), channel = chain_panel(q) * CHAIN_OWN + i;
+    const int row_len = decode_row_len(n_experts * dt_rank, dt_dtype);
+    const float *items = chain_own_items(c, layer, q);
+    const uint8_t *row = c->dt + (q * CHAIN_WARPS + i) * row_len;
+    float dt = 0, bias = 0, b = 0, state_c = 0, a = 0, old = 0;
     for (uint32_t left = active; left; left &= left - 1) {
         const int expert = __builtin_ctz(left);
         const float gate = n_experts > 1 ? c->route->gates[expert * DECODE_ROWS] : 1.0f;
-        const float *xp = c->xp + expert * chain_xp_stride();
+        const float *xp = c->xp + expert * chain_xp_stride(c);
         float sum = 0;
         UNROLL for (int j0 = 0; j0 < (dt_rank + 63) / 64; j0++) {
             const int j = 64 * j0 + 2 * lane(), at = expert * dt_rank + j;
@@ -452,135 +267,146 @@ DEVICE void chain_step(const Chain *c, int layer, uint32_t active)
             }
         }
         dt += gate * sum;
-        bias += gate * items[chain_at_bias() + expert * CHAIN_OWN + i];
+        bias += gate * items[chain_at_bias(c) + expert * CHAIN_OWN + i];
         if (lane() < d_state) {
             b += gate * xp[dt_rank + lane()];
             state_c += gate * xp[dt_rank + d_state + lane()];
         }
     }
+    if (lane() < d_state) {
+        a = *chain_kept_at(c, q, 0);
+        old = *chain_kept_at(c, q, 1);
+    }
     dt = decode_warp_sum(dt);
     if (dt_dtype == 3)
-        dt *= items[chain_at_dt_scales() + i];
+        dt *= items[chain_at_dt_scales(c) + i];
     dt = decode_softplus(dt + bias);
-    const float x = c->own_x[i], power = dt * c->ahead[4 * CHAIN_THREADS + thread_x()], decay = exp2_fast(power);
-    const float now = decay * c->ahead[5 * CHAIN_THREADS + thread_x()]
-        + (zoh ? dt * decode_decay_ratio(power, decay) : dt) * b * x;
+    const float x = c->own_x[q * CHAIN_OWN + i], power = dt * a, decay = exp2_fast(power);
+    const float now = decay * old + (zoh ? dt * decode_decay_ratio(power, decay) : dt) * b * x;
     float y = lane() < d_state ? state_c * now : 0.0f;
     y = decode_warp_sum(y);
     if (lane() == 0)
-        c->own_y[i] = (y + items[chain_at_d() + i] * x) * c->own_z[i];
-    if (lane() < d_state && channel < n_channels)
+        c->own_y[q * CHAIN_OWN + i] = (y + items[chain_at_d(c) + i] * x) * c->own_z[q * CHAIN_OWN + i];
+    if (lane() < d_state)
         chain_kept(c, c->of.scan_state, layer)[channel * d_state + lane()] = now;
 }
 
-/* y to all; its part of the next router's logits. */
-DEVICE void chain_scan_finish(const Chain *c, int layer, uint32_t turn)
+/* y of panel q to all; its part of the next router's logits. A panel's first warp is four behind that of the panel
+ * before: all are told at once. */
+DEVICE void chain_scan_finish(const Chain *c, int layer, int q, uint32_t turn)
 {
-    const float *router = chain_items(c, layer) + chain_at_router();
-    if (warp() == 0 && lane() < CHAIN_OWN / 2)
-        chain_tell(c->words + chain_at_y() + block_x() * (CHAIN_OWN / 2) + lane(),
-            act_pack(c->own_y[2 * lane()], c->own_y[2 * lane() + 1], act), turn);
-    for (int n0 = 8 * (warp() - 1); warp() > 0 && n0 < chain_routed(); n0 += 8 * (CHAIN_WARPS - 1)) {
-        const int n = n0 + lane() / 4, q = lane() % 4;
-        float logit = 0;
-        if (n < n_experts)
-            UNROLL for (int j = 0; j < CHAIN_OWN / 4; j++)
-                logit += c->own_y[4 * j + q] * router[n * CHAIN_OWN + 4 * j + q];
-        logit += shuffle_xor_f(logit, 1);
-        logit += shuffle_xor_f(logit, 2);
-        if (n < n_experts && q == 0)
-            chain_tell(c->words + chain_at_out_parts() + n * chain_in_blocks() + block_x(), float_bits(logit), turn);
+    const int panel = chain_panel(q), place = (warp() + CHAIN_WARPS - 4 * q) % CHAIN_WARPS;
+    const float *router = chain_own_items(c, layer, q) + chain_at_router(c), *own_y = c->own_y + q * CHAIN_OWN;
+    if (place == 0 && lane() < CHAIN_OWN / 2)
+        chain_tell(c->words + chain_at_y(c) + panel * (CHAIN_OWN / 2) + lane(),
+            act_pack(own_y[2 * lane()], own_y[2 * lane() + 1], act), turn);
+    for (int n0 = 8 * (place - 1); place > 0 && n0 < chain_routed(c); n0 += 8 * (CHAIN_WARPS - 1))
+        chain_tell_logits(c, c->words + chain_at_out_parts(c), own_y, router, n0, panel, turn);
+}
+
+/* By all: the columns of x_proj of the chosen experts, a thread each pair. */
+DEVICE void chain_take_xp(const Chain *c, uint32_t active, uint32_t turn)
+{
+    int place = 0;
+    for (uint32_t left = active; left; left &= left - 1, place += chain_xp_stride(c) / 2) {
+        const int expert = __builtin_ctz(left);
+        const uint64_t *from = c->words + chain_at_xp(c) + expert * chain_xp_stride(c);
+        for (int j = thread_x() - place; j < chain_xp_stride(c) / 2; j += CHAIN_THREADS) {
+            if (j < 0)
+                continue;
+            u32x4 got;
+            const int odd = 2 * j + 1 >= chain_each(c);     /* the last one has no neighbour */
+            do
+                got = chain_load(from + 2 * j);
+            while (got[1] != turn || (!odd && got[3] != turn));
+            c->xp[expert * chain_xp_stride(c) + 2 * j] = bits_float(got[0]);
+            c->xp[expert * chain_xp_stride(c) + 2 * j + 1] = bits_float(got[2]);
+        }
     }
 }
 
 DEVICE void chain_scan(const Chain *c, int layer, uint32_t turn)
 {
+    const int n_own = c->n_own;
     uint32_t active = 1;
     if (n_experts > 1) {
-        chain_sums(c, c->words + chain_at_ssm_parts(), n_experts, chain_in_blocks(), turn);
+        const uint64_t *parts = c->words + chain_at_ssm_parts(c);
+        const int late = chain_x_count(c, 0) > 0;             /* after products of its own: all has been told */
+        ChainAsked asked;
+        if (late && warp() < n_experts)
+            chain_ask_sum(&asked, parts + warp() * chain_panels(c), chain_panels(c));
+        chain_sums(c->route->sums, &asked, late, parts, n_experts, chain_panels(c), turn);
         barrier();
         active = decode_select(c->route, 1, n_experts, n_experts, c->top_k);
         decode_gates(c->route, 1, n_experts, n_experts, renormalize, 0, 1, 0);
     }
-    int place = 0;                                         /* pairs of columns of the chosen experts, a thread each */
-    for (uint32_t left = active; left; left &= left - 1, place += chain_xp_stride() / 2) {
-        const int expert = __builtin_ctz(left);
-        const uint64_t *from = c->words + chain_at_xp() + expert * chain_xp_stride();
-        for (int j = thread_x() - place; j < chain_xp_stride() / 2; j += CHAIN_THREADS) {
-            if (j < 0)
-                continue;
-            u32x4 got;
-            const int odd = 2 * j + 1 >= chain_each();     /* the last one has no neighbour */
-            do
-                got = chain_load(from + 2 * j);
-            while (got[1] != turn || (!odd && got[3] != turn));
-            c->xp[expert * chain_xp_stride() + 2 * j] = bits_float(got[0]);
-            c->xp[expert * chain_xp_stride() + 2 * j + 1] = bits_float(got[2]);
-        }
-    }
+    chain_take_xp(c, active, turn);
     barrier();
-    if (block_x() < chain_in_blocks())
-        chain_step(c, layer, active);
+    for (int q = 0; q < n_own; q++)
+        chain_step(c, layer, q, active);
     barrier();
-    if (block_x() < chain_in_blocks())
-        chain_scan_finish(c, layer, turn);
-    if (n_experts > 1 && layer + 1 < c->n_layers) {
-        const DecodeWeights in = chain_in_weights(c, layer + 1);
-        decode_expect_experts(&in, n_experts);
-    }
+    for (int q = 0; q < n_own; q++)
+        chain_scan_finish(c, layer, q, turn);
+    if (n_experts > 1 && layer + 1 < c->n_layers)
+        chain_expect(chain_in_weights(c, layer + 1));
 }
 
 /* ---- out_proj ---- */
 
-/* By a warp: new columns of x; their part of the next router's logits and of the sum of squares. */
-DEVICE void chain_out_finish(const Chain *c, int layer, float *x, float *next, uint32_t turn)
+/* By a warp: new columns of x, panel q; their part of the next router's logits and of the sum of squares: to all, or
+ * after the last layer to x and next. */
+DEVICE void chain_out_finish(const Chain *c, int layer, int q, float *x, float *next, uint32_t turn)
 {
-    const int n_next = chain_n_next(c, layer), column = block_x() * 8 + lane() % 8;
-    const float *items = chain_items(c, layer) + chain_at_leave();
-    float sum = 0, square, from[8], even = 0, odd = 0;
-    UNROLL for (int s = 0; s < CHAIN_WARPS / 4; s++)
-        sum += c->sums[(4 * s + lane() / 8) * DECODE_ROWS * 8 + lane() % 8];
-    sum += shuffle_xor_f(sum, 8);
-    sum += shuffle_xor_f(sum, 16);
-    sum += c->own_columns[lane() % 8];
+    const int n_next = chain_n_next(c, layer), column = chain_panel(q) * 8 + lane() % 8;
+    const float *items = chain_items(c, layer) + chain_at_leave(c) + q * chain_leave_len(c);
+    float *own = c->own_columns + 8 * q + chain_anew(lane()) % 8, sum = chain_fold(c->sums + q * CHAIN_WARPS * 8);
+    float square, from[8], even = 0, odd = 0;
+    sum += *own;
     warp_sync();
     if (lane() < 8)
-        c->own_columns[lane()] = sum;
+        *own = sum;
     if (layer + 1 == c->n_layers) {
         if (lane() < 8)
             x[column] = sum;
-        decode_leave(next, items, sum, 0, n_next, chain_out_blocks(), chain_anew(block_x()));
+        decode_leave(next, items, sum, 0, n_next, chain_out_panels(c), chain_panel(q));
         return;
     }
     if (lane() < 8)
-        chain_tell(c->words + chain_at_x() + column, float_bits(sum), turn);
+        chain_tell(c->words + chain_at_x(c) + column, float_bits(sum), turn);
     square = sum * sum;
     UNROLL for (int mask = 4; mask > 0; mask /= 2)
         square += shuffle_xor_f(square, mask);
     UNROLL for (int i = 0; i < 8; i++)
         from[i] = shuffle_f(sum, i);
-    if (lane() < n_next)
+    uint64_t *to = c->words + chain_at_sums(c) + chain_panel(q);
+    if (lane() < n_next) {
         UNROLL for (int i = 0; i < 8; i += 2) {
             even += from[i] * items[i * n_next + lane()];
             odd += from[i + 1] * items[(i + 1) * n_next + lane()];
         }
-    if (lane() <= n_next)
-        chain_tell(c->words + chain_at_sums() + lane() * chain_out_blocks() + block_x(),
-            float_bits(lane() < n_next ? even + odd : square), turn);
+        chain_tell(to + lane() * chain_out_panels(c), float_bits(even + odd), turn);
+    }
+    if (lane() == 31)
+        chain_tell(to + n_next * chain_out_panels(c), float_bits(square), turn);
 }
 
-DEVICE void chain_out(const Chain *c, const ChainAhead *ahead, DecodeCursor *ring_at, int layer, float *x,
-    float *next, uint32_t turn)
+/* leave: chain_leave_item of the next layer. */
+DEVICE void chain_out(const Chain *c, float leave, DecodeCursor *ring_at, int layer, float *x, float *next,
+    uint32_t turn)
 {
     DecodeWeights w = chain_out_weights(c, layer);
     const DecodeShape shape = chain_out_shape();
     const DecodeSlice slice = decode_slice(decode_n_chunks(n_channels, weight_dtype), CHAIN_WARPS, warp());
     const int width = weight_dtype == 3 ? 64 : 32, first = slice.first * width;
     const int n = min_i(slice.n * width, n_channels - first);
-    const uint64_t *from = c->words + chain_at_y() + first / 2;
-    const u32x4 asked = chain_ask_row(from, n, turn);
+    const uint64_t *from = c->words + chain_at_y(c) + first / 2, *parts = c->words + chain_at_out_parts(c);
+    const uint64_t *also = chain_also(parts, chain_routed(c), chain_panels(c));
+    ChainAsked sums;
+    const u32x4 asked = chain_ask_row(from, n, also, turn);
+    if (also)
+        chain_ask_sum(&sums, also, chain_panels(c));
     if (n_experts > 1)
-        chain_sums(c, c->words + chain_at_out_parts(), n_experts, chain_in_blocks(), turn);
+        chain_sums(c->route->sums, &sums, 1, parts, n_experts, chain_panels(c), turn);
     chain_take_row(c->rows + first, asked, from, n, turn);
     if (n_experts > 1) {
         barrier();
@@ -592,15 +418,21 @@ DEVICE void chain_out(const Chain *c, const ChainAhead *ahead, DecodeCursor *rin
     if (layer + 1 < c->n_layers) {
         chain_fetch_x(c, layer + 1);
         chain_fetch_dt(c, layer + 1);
-        chain_keep(c, ahead, layer + 1);
+        chain_keep_leave(c, leave, layer + 1);
     } else {
-        UNROLL for (int i = 0; i < chain_x_most() * chain_x_groups() + 1; i++)
+        UNROLL for (int i = 0; i < chain_n_ahead(); i++)
             copy_commit();
     }
     barrier();
     const DecodeInput in = chain_input(c->rows, slice.first);
     decode_multiply(c->sums, &w, ring_at, w.experts, &in, c->route,
-        weight_dtype == 3 ? chain_items(c, layer) + chain_at_out_scales() : NULL, 8, 1, c->top_k, NULL, shape);
+        chain_own_scales(c, layer, chain_at_out_scales(c)), 8 * most, 1, c->top_k, NULL, shape);
+    if (n_experts > 1)                                     /* the next layer's small numbers are there */
+        copy_wait(min_i(chain_n_ahead() + out_ring, 7));
+    else if (w.tile_end > 0)
+        copy_wait(min_i(chain_n_ahead() + shape.n_groups, 7));
+    else
+        copy_wait(min_i(chain_n_ahead(), 7));
     if (n_experts == 1 && layer + 1 < c->n_layers) {
         const DecodeWeights in_next = chain_in_weights(c, layer + 1);
         *ring_at = decode_begin(&in_next);
@@ -608,8 +440,8 @@ DEVICE void chain_out(const Chain *c, const ChainAhead *ahead, DecodeCursor *rin
         decode_fill_ring(&in_next, ring_at, chain_in_shape());
     }
     barrier();
-    if (warp() == 0 && block_x() < chain_out_blocks())
-        chain_out_finish(c, layer, x, next, turn);
+    if (warp() < w.tile_end)
+        chain_out_finish(c, layer, warp(), x, next, turn);
 }
 
 /* ---- the run ---- */
@@ -623,14 +455,20 @@ KERNEL(decode_chain)(float *x /* [d_model] */, float *next /* [sums][d_model / 8
     int32_t top_k)
 {
     const int64_t slot = slots[0] * state_stride;
-    Chain c = { .words = words, .top_k = top_k, .n_layers = n_layers, .of = { norm, in_router, in, conv, conv_bias,
-        ssm_router, x_proj, dt, dt_bias, a, d, out_router, out, next_norm, next_router, conv_state + slot,
-        scan_state + slot, (int64_t)16 * stride, (int64_t)16 * kept_stride } };
-    ChainAhead ahead;
+    Chain c = { .d_model = d_model, .n_channels = n_channels, .d_conv = d_conv, .d_state = d_state, .dt_rank = dt_rank,
+        .n_experts = n_experts, .next_experts = next_experts, .weight_dtype = weight_dtype, .dt_dtype = dt_dtype,
+        .most = most, .x_most = x_most, .ring_len = max_i(group * ring, out_group * out_ring) * DECODE_SLOT,
+        .x_ring_len = x_most * chain_x_groups() * x_group * DECODE_SLOT, .words = words, .top_k = top_k,
+        .n_layers = n_layers, .of = { norm, in_router, in, conv, conv_bias, ssm_router, x_proj, dt, dt_bias, a, d,
+        out_router, out, next_norm, next_router, conv_state + slot, scan_state + slot, (int64_t)16 * stride,
+        (int64_t)16 * kept_stride } };
     DecodeCursor ring_at = { 0, 0, 0, 0, 0 };
     chain_place(&c);
+    c.n_own = chain_n_own(&c, chain_panels(&c));
+    c.n_own_out = chain_n_own(&c, chain_out_panels(&c));
     for (int i = n_channels + thread_x(); i < chain_k_len(n_channels); i += CHAIN_THREADS)
         c.rows[i] = 0;
+    float leave = chain_fetch(&c, 0);
     chain_fetch_x(&c, 0);
     chain_fetch_dt(&c, 0);
     if (n_experts == 1) {
@@ -638,13 +476,13 @@ KERNEL(decode_chain)(float *x /* [d_model] */, float *next /* [sums][d_model / 8
         ring_at = decode_begin(&w);
         decode_fill_ring(&w, &ring_at, chain_in_shape());
     }
-    chain_fetch(&c, &ahead, 0);
-    chain_keep(&c, &ahead, 0);
+    chain_keep_leave(&c, leave, 0);
+    copy_wait(min_i(chain_n_ahead() + (n_experts == 1 ? ring : 0), 7));
     dependency_wait();
     dependency_launch();
     uint32_t turn = turns[block_x()];
-    if (thread_x() < 8 && block_x() < chain_out_blocks())
-        c.own_columns[lane()] = x[block_x() * 8 + lane()];
+    if (thread_x() < 8 * most && chain_panel(thread_x() / 8) < chain_out_panels(&c))
+        c.own_columns[thread_x()] = x[chain_panel(thread_x() / 8) * 8 + thread_x() % 8];
     for (int layer = 0; layer < n_layers; layer++) {
         turn++;
         c.words = chain_anew_words(words);
@@ -652,8 +490,10 @@ KERNEL(decode_chain)(float *x /* [d_model] */, float *next /* [sums][d_model / 8
         chain_x(&c, layer, turn);
         chain_scan(&c, layer, turn);
         if (layer + 1 < n_layers)
-            chain_fetch(&c, &ahead, layer + 1);
-        chain_out(&c, &ahead, &ring_at, layer, x, next, turn);
+            leave = chain_fetch(&c, layer + 1);
+        else
+            copy_commit();
+        chain_out(&c, leave, &ring_at, layer, x, next, turn);
     }
     barrier();
     if (thread_x() == 0)

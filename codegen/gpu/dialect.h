@@ -286,7 +286,7 @@ DEVICE uint32_t load_acquire(const uint32_t *global)
 
 #endif
 
-#include "chain.h"
+#include "chain_layer.h"
 #include "gemm.h"
 #include "hopper.h"
 #include "routing.h"

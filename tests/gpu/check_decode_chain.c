@@ -246,7 +246,7 @@ static void check_chain(void)
     check_seed(check_param("seed"));
     const Shape s = shape_of_case();
     const int n_layers = check_param("n_layers"), dtype = check_param("weight_dtype"), top_k = s.top_k;
-    const int next_experts = check_param("next_experts"), routed = s.e > 1 ? s.e : 0, blocks = check_param("n_blocks");
+    const int next_experts = check_param("next_experts"), routed = s.e > 1 ? s.e : 0, blocks = check_param("blocks");
     const size_t kept = sizeof(float) * (size_t)((s.taps - 1) * s.c + s.c * s.n) * (size_t)n_layers;
     const size_t n_words = (size_t)(s.c + s.d + 2 * routed * s.in_blocks + (routed + 1) * s.out_blocks
         + s.e * ((s.each + 1) / 2 * 2));
@@ -298,4 +298,4 @@ static void check_chain(void)
         sizeof(float) * (size_t)(left.n_sums * left.n_blocks)), own, kept));
 }
 
-GPU_CHECKS({ "decode_chain", check_chain }, { "decode_panels", check_chain })
+GPU_CHECKS({ "decode_chain", check_chain })

@@ -1,10 +1,10 @@
 /* The kernels that tuning a graph for a GPU can ask for, by name: for the stand-in driver, which must know them.
  *
- *   gpu_names GRAPH.json TARGET MOST [CHAIN]
+ *   gpu_names GRAPH.json TARGET MOST
  *
  * Those of the model as it is, then of the first MOST points of each kernel that are not its default, which are tried
- * first with --order grid; with CHAIN those of the model with that `chain`, too; matrices in f16. Last those that
- * measure what the GPU can do. MOSSC_TUNE_TOKENS as for `mossc tune`.
+ * first with --order grid; matrices in f16. Last those that measure what the GPU can do. MOSSC_TUNE_TOKENS as for
+ * `mossc tune`.
  * Exit code: 0 ok, 1 no such graph or target, 2 usage.
  */
 #include "../../codegen/codegen.h"
@@ -62,8 +62,8 @@ int main(int argc, char **argv)
 {
     Arena *arena = arena_new();
     Model m = { .arena = arena, .diags = diags_new(arena) };
-    if (argc != 4 && argc != 5)
-        return fputs("usage: gpu_names GRAPH.json TARGET MOST [CHAIN]\n", stderr), 2;
+    if (argc != 4)
+        return fputs("usage: gpu_names GRAPH.json TARGET MOST\n", stderr), 2;
     m.graph = graph_read_file(arena, m.diags, argv[1]);
     if (!m.graph || !target_from_name(argv[2], &m.target))
         return fprintf(stderr, "gpu_names: %s for %s cannot be\n", argv[1], argv[2]), 1;
@@ -71,11 +71,6 @@ int main(int argc, char **argv)
     int n;
     const Job *jobs = gpu_jobs_of_plan(arena, plan_with(&m, NULL), &n);
     print_names(&m, NULL);
-    if (argc == 5) {
-        Choices *choices = choices_new(arena);
-        choices_set(choices, KERNEL_KEY_MODEL, "chain", atoi(argv[4]));
-        print_names(&m, choices);
-    }
     for (int i = 0; i < n; i++)
         for (int p = 0, left = most; p < jobs[i].n_points && left > 0; p++)
             if (memcmp(&jobs[i].points[p], &jobs[i].initial, sizeof jobs[i].initial) != 0) {

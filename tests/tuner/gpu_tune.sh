@@ -32,16 +32,16 @@ GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$he
 MOSS_FAKE_CUDA_SM=80 MOSS_FAKE_CUDA_KERNELS=$PWD/a100.so "$build/tests/test_gpu_trial" small.json a100 right 0 >said \
     || { cat said; fail "a right kernel of a100"; }
 
-# Decode of one sequence: runs of layers in one launch where the device holds its blocks, and then checked. Four panels.
+# Decode of one sequence: runs of layers in one launch where the device holds its blocks, and then checked. Four panels:
+# on eight multiprocessors a block each, on three one block has two, on two there are too few.
 cat >run.json <<'JSON'
 { "format": "mossnet-graph/1", "name": "run", "vocab_size": 64, "d_model": 32, "experts": 2, "top_k": [1],
   "layers": [ { "op": "mamba", "d_inner": 64 } ] }
 JSON
-{ "$build/tests/gpu_names" run.json a100 0; "$build/tests/gpu_names" run.json a100 0 3; } | sort -u >run.names
+"$build/tests/gpu_names" run.json a100 0 | sort -u >run.names || fail "no names"
 GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$here/../gpu/host_kernels.sh" run.names \
     run.so || { echo "FAIL: the kernels do not compile"; exit 1; }
-chain=$(grep '^decode_chain.*_nb4_' run.names) || fail "no launch for a run of layers"
-grep -q '^decode_panels.*_nb3_' run.names || fail "no launch of three blocks"
+chain=$(grep '^decode_chain' run.names) || fail "no launch for a run of layers"
 cat >bad.c <<CODE
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -52,7 +52,7 @@ __attribute__((visibility("default"))) void ${chain}_call(void *const *args)
 }
 CODE
 cc -w -shared -fPIC bad.c -o bad.so -Wl,--no-as-needed "$PWD/run.so" -ldl || fail "no bad launch"
-for what in "8 bad wrong 0" "3 bad ok 0" "3 run ok 3"; do
+for what in "8 bad wrong 0" "3 bad wrong 0" "2 bad ok 0" "8 run ok 0" "3 run ok 2"; do
     set -- $what
     MOSS_FAKE_CUDA_SM=80 MOSS_FAKE_CUDA_PROCESSORS=$1 MOSS_FAKE_CUDA_KERNELS=$PWD/$2.so \
         "$build/tests/test_gpu_trial" run.json a100 chain "$3" "$4" >said || { cat said; fail "a run of layers: $what"; }

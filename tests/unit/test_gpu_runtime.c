@@ -44,11 +44,15 @@ static void test_grids(void)
     fixture_close(&fixture);
 }
 
-/* One sequence takes launches of its own if the device holds their blocks; more, or on a smaller device, the rest. */
+/* One sequence takes launches of its own, a block a multiprocessor as far as they go, if the device has as many as they
+ * need; more, or on a smaller device, the rest. */
 static void test_one_sequence(void)
 {
-    static const struct { uint32_t blocks; int32_t n; const char *kernel; } rows[] = {
-        { FAKE_PROCESSORS, 1, "clear" }, { FAKE_PROCESSORS + 1, 1, "fold" }, { 1, 2, "fold" },
+    static const struct { int32_t least, most, n; const char *kernel; uint32_t blocks; } rows[] = {
+        { FAKE_PROCESSORS, FAKE_PROCESSORS, 1, "clear", FAKE_PROCESSORS },
+        { 2, FAKE_PROCESSORS + 2, 1, "clear", FAKE_PROCESSORS },
+        { 2, FAKE_PROCESSORS - 2, 1, "clear", FAKE_PROCESSORS - 2 },
+        { FAKE_PROCESSORS + 1, FAKE_PROCESSORS + 2, 1, "fold", 1 }, { 1, 1, 2, "fold", 2 },
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         Fixture fixture;
@@ -57,7 +61,7 @@ static void test_one_sequence(void)
         fake_reset();
         memcpy(launches, fake_tables()->launches, sizeof launches);
         launches[3].flags = MOSS_GPU_COOPERATIVE | MOSS_GPU_IF_ONE;
-        launches[3].grid[0].extra = (int32_t)rows[i].blocks - 1;
+        launches[3].grid[0] = (moss_gpu_extent){ MOSS_GPU_RESIDENT, rows[i].least, rows[i].most };
         launches[4].flags |= MOSS_GPU_IF_MORE;
         fake_tables()->launches = launches;
         CU_ASSERT_EQUAL_FATAL(fixture_open(&fixture, N_STATES, 0), MOSS_OK);
@@ -65,6 +69,7 @@ static void test_one_sequence(void)
         CU_ASSERT_EQUAL(moss_eval_batch(fixture.context, states, rows[i].n, 0, tokens, NULL, NULL), MOSS_OK);
         CU_ASSERT_EQUAL(fake_device()->n_launches, 1);
         CU_ASSERT_STRING_EQUAL(fake_device()->launches[0].kernel, rows[i].kernel);
+        CU_ASSERT_EQUAL(fake_device()->launches[0].grid[0], rows[i].blocks);
         free(states[0]);
         free(states[1]);
         fixture_close(&fixture);
