@@ -290,7 +290,7 @@ Plan *plan_module_chosen(Arena *arena, const Graph *graph, Module *module, Targe
     plan->threads = threads > 0 && threads <= MAX_THREADS ? (int)threads : 0;
     plan->bind = choices_get(choices, KERNEL_KEY_MODEL, "bind", 0) == 1;
     plan->route_apart = choices_get(choices, KERNEL_KEY_MODEL, "route_apart", 0) == 1;
-    Planner p = { arena, plan, choices, longest >= MIN_CHUNK && longest <= 4 * MAX_CHUNK ? (int)longest : MAX_CHUNK };
+    Planner p = { arena, plan, choices, longest >= MIN_CHUNK && longest <= MAX_CHUNK ? (int)longest : MAX_CHUNK };
     /* The longest chunk whose scratch is still small beside the weights of a model that needs it. */
     for (;; p.chunk /= 2) {
         plan->chunk = p.chunk;
