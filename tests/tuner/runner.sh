@@ -115,27 +115,24 @@ statuses path.db | grep -qE ' (wrong|crashed|hung)' && fail "whole models: a fai
 [ "$(steps path.db)" -ge "$before" ] || fail "whole models: records are lost"
 
 # --- Ctrl-C while a candidate is being tried, and while whole models are ---
-rm -f calls
-"$mossc" tune tiny.json --db ended.db --trials 40 --jobs 2 --runner "$work/bin/after 4 hangs" >stdout 2>stderr &
-pid=$!
-for _ in $(seq 300); do
-    [ "$(cat calls 2>/dev/null || echo 0)" -ge 5 ] && break
-    sleep 0.1
-done
-kill -TERM $pid
-wait $pid
-[ $? -eq 143 ] || fail "a signal: exit $?"
-[ -z "$(ls -A tmp)" ] || fail "a signal left behind: $(ls -A tmp)"
+# ended N WHAT OPTION...: by a signal in its N-th call of a runner that hangs from then on
+ended() {
+    n=$1 what=$2
+    shift 2
+    rm -f calls
+    "$mossc" tune tiny.json --jobs 2 --runner "$work/bin/after $((n - 1)) hangs" "$@" >stdout 2>stderr &
+    pid=$!
+    for _ in $(seq 600); do
+        [ "$(cat calls 2>/dev/null || echo 0)" -ge "$n" ] && break
+        sleep 0.1
+    done
+    kill -TERM $pid
+    wait $pid
+    code=$?
+    [ $code -eq 143 ] || fail "a signal to $what: exit $code: $(cat stderr)"
+    [ -z "$(ls -A tmp)" ] || fail "a signal to $what left behind: $(ls -A tmp)"
+}
+ended 5 'a candidate' --db ended.db --trials 40
 grep -q 'the same command goes on' stderr || fail "a signal: $(cat stderr)"
-rm -f calls
-"$mossc" tune tiny.json --db path.db --trials 4 --jobs 2 --time 300 --runner "$work/bin/after 1 hangs" >stdout 2>stderr &
-pid=$!
-for _ in $(seq 600); do
-    [ "$(cat calls 2>/dev/null || echo 0)" -ge 2 ] && break
-    sleep 0.1
-done
-kill -TERM $pid
-wait $pid
-[ $? -eq 143 ] || fail "a signal to whole models: exit $?: $(cat stderr)"
-[ -z "$(ls -A tmp)" ] || fail "a signal to whole models left behind: $(ls -A tmp)"
+ended 2 'whole models' --db path.db --trials 4 --time 300
 finish runner
