@@ -98,19 +98,10 @@ static bool scan_block_fits(const Asked *a)
 
 static int attention_dim(const Asked *a) { return up(given(a, "head_dim"), 16) * 16; }
 
-/* Hopper's has 128 rows, and 8 warps that multiply. */
-static bool attention_form_suits(const Asked *a)
-{
-    return value(a, "form") == 1 || (a->shape->gpu->sm >= 90 && value(a, "tile_rows") == 128 && value(a, "warps") == 8
-                                     && value(a, "tile_keys") >= 64);
-}
-
 /* A warp has one or two fragments of 16 rows, and every thread copies as much as any other. */
 static bool attention_tile_divides(const Asked *a)
 {
     int rows = value(a, "tile_rows"), warps = value(a, "warps");
-    if (value(a, "form") == 2)
-        return true;
     return (rows == 16 * warps || rows == 32 * warps) && value(a, "tile_keys") * attention_dim(a) % (256 * warps) == 0;
 }
 
@@ -118,15 +109,22 @@ static bool attention_tile_divides(const Asked *a)
 static bool attention_registers_fit(const Asked *a)
 {
     int n_fragments = value(a, "tile_rows") / (16 * value(a, "warps"));
-    return value(a, "form") == 2 || n_fragments * (value(a, "tile_keys") + attention_dim(a)) <= 256;
+    return n_fragments * (value(a, "tile_keys") + attention_dim(a)) <= 256;
 }
 
 static bool attention_shared_fits(const Asked *a)
 {
-    int n_staged = 2 * value(a, "stages") * value(a, "tile_keys"), row_len = 128 * up(given(a, "head_dim"), 64);
-    if (value(a, "form") == 2)
-        return 1024 + 128 * row_len + n_staged * row_len + 32 * value(a, "stages") <= shared_most(a);
+    int n_staged = 2 * value(a, "stages") * value(a, "tile_keys");
     return (value(a, "tile_rows") + n_staged) * (attention_dim(a) + 8) * 2 <= shared_most(a);
+}
+
+/* Three groups have fewer registers each. */
+static bool attention_h100_fits(const Asked *a)
+{
+    int rows = value(a, "tile_rows"), n_staged = 2 * value(a, "stages") * value(a, "tile_keys");
+    int row_len = 128 * up(given(a, "head_dim"), 64);
+    return (rows == 128 || row_len == 128)
+        && 1024 + (rows + n_staged) * row_len + 32 * value(a, "stages") <= shared_most(a);
 }
 
 /* Pairs of chunks of 64 bytes in a row of weights. */

@@ -73,20 +73,25 @@ static void sequence_args(const Lowering *l)
     gpu_count(l->g->b, COUNT_TOKENS);
 }
 
-/* See codegen/gpu/attention.c: a row is one query head of one token. form: 1 attention, 2 attention_h100, which has 128
- * rows and 8 warps that multiply. */
-typedef struct { int form, rows, keys, warps, stages; } AttentionTile;
+/* A row is one query head of one token: codegen/gpu/attention.c; for Hopper attention_h100.c, which has no choice of
+ * warps. */
+typedef struct { int rows, keys, warps, stages; } AttentionTile;
 
-static AttentionTile usual_tile(int head_dim)
+static bool is_hopper(const GpuModel *g) { return g->sm >= 90; }
+static const char *kernel_name(const GpuModel *g) { return is_hopper(g) ? "attention_h100" : "attention"; }
+
+static AttentionTile usual_tile(const GpuModel *g, int head_dim)
 {
-    return (AttentionTile){ .form = 1, .rows = head_dim <= 64 ? 128 : 64, .keys = 64, .warps = 4, .stages = 2 };
+    if (is_hopper(g))
+        return (AttentionTile){ .rows = head_dim <= 64 ? 192 : 128, .keys = 128, .stages = head_dim <= 64 ? 3 : 2 };
+    return (AttentionTile){ .rows = head_dim <= 64 ? 128 : 64, .keys = 64, .warps = 4, .stages = 2 };
 }
 
-static int attention_shared_len(AttentionTile t, int head_dim)
+static int attention_shared_len(const GpuModel *g, AttentionTile t, int head_dim)
 {
     int parts = (head_dim + 63) / 64;
-    return t.form == 1 ? (t.rows + 2 * t.stages * t.keys) * ((head_dim + 15) / 16 * 16 + 8) * 2
-        : 1024 + 16384 * parts + 2 * t.stages * (128 * parts * t.keys + 16);
+    return is_hopper(g) ? 1024 + 128 * parts * t.rows + 2 * t.stages * (128 * parts * t.keys + 16)
+        : (t.rows + 2 * t.stages * t.keys) * ((head_dim + 15) / 16 * 16 + 8) * 2;
 }
 
 static bool suits_attention(AttentionTile t, int head_dim)
@@ -97,38 +102,43 @@ static bool suits_attention(AttentionTile t, int head_dim)
         && t.rows / (16 * t.warps) * (t.keys + dim) <= 256;
 }
 
-static bool suits_attention_h100(const GpuModel *g, AttentionTile t)
+static bool suits_attention_h100(AttentionTile t, int head_dim)
 {
-    return g->sm >= 90 && t.rows == 128 && t.warps == 8 && (t.keys == 64 || t.keys == 128);
+    return (t.rows == 128 || (t.rows == 192 && head_dim <= 64)) && (t.keys == 64 || t.keys == 128);
 }
 
 /* What tuning chose, unless the kernel or a multiprocessor cannot have it. */
 static AttentionTile choose_tile(const GpuModel *g, int head_dim, const char *key)
 {
-    AttentionTile usual = usual_tile(head_dim);
-    AttentionTile t = { .form = gpu_choice(g, key, "form", usual.form),
-                        .rows = gpu_choice(g, key, "tile_rows", usual.rows),
+    AttentionTile usual = usual_tile(g, head_dim);
+    AttentionTile t = { .rows = gpu_choice(g, key, "tile_rows", usual.rows),
                         .keys = gpu_choice(g, key, "tile_keys", usual.keys),
                         .warps = gpu_choice(g, key, "warps", usual.warps),
                         .stages = gpu_choice(g, key, "stages", usual.stages) };
-    bool good = t.form == 1 ? suits_attention(t, head_dim) : t.form == 2 && suits_attention_h100(g, t);
-    good = good && t.stages >= 2 && t.stages <= 4 && attention_shared_len(t, head_dim) <= gpu_shared_most(g);
+    bool good = is_hopper(g) ? suits_attention_h100(t, head_dim) : suits_attention(t, head_dim);
+    good = good && t.stages >= 2 && t.stages <= 4 && attention_shared_len(g, t, head_dim) <= gpu_shared_most(g);
     return good ? t : usual;
 }
 
 static const char *attention_key(const GpuModel *g, const Op *op)
 {
-    return arena_printf(g->arena, "attention n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld act=%d",
+    return arena_printf(g->arena, "%s n_heads=%lld n_kv_heads=%lld head_dim=%lld window=%lld act=%d", kernel_name(g),
                         (long long)op_int(op, ATTR_HEADS, 0), (long long)op_int(op, ATTR_KV_HEADS, 1),
                         (long long)op_int(op, ATTR_HEAD_DIM, 0), (long long)op_int(op, ATTR_WINDOW, 0), g->act);
 }
 
+/* Hopper's blocks stay and take tile after tile. */
 static void end_attention(const Lowering *l, const Op *op, AttentionTile t)
 {
+    const GpuModel *g = l->g;
     int head_dim = (int)op_int(op, ATTR_HEAD_DIM, 0), n_kv = (int)op_int(op, ATTR_KV_HEADS, 1);
     int group = (int)op_int(op, ATTR_HEADS, 0) / n_kv, heads = group < t.rows ? group : t.rows;
-    gpu_end(l->g->b, gpu_tiles(l, t.rows / heads), gpu_fixed(n_kv * ((group + heads - 1) / heads)),
-            t.form == 1 ? 32 * t.warps : 384, attention_shared_len(t, head_dim), gpu_flags(l->g));
+    int shared_len = attention_shared_len(g, t, head_dim);
+    if (is_hopper(g))
+        gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), 128 + 2 * t.rows, shared_len, gpu_flags(g));
+    else
+        gpu_end(g->b, gpu_tiles(l, t.rows / heads), gpu_fixed(n_kv * ((group + heads - 1) / heads)), 32 * t.warps,
+                shared_len, gpu_flags(g));
 }
 
 void gpu_lower_attention(Lowering *l, const Op *op)
@@ -140,7 +150,7 @@ void gpu_lower_attention(Lowering *l, const Op *op)
         BUG("@%s: keys and values of different strides", l->block->name);
     const char *key = attention_key(g, op);
     AttentionTile tile = choose_tile(g, (int)op_int(op, ATTR_HEAD_DIM, 0), key);
-    gpu_begin(g->b, tile.form == 1 ? "attention" : "attention_h100", l->layer);
+    gpu_begin(g->b, kernel_name(g), l->layer);
     gpu_keyed(g->b, key);
     gpu_param(g->b, "n_heads", (double)op_int(op, ATTR_HEADS, 0));
     gpu_param(g->b, "n_kv_heads", (double)op_int(op, ATTR_KV_HEADS, 0));
@@ -151,15 +161,13 @@ void gpu_lower_attention(Lowering *l, const Op *op)
     gpu_param(g->b, "out_stride", (double)out.stride);
     gpu_param(g->b, "window", (double)op_int(op, ATTR_WINDOW, 0));
     gpu_param(g->b, "act", g->act);
-    gpu_param(g->b, "form", tile.form);
+    gpu_param(g->b, "tile_rows", tile.rows);
     gpu_param(g->b, "tile_keys", tile.keys);
-    gpu_param(g->b, "stages", tile.stages);
-    if (tile.form == 1) {
-        gpu_param(g->b, "tile_rows", tile.rows);
-        gpu_param(g->b, "warps", tile.warps);
-    } else {
+    if (is_hopper(g))
         gpu_min_blocks(g->b, 1);
-    }
+    else
+        gpu_param(g->b, "warps", tile.warps);
+    gpu_param(g->b, "stages", tile.stages);
     gpu_rows(g, &out, ACCESS_WRITE);
     gpu_rows(g, &q, ACCESS_READ);
     gpu_rows(g, &k, ACCESS_READ);

@@ -112,7 +112,7 @@ static void say(Comparison *c, const char *template, const Kept *k, size_t i, do
  * on the blocks of keys: a few half units of their last place. */
 static double typical_share(const Comparison *c, int act)
 {
-    return 2e-4 + (strncmp(c->request->key, "attention ", 10) == 0 ? act == 1 ? 0x1p-6 : 0x1p-9 : 0);
+    return 2e-4 + (strncmp(c->request->key, "attention", 9) == 0 ? act == 1 ? 0x1p-6 : 0x1p-9 : 0);
 }
 
 /* Equal bits are equal, NaNs in padding too. */

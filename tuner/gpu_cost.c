@@ -89,6 +89,7 @@ static Traffic cost_decode_attention(const CostOf *c)
 
 static const struct { const char *kernel; Traffic (*cost)(const CostOf *c); } costs[] = {
     { "gemm", cost_gemm }, { "gemm_h100", cost_gemm }, { "scan", cost_scan }, { "attention", cost_attention },
+    { "attention_h100", cost_attention },
     { "decode_in", cost_in }, { "decode_x", cost_x }, { "decode_scan", cost_decode_scan }, { "decode_out", cost_out },
     { "decode_gated", cost_gated }, { "decode_head", cost_out }, { "decode_qkv", cost_qkv },
     { "decode_attention", cost_decode_attention },

@@ -83,7 +83,7 @@ static double seconds_of(const Job *job)
     double operations, bytes;
     gpu_job_cost(job, job->tokens[0], &operations, &bytes);
     const char *kernel = job->template->name;
-    const double rate = strncmp(kernel, "gemm", 4) == 0 ? 6e14 : strcmp(kernel, "attention") == 0 ? 3e14 : 2.4e13;
+    const double rate = strncmp(kernel, "gemm", 4) == 0 ? 6e14 : strncmp(kernel, "attention", 9) == 0 ? 3e14 : 2.4e13;
     return job->phase == PLAN_DECODE ? 2e-6 * job->n_launches + bytes / 4e12 : operations / rate + bytes / 4e12;
 }
 

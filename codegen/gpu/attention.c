@@ -14,7 +14,6 @@
  */
 PARAM(n_heads, n) PARAM(n_kv_heads, kv) PARAM(head_dim, h) PARAM(q_stride, qs) PARAM(new_stride, ns)
 PARAM(kv_stride, ks) PARAM(out_stride, os) PARAM(window, w) PARAM(act, a)
-PARAM(form, f)           /* 1; 2 is attention_h100 */
 PARAM(tile_rows, tr)     /* 16 or 32 a warp */
 PARAM(tile_keys, tk)     /* 32, 64, 128 */
 PARAM(warps, nw)         /* 4, 8 */

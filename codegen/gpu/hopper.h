@@ -69,6 +69,9 @@ DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, vo
 /* Registers of a thread from here on: by all of a warpgroup, when 128 threads gave them for 256 that take them. */
 DEVICE void registers_give(void) { __asm__ volatile("setmaxnreg.dec.sync.aligned.u32 40;"); }
 DEVICE void registers_take(void) { __asm__ volatile("setmaxnreg.inc.sync.aligned.u32 232;"); }
+/* The same, when 128 threads gave them for 384. */
+DEVICE void registers_give_three(void) { __asm__ volatile("setmaxnreg.dec.sync.aligned.u32 32;"); }
+DEVICE void registers_take_three(void) { __asm__ volatile("setmaxnreg.inc.sync.aligned.u32 160;"); }
 
 /* A matrix in shared memory, as wgmma takes it; 32 bytes (16 columns) on is + 2, 1024 bytes (8 rows) on + 64. */
 DEVICE uint64_t wgmma_matrix(const void *matrix)

@@ -7,7 +7,7 @@ static AttentionBlock attention_block(int head_dim)
 {
     const int dim = (head_dim + 15) / 16 * 16, n_rows = check_param("tile_rows");
     const int n_staged = 2 * check_param("stages") * check_param("tile_keys");
-    return (AttentionBlock){ n_rows, 32 * check_param("warps"), (n_rows + n_staged) * (dim + 8) * 2 };
+    return (AttentionBlock){ n_rows, 32 * check_param("warps"), (n_rows + n_staged) * (dim + 8) * 2, 0 };
 }
 
 /* ---- decode ---- */

@@ -105,8 +105,8 @@ static Place make_place(const Sequence *s, const int64_t *positions, const int32
     return p;
 }
 
-/* A block of the kernel for this head_dim; its rows are query heads of tokens. */
-typedef struct { int n_rows, n_threads, shared_len; } AttentionBlock;
+/* A block of the kernel for this head_dim; its rows are query heads of tokens. n_blocks: 0, one for each tile. */
+typedef struct { int n_rows, n_threads, shared_len, n_blocks; } AttentionBlock;
 static AttentionBlock attention_block(int head_dim);
 
 /* out [n_tokens][out_stride] for n_tokens tokens of n sequences */
@@ -115,8 +115,9 @@ static void launch(const Sequence *s, const Place *p, int n, int n_tokens, const
 {
     const AttentionBlock block = attention_block(s->head_dim);
     const int group = s->n_heads / s->n_kv_heads, heads = group < block.n_rows ? group : block.n_rows;
-    const int tokens = block.n_rows / heads;
-    CHECK_LAUNCH((n_tokens + tokens - 1) / tokens + n, s->n_kv_heads * ((group + heads - 1) / heads), block.n_threads,
+    const int tokens = block.n_rows / heads, head_tiles = s->n_kv_heads * ((group + heads - 1) / heads);
+    const int n_x = block.n_blocks ? block.n_blocks : (n_tokens + tokens - 1) / tokens + n;
+    CHECK_LAUNCH(n_x, block.n_blocks ? 1 : head_tiles, block.n_threads,
         block.shared_len, out, q, k, v, p->state, p->state + p->values_at, p->positions, p->slots,
         p->ends, p->state_stride, s->n_context, n, n_tokens);
 }

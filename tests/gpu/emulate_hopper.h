@@ -99,6 +99,8 @@ DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, vo
 
 DEVICE void registers_give(void) { }
 DEVICE void registers_take(void) { }
+DEVICE void registers_give_three(void) { }
+DEVICE void registers_take_three(void) { }
 DEVICE uint64_t wgmma_matrix(const void *matrix) { return shared_address(matrix) >> 4; }
 DEVICE void wgmma_begin(void) { warp_sync(); }
 
