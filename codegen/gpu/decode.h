@@ -82,16 +82,39 @@ DEVICE float decode_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(
 DEVICE void decode_sum_parts(float *sums /* shared [n_sums] */, const float *parts /* [n_sums][n_parts] */, int n_sums,
     const int n_parts)
 {
-    for (int i = warp(); i < n_sums; i += n_threads() / 32) {
-        const float *from = parts + (int64_t)i * n_parts;
-        float sum = 0;
-        UNROLL for (int j = 0; j < n_parts / 32; j++)
-            sum += from[j * 32 + lane()];
-        if (n_parts / 32 * 32 + lane() < n_parts)
-            sum += from[n_parts / 32 * 32 + lane()];
-        sum = decode_warp_sum(sum);
-        if (lane() == 0)
-            sums[i] = sum;
+    enum { MOST_PARTS = 16, MOST_SUMS = 4 };     /* loads of a lane and sums of a warp that are under way at once */
+    const int n_each = (n_parts + 31) / 32, n_warps = n_threads() / 32;
+    if (n_sums <= n_warps || n_each * MOST_SUMS > MOST_PARTS) {        /* of one row: the fewest instructions */
+        for (int i = warp(); i < n_sums; i += n_warps) {
+            const float *from = parts + (int64_t)i * n_parts;
+            float sum = 0;
+            UNROLL for (int j = 0; j < n_parts / 32; j++)
+                sum += from[j * 32 + lane()];
+            if (n_parts / 32 * 32 + lane() < n_parts)
+                sum += from[n_parts / 32 * 32 + lane()];
+            sum = decode_warp_sum(sum);
+            if (lane() == 0)
+                sums[i] = sum;
+        }
+        return;
+    }
+    for (int i0 = warp(); i0 < n_sums; i0 += MOST_SUMS * n_warps) {
+        float part[MOST_SUMS][MOST_PARTS / MOST_SUMS];
+        UNROLL for (int k = 0; k < MOST_SUMS; k++)
+            UNROLL for (int j = 0; j < n_each; j++) {
+                const int i = i0 + k * n_warps, at = j * 32 + lane();
+                part[k][j] = i < n_sums && at < n_parts ? parts[(int64_t)i * n_parts + at] : 0.0f;
+            }
+        UNROLL for (int k = 0; k < MOST_SUMS; k++) {
+            if (i0 + k * n_warps >= n_sums)
+                break;
+            float sum = 0;
+            UNROLL for (int j = 0; j < n_each; j++)
+                sum += part[k][j];
+            sum = decode_warp_sum(sum);
+            if (lane() == 0)
+                sums[i0 + k * n_warps] = sum;
+        }
     }
 }
 
@@ -461,9 +484,10 @@ DEVICE void decode_multiply(float *parts, const DecodeWeights *w, DecodeCursor *
 
 /* ---- normalised input ---- */
 
-/* What a thread fetches ahead of columns 4 p to 4 p + 3, p its number: the norm's weights, and two rows of x. */
+/* Rows of x in pieces of four columns, piece p of all rows: a thread has p = its number, then as many threads further.
+ * What it fetches ahead of its first pieces: of x, and the norm's weights. */
 enum { DECODE_AHEAD = 2 };
-typedef struct { float weight[4], x[DECODE_AHEAD][4]; } DecodeColumns;
+typedef struct { float weight[DECODE_AHEAD][4], x[DECODE_AHEAD][4]; } DecodeColumns;
 typedef float f32x4 __attribute__((vector_size(16)));
 
 /* Four floats from column k of a row, zeros from n_in on. */
@@ -478,15 +502,24 @@ DEVICE void decode_load4(float *to, const float *row, int k, const int n_in)
             to[i] = k + i < n_in ? row[k + i] : 0.0f;
     }
 }
-DEVICE void decode_fetch_norm(DecodeColumns *columns, const float *weight, const int n_in)
+DEVICE int decode_pieces(const int n_in) { return (n_in + 63) / 64 * 16; }      /* of a row and its padding */
+DEVICE void decode_fetch_norm(DecodeColumns *columns, const float *weight, const int n_in, int n_rows)
 {
-    decode_load4(columns->weight, weight, 4 * thread_x(), n_in);
+    const int n = decode_pieces(n_in);
+    UNROLL for (int i = 0; i < DECODE_AHEAD; i++) {
+        const int p = thread_x() + i * n_threads();
+        if (p < n_rows * n)
+            decode_load4(columns->weight[i], weight, p % n * 4, n_in);
+    }
 }
 DEVICE void decode_fetch_rows(DecodeColumns *columns, const float *x, const int n_in, int n_rows)
 {
-    UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
-        if (row < n_rows)
-            decode_load4(columns->x[row], x + (int64_t)row * n_in, 4 * thread_x(), n_in);
+    const int n = decode_pieces(n_in);
+    UNROLL for (int i = 0; i < DECODE_AHEAD; i++) {
+        const int p = thread_x() + i * n_threads();
+        if (p < n_rows * n)
+            decode_load4(columns->x[i], x + (int64_t)(p / n) * n_in, p % n * 4, n_in);
+    }
 }
 
 /* Waits for the launch before, then takes what it left: rows of x, and the parts of `n_sums` sums, added up for all. */
@@ -516,18 +549,29 @@ DEVICE void decode_store_norm(act_t *to /* shared [n_rows][stride] */, int strid
     const DecodeColumns *columns, const float *x, const float *weight, const DecodeRoute *route, int n_sums,
     const int n_in, float eps, int n_rows, const int act)
 {
-    UNROLL for (int row = 0; row < DECODE_AHEAD; row++)
-        if (row < n_rows && 4 * thread_x() < k_len)
-            decode_store_norm4(to + row * stride, 4 * thread_x(), columns->x[row], columns->weight,
+    const int n = k_len / 4;
+    UNROLL for (int i = 0; i < DECODE_AHEAD; i++) {
+        const int p = thread_x() + i * n_threads(), row = p / n;
+        if (row < n_rows)
+            decode_store_norm4(to + row * stride, p % n * 4, columns->x[i], columns->weight[i],
                 decode_rms(route, row, n_sums, n_in, eps), act);
-    for (int row = 0; row < n_rows; row++)
-        for (int k = 4 * (thread_x() + (row < DECODE_AHEAD ? n_threads() : 0)); k < k_len;
-            k += 4 * n_threads()) {
-            float from[4], scale[4];
-            decode_load4(from, x + (int64_t)row * n_in, k, n_in);
-            decode_load4(scale, weight, k, n_in);
-            decode_store_norm4(to + row * stride, k, from, scale, decode_rms(route, row, n_sums, n_in, eps), act);
+    }
+    for (int p0 = thread_x() + DECODE_AHEAD * n_threads(); p0 < n_rows * n; p0 += 2 * n_threads()) {
+        float from[2][4], scale[2][4];
+        UNROLL for (int i = 0; i < 2; i++) {
+            const int p = p0 + i * n_threads();
+            if (p < n_rows * n) {
+                decode_load4(from[i], x + (int64_t)(p / n) * n_in, p % n * 4, n_in);
+                decode_load4(scale[i], weight, p % n * 4, n_in);
+            }
         }
+        UNROLL for (int i = 0; i < 2; i++) {
+            const int p = p0 + i * n_threads(), row = p / n;
+            if (row < n_rows)
+                decode_store_norm4(to + row * stride, p % n * 4, from[i], scale[i],
+                    decode_rms(route, row, n_sums, n_in, eps), act);
+        }
+    }
 }
 
 /* Parts of the positions that decode_attention really makes, of at most `splits`: fewer with more rows. */

@@ -37,7 +37,7 @@ KERNEL(decode_gated)(act_t *out /* [n_rows · top_k][n_out up to 8] */, const fl
     else
         decode_expect_experts(&w, n_experts);
     DecodeColumns columns;
-    decode_fetch_norm(&columns, norm, n_in);
+    decode_fetch_norm(&columns, norm, n_in, n_rows);
 
     decode_await_rows(&columns, x, n_in, n_rows, route->sums, parts, n_rows * n_sums, n_parts);
     if (n_experts > 1) {

@@ -31,7 +31,7 @@ KERNEL(decode_head)(float *logits /* [n_rows][n_out] */, float *best /* [n_rows]
     DecodeCursor at = decode_begin(&w);
     decode_fill_ring(&w, &at, shape);
     DecodeColumns columns;
-    decode_fetch_norm(&columns, norm, n_in);
+    decode_fetch_norm(&columns, norm, n_in, n_rows);
     if (weight_dtype == 3)
         for (int i = thread_x(); i < 8 * tiles; i += n_threads())
             scale_at[i] = row0 + i < n_out ? scales[row0 + i] : 0.0f;

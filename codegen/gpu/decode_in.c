@@ -72,10 +72,10 @@ DEVICE void decode_in_finish(act_t *xh, float *xc, float *z, float *logits, cons
 }
 
 KERNEL(decode_in)(act_t *xh /* [n_rows][n_channels up to 8] */, float *xc /* [n_rows][n_channels] */,
-    float *z /* the same */,    float *logits /* [n_rows][n_experts][blocks] */, const float *x /* [n_rows][n_in] */, const float *parts,
-    const float *norm, const void *weights /* [n_experts][2][n_channels up to 8][k] */, const float *scales,
-    const float *conv, const float *bias, const float *router, uint8_t *state, const int32_t *slots,
-    int64_t state_stride, int32_t n_rows, int32_t top_k)
+    float *z /* the same */, float *logits /* [n_rows][n_experts][blocks] */, const float *x /* [n_rows][n_in] */,
+    const float *parts, const float *norm, const void *weights /* [n_experts][2][n_channels up to 8][k] */,
+    const float *scales, const float *conv, const float *bias, const float *router, uint8_t *state,
+    const int32_t *slots, int64_t state_stride, int32_t n_rows, int32_t top_k)
 {
     const int row_len = decode_row_len(n_in, weight_dtype), n_chunks = decode_n_chunks(n_in, weight_dtype);
     const int k_len = (n_in + 63) / 64 * 64, x_stride = k_len + 8, n_own = 8 * tiles, n_warps = n_threads() / 32;
@@ -103,7 +103,7 @@ KERNEL(decode_in)(act_t *xh /* [n_rows][n_channels up to 8] */, float *xc /* [n_
     else
         decode_expect_experts(&w, n_experts);
     DecodeColumns columns;
-    decode_fetch_norm(&columns, norm, n_in);
+    decode_fetch_norm(&columns, norm, n_in, n_rows);
     float ahead[2];
     UNROLL for (int i = 0; i < 2; i++)
         ahead[i] = thread_x() + i * n_threads() < n_items ? decode_in_item(thread_x() + i * n_threads(), n_rows, conv,

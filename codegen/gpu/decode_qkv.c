@@ -41,7 +41,7 @@ KERNEL(decode_qkv)(act_t *q /* [n_rows][n_heads · head_dim up to 8] */, uint8_t
     DecodeCursor at = decode_begin(&w);
     decode_fill_ring(&w, &at, shape);
     DecodeColumns columns;
-    decode_fetch_norm(&columns, norm, n_in);
+    decode_fetch_norm(&columns, norm, n_in, n_rows);
     if (weight_dtype == 3 && thread_x() < 8)
         scale_at[thread_x()] = is_i ? (kind == 0 ? sq : kind == 1 ? sk : sv)[own * head_dim + row_i] : 0.0f;
 

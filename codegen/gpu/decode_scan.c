@@ -9,23 +9,55 @@ PARAM(weight_dtype, w) PARAM(act, a) PARAM(tiles, m) PARAM(n_slices, ks)
 
 enum { DECODE_SCAN_AHEAD = 4 };     /* vectors of weights, states of a lane, that are fetched before the wait */
 
-/* A thread's share of what x_proj said: the columns of u, gates times δ; B and C, summed over experts. */
-DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at, const float *xp, const float *gates,
-    int n_rows)
+/* A thread's share of what x_proj said: the columns of u, gates times δ; B and C, summed over experts. Of one row. */
+DEVICE void decode_scan_gather(act_t *u, float *bc, float *gate_at, const float *xp, const float *gates)
 {
     const int n_each = dt_rank + 2 * d_state, n_all = n_experts * n_each;
-    for (int i = thread_x(); i < n_rows * n_all; i += n_threads()) {
-        const int row = n_rows == 1 ? 0 : i / n_all, e = (i - row * n_all) / n_each, j = (i - row * n_all) % n_each;
-        const float gate = n_experts > 1 ? gates[row * n_experts + e] : 1.0f, value = xp[i];
+    for (int i = thread_x(); i < n_all; i += n_threads()) {
+        const int e = i / n_each, j = i % n_each;
+        const float gate = n_experts > 1 ? gates[e] : 1.0f, value = xp[i];
         if (j < dt_rank)
-            u[row * u_stride + e * dt_rank + j] = gate != 0 ? float_act(n_experts > 1 ? gate * value : value, act) : 0;
+            u[e * dt_rank + j] = gate != 0 ? float_act(n_experts > 1 ? gate * value : value, act) : 0;
+    }
+    for (int i = n_threads() - 1 - thread_x(); i < 2 * d_state; i += n_threads()) {
+        float total = 0;
+        UNROLL for (int e = 0; e < n_experts; e++) {
+            const float gate = n_experts > 1 ? gates[e] : 1.0f, value = xp[e * n_each + dt_rank + i];
+            total += gate != 0 ? gate * value : 0.0f;
+        }
+        bc[i] = total;
+    }
+    if (n_experts > 1)
+        for (int i = thread_x(); i < n_experts; i += n_threads())
+            gate_at[i] = gates[i];
+}
+
+/* The same of more rows: what a thread reads, it asks for before it uses any of it. */
+DEVICE void decode_scan_gather_rows(act_t *u, int u_stride, float *bc, float *gate_at, const float *xp,
+    const float *gates, int n_rows)
+{
+    enum { AT_ONCE = 4 };
+    const int n_each = dt_rank + 2 * d_state, n_in = n_experts * dt_rank, n_u = n_rows * n_in;
+    for (int i0 = thread_x(); i0 < n_u; i0 += AT_ONCE * n_threads()) {
+        float gate[AT_ONCE], value[AT_ONCE];
+        UNROLL for (int k = 0; k < AT_ONCE; k++) {
+            const int i = i0 + k * n_threads(), e = i / dt_rank;       /* of all rows */
+            gate[k] = i < n_u && n_experts > 1 ? gates[e] : 1.0f;
+            value[k] = i < n_u ? xp[e * n_each + i - e * dt_rank] : 0.0f;
+        }
+        UNROLL for (int k = 0; k < AT_ONCE; k++) {
+            const int i = i0 + k * n_threads(), row = i / n_in;
+            if (i < n_u)
+                u[row * u_stride + i - row * n_in] = gate[k] != 0
+                    ? float_act(n_experts > 1 ? gate[k] * value[k] : value[k], act) : 0;
+        }
     }
     for (int i = n_threads() - 1 - thread_x(); i < n_rows * 2 * d_state; i += n_threads()) {
-        const int row = n_rows == 1 ? 0 : i / (2 * d_state), j = i - row * 2 * d_state;
+        const int row = i / (2 * d_state), j = i - row * 2 * d_state;
         float total = 0;
         UNROLL for (int e = 0; e < n_experts; e++) {
             const float gate = n_experts > 1 ? gates[row * n_experts + e] : 1.0f;
-            const float value = xp[row * n_all + e * n_each + dt_rank + j];
+            const float value = xp[(row * n_experts + e) * n_each + dt_rank + j];
             total += gate != 0 ? gate * value : 0.0f;
         }
         bc[i] = total;
@@ -33,6 +65,30 @@ DEVICE void decode_scan_gather(act_t *u, int u_stride, float *bc, float *gate_at
     if (n_experts > 1)
         for (int i = thread_x(); i < n_rows * n_experts; i += n_threads())
             gate_at[i] = gates[i];
+}
+
+/* A channel of a row: its state, of which a lane has elements 16 apart, x_c and z. */
+typedef struct { float old[DECODE_SCAN_AHEAD], x, z; float *kept; } DecodeScanPair;
+
+DEVICE void decode_scan_load_state(DecodeScanPair *pair, int row, int channel, int n_rows, uint8_t *state,
+    const int32_t *slots, int64_t state_stride)
+{
+    const int first = thread_x() % 16;
+    pair->kept = NULL;
+    if (row >= n_rows || channel >= n_channels)
+        return;
+    pair->kept = (float *)(state + slots[row] * state_stride) + (int64_t)channel * d_state;
+    UNROLL for (int i = 0; i < DECODE_SCAN_AHEAD; i++)
+        if (first + 16 * i < d_state)
+            pair->old[i] = pair->kept[first + 16 * i];
+}
+
+DEVICE void decode_scan_load_inputs(DecodeScanPair *pair, int row, int channel, int n_rows, const float *xc,
+    const float *z)
+{
+    const int is = row < n_rows && channel < n_channels;
+    pair->x = is ? xc[(int64_t)row * n_channels + channel] : 0.0f;
+    pair->z = is ? z[(int64_t)row * n_channels + channel] : 0.0f;
 }
 
 DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
@@ -65,17 +121,18 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
             ahead[i] = load16_stream(mine + chunk * DECODE_CHUNK);
     }
     const int half = thread_x() / 16, n_halves = n_threads() / 16, first = thread_x() % 16;
-    const int channel0 = c0 + half % n_own, row_first = half / n_own, n_each = (d_state + 15) / 16;
-    float old[DECODE_SCAN_AHEAD], a_ahead[DECODE_SCAN_AHEAD], x_ahead = 0, z_ahead = 0, d_ahead = 0;
-    const int is_first = row_first < n_rows && channel0 < n_channels;
-    float *kept_first = NULL;
-    if (is_first) {
-        kept_first = (float *)(state + slots[row_first] * state_stride) + (int64_t)channel0 * d_state;
+    const int channel0 = c0 + half % n_own, n_each = (d_state + 15) / 16;
+    const int two = n_rows > 1, one_channel = n_slices % 4 == 0;          /* a half warp's pairs are of one channel */
+    float a_ahead[DECODE_SCAN_AHEAD], d_ahead = 0;
+    DecodeScanPair now, next;
+    decode_scan_load_state(&now, half / n_own, channel0, n_rows, state, slots, state_stride);
+    if (two)
+        decode_scan_load_state(&next, (half + n_halves) / n_own, c0 + (half + n_halves) % n_own, n_rows, state, slots,
+            state_stride);
+    if (channel0 < n_channels) {
         UNROLL for (int i = 0; i < DECODE_SCAN_AHEAD; i++)
-            if (first + 16 * i < d_state) {
-                old[i] = kept_first[first + 16 * i];
+            if (first + 16 * i < d_state)
                 a_ahead[i] = a[(int64_t)channel0 * d_state + first + 16 * i];
-            }
         d_ahead = d[channel0];
     }
     for (int i = thread_x(); i < n_own * n_routed; i += n_threads())
@@ -92,11 +149,13 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
     decode_hold(xp);
     decode_hold(gates);
     dependency_wait();
-    if (is_first) {
-        x_ahead = xc[row_first * n_channels + channel0];
-        z_ahead = z[row_first * n_channels + channel0];
-    }
-    decode_scan_gather(u, u_stride, bc, gate_at, xp, gates, n_rows);
+    decode_scan_load_inputs(&now, half / n_own, channel0, n_rows, xc, z);
+    if (two)
+        decode_scan_load_inputs(&next, (half + n_halves) / n_own, c0 + (half + n_halves) % n_own, n_rows, xc, z);
+    if (n_rows == 1)
+        decode_scan_gather(u, bc, gate_at, xp, gates);
+    else
+        decode_scan_gather_rows(u, u_stride, bc, gate_at, xp, gates, n_rows);
     barrier();
     float total[4] = { 0, 0, 0, 0 };
     UNROLL for (int i = 0; i < (n_chunks + n_slices - 1) / n_slices; i++) {
@@ -121,8 +180,12 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
         const int row = pair / n_own, i = pair % n_own, channel = c0 + i, is = row < n_rows && channel < n_channels;
         if (pair - half % 2 >= n_rows * n_own)
             break;
-        const int near = pair == half;
+        const int near = one_channel || pair == half;
         float dt = 0, y_sum = 0;
+        if (!two && pair != half) {
+            decode_scan_load_state(&now, row, channel, n_rows, state, slots, state_stride);
+            decode_scan_load_inputs(&now, row, channel, n_rows, xc, z);
+        }
         if (is) {
             dt = decode_read_part(sums, i / 8, n_slices, row, i % 8);
             if (weight_dtype == 3)
@@ -134,19 +197,17 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
                     dt += gate_at[row * n_experts + e] * biases[i * n_experts + e];
             dt = decode_softplus(dt);
         }
-        const float x = !is ? 0.0f : near ? x_ahead : xc[(int64_t)row * n_channels + channel];
-        float *kept = near ? kept_first : (float *)(state + (is ? slots[row] * state_stride : 0))
-            + (int64_t)channel * d_state;
+        const float x = now.x;
         UNROLL for (int j = 0; j < n_each; j++)
             if (is && first + 16 * j < d_state) {
-                const int n = first + 16 * j, is_near = near && j < DECODE_SCAN_AHEAD;
-                const float power = dt * (is_near ? a_ahead[min_i(j, DECODE_SCAN_AHEAD - 1)]
+                const int n = first + 16 * j, at = min_i(j, DECODE_SCAN_AHEAD - 1);
+                const float power = dt * (near && j < DECODE_SCAN_AHEAD ? a_ahead[at]
                     : a[(int64_t)channel * d_state + n]);
                 const float decay = exp2_fast(power), step = zoh ? dt * decode_decay_ratio(power, decay) : dt;
-                const float now = decay * (is_near ? old[min_i(j, DECODE_SCAN_AHEAD - 1)] : kept[n])
+                const float value = decay * (j < DECODE_SCAN_AHEAD ? now.old[at] : now.kept[n])
                     + step * bc[row * 2 * d_state + n] * x;
-                kept[n] = now;
-                y_sum += bc[row * 2 * d_state + d_state + n] * now;
+                now.kept[n] = value;
+                y_sum += bc[row * 2 * d_state + d_state + n] * value;
             }
         UNROLL for (int mask = 8; mask > 0; mask /= 2)
             y_sum += shuffle_xor_f(y_sum, mask);
@@ -154,10 +215,16 @@ DEVICE void decode_scan_rows(act_t *y /* [n_rows][n_channels up to 8] */,
             float out = 0;
             if (is) {
                 out = y_sum + (near ? d_ahead : d[channel]) * x;
-                out *= decode_silu(near ? z_ahead : z[(int64_t)row * n_channels + channel]);
+                out *= decode_silu(now.z);
                 y[(int64_t)row * y_stride + channel] = float_act(out, act);
             }
             own[row * n_own + i] = out;
+        }
+        if (two) {
+            const int then = pair + 2 * n_halves;
+            now = next;
+            decode_scan_load_state(&next, then / n_own, c0 + then % n_own, n_rows, state, slots, state_stride);
+            decode_scan_load_inputs(&next, then / n_own, c0 + then % n_own, n_rows, xc, z);
         }
     }
     if (n_routed == 0)
