@@ -114,7 +114,7 @@ DEVICE void wgmma_commit(void) { __asm__ volatile("wgmma.commit_group.sync.align
     WGMMA_STEP(n, type, sums, "a", "b", "p") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT \
     WGMMA_STEP(n, type, sums, "a", "b", "q") WGMMA_NEXT WGMMA_STEP(n, type, sums, "a", "b", "q") "}"
 
-/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64; 48, 64, 96, 128, 256), asynchronously. d[4 n + i] of lane 4 g + q
+/* d (+)= a (64 rows of 64) · bᵀ (n_columns rows of 64: 48, 64, 96, 128, 256), asynchronous. d[4 n + i] of lane 4 g + q
  * of warp w (of 4): row 16 w + g + 8 (i / 2), column 8 n + 2 q + i % 2. */
 DEVICE void wgmma_piece(float *d, int n_columns, uint64_t a, uint64_t b, int accumulate, int act)
 {
