@@ -2,7 +2,6 @@
 #include "measure.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -61,29 +60,23 @@ static bool end(TrialResult *result, TrialStatus status, const char *detail)
 
 static bool no_memory(TrialResult *result) { return end(result, TRIAL_RUNNER_FAILED, "no memory for a workload"); }
 
-/* What the kernel reads of its frame without having written it must show, so that what lies there is bad: numbers that
- * are NaN and pointers to nowhere, or else small counts, no two alike, for a -1 may end a loop before it begins. */
-__attribute__((noinline)) static void poison_stack(bool counts)
+/* Bytes that make no pointer and no ordinary number, where the kernel's frame will lie: what it reads there without
+ * having written it shows. */
+__attribute__((noinline)) static void poison_stack(void)
 {
-    uint32_t room[48 << 10];
-    for (uint32_t i = 0; i < sizeof room / sizeof *room; i++)
-        room[i] = counts ? i * 2654435761u >> 24 : UINT32_MAX;
+    char room[192 << 10];
+    memset(room, 0xFF, sizeof room);
     __asm__ volatile("" : : "r"(room) : "memory");
 }
 
 static double check_once(const Measurement *m, Work *work, char *where, size_t len)
 {
-    double error = 0;
     if (!kernel_bind(m->candidate, work, where, len))
         return INFINITY;
-    for (int counts = 0; counts < 2 && error <= 1; counts++) {
-        work_reset(work);
-        poison_stack(counts);
-        kernel_run(m->candidate, 0);
-        const double now = work_error(work, m->same_bits, where, len);
-        error = now <= error ? error : now;
-    }
-    return error;
+    work_reset(work);
+    poison_stack();
+    kernel_run(m->candidate, 0);
+    return work_error(work, m->same_bits, where, len);
 }
 
 static double check_part(const Measurement *m, Work *work, int n, char *where, size_t len)
