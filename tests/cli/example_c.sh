@@ -8,7 +8,7 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cmake -S "$top/examples/c" -B "$work/out" -DMOSSC="$mossc" -DCMAKE_BUILD_TYPE=Release >"$work/log" 2>&1 &&
+cmake -G Ninja -S "$top/examples/c" -B "$work/out" -DMOSSC="$mossc" -DCMAKE_BUILD_TYPE=Release >"$work/log" 2>&1 &&
     cmake --build "$work/out" >>"$work/log" 2>&1 || { cat "$work/log"; exit 1; }
 if grep -q 'warning' "$work/log"; then
     echo "FAIL: warnings"
