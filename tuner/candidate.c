@@ -58,6 +58,8 @@ static ToolCommand compile_command(const Builder *b, const Candidate *candidate)
         add_for_runner(b, candidate, &command);
     else
         tool_add_words(b->arena, &command, "-fPIC -shared");
+    if (candidate->guarded)
+        tool_add_words(b->arena, &command, "-fsanitize=bounds -fsanitize-undefined-trap-on-error");
     tool_add_words(b->arena, &command, target_info(b->runner ? runner_code(b->runner) : b->target)->flags);
     tool_add(&command, candidate->source);
     tool_add(&command, "-o");

@@ -26,6 +26,7 @@ typedef struct {
 typedef struct {
     const char *source, *path;   /* of what it becomes */
     bool built;
+    bool guarded;                /* compiled so that it stops where it leaves an array */
     const char *words;           /* the end of what the compiler said */
 } Candidate;
 

@@ -9,6 +9,7 @@
 #include "search_work.h"
 #include "../compiler/interrupt.h"
 
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -17,7 +18,7 @@ static const SpacePoint *point_of(const SearchState *s, int point)
     return point < 0 ? &s->job->initial : &s->job->points[point];
 }
 
-static Candidate write_point(SearchRun *run, const SearchState *s, int point)
+static Candidate write_point(SearchRun *run, const SearchState *s, int point, bool guarded)
 {
     Text source = { 0 };
     double values[TEMPLATE_MAX_PARAMS];
@@ -26,8 +27,9 @@ static Candidate write_point(SearchRun *run, const SearchState *s, int point)
         template = run->builder.alter(run->arena, template, point);
     job_values(s->job, point_of(s, point), values);
     kernel_file_write(template, values, &source);
-    const char *name = arena_printf(run->arena, "%d_%d", (int)(s - run->states), point);
+    const char *name = arena_printf(run->arena, "%d_%d%s", (int)(s - run->states), point, guarded ? "_guarded" : "");
     Candidate candidate = candidate_write(&run->builder, run->diags, name, &source);
+    candidate.guarded = guarded;
     text_free(&source);
     return candidate;
 }
@@ -56,7 +58,7 @@ static bool build_new(SearchRun *run, SearchState *s, const int *points, int n)
     for (int i = 0; i < n; i++)
         if (!is_there(s, points[i])) {
             from[n_new] = points[i];
-            candidates[n_new++] = write_point(run, s, points[i]);
+            candidates[n_new++] = write_point(run, s, points[i], false);
         }
     HostLock lock = n_new ? host_lock(HOST_BUILDS) : (HostLock){ -1 };
     bool ok = candidates_compile(&run->builder, candidates, n_new);
@@ -86,6 +88,7 @@ static bool same_bits(const SearchState *s, const SpacePoint *point)
     return keys < 0 || point->value[keys] == s->job->initial.value[keys];
 }
 
+/* Without an incumbent only a check, by the reference alone: who compiled it otherwise may round otherwise. */
 static void run_trial(Runner *runner, const SearchState *s, int point, const char *path, const char *incumbent,
                       TrialResult *result)
 {
@@ -96,7 +99,8 @@ static void run_trial(Runner *runner, const SearchState *s, int point, const cha
                              .incumbent = incumbent, .n_checks = s->n_checks, .n_times = s->n_times,
                              .pack_len = job_scratch(s->job, values),
                              .block_rows = search_block_rows(s->job, values),
-                             .same_bits = s->has_bits && same_bits(s, point_of(s, point)), .measure_all = point < 0,
+                             .same_bits = incumbent && s->has_bits && same_bits(s, point_of(s, point)),
+                             .measure_all = point < 0,
                              .deadline = s->deadline };
     memcpy(request.checks, s->checks, sizeof s->checks);
     memcpy(request.times, s->times, sizeof s->times);
@@ -134,6 +138,27 @@ static bool measure_gpu(SearchRun *run, SearchState *s, int point, int incumbent
     return ok;
 }
 
+/* A winner once more, so compiled that it stops where it leaves an array: what it read there may not have mattered in
+ * any check. A compiler that cannot do that is taken at its word. */
+static void check_bounds(SearchRun *run, SearchState *s, int point, TrialResult *result)
+{
+    Candidate guarded = write_point(run, s, point, true);
+    TrialResult checked;
+    HostLock lock = host_lock(HOST_BUILDS);
+    const bool ok = candidates_compile(&run->builder, &guarded, 1);
+    host_unlock(&lock);
+    if (!ok || !guarded.built)
+        return;
+    run_trial(NULL, s, point, guarded.path, NULL, &checked);
+    unlink(guarded.path);
+    if (checked.status != TRIAL_OK) {
+        result->status = checked.status;
+        snprintf(result->detail, sizeof result->detail, "%s%.200s", checked.status == TRIAL_CRASHED
+                 ? "with array bounds checked: " : "", checked.detail);
+    }
+    result->interrupted |= checked.interrupted;
+}
+
 bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, TrialResult *result)
 {
     if (run->plan->launches)
@@ -148,6 +173,8 @@ bool search_measure(SearchRun *run, SearchState *s, int point, int incumbent, Tr
                   incumbent < 0 ? s->default_path : s->built[incumbent].path, result);
     else
         strncpy(result->detail, candidate->words, sizeof result->detail - 1);
+    if (point >= 0 && !run->builder.runner && search_wins(result))
+        check_bounds(run, s, point, result);
     /* What was not kept is not needed again. */
     if (point >= 0 && !search_wins(result)) {
         unlink(candidate->path);

@@ -269,7 +269,25 @@ static void try_once(TrialRequest *request, TrialResult *result)
     }
 }
 
-static void judge(Trying *t, const Candidate *file, int i, const char *what)
+/* As a search does with a winner: does it stop when compiled with its arrays guarded? */
+static bool leaves_array(const Trying *t, const Template *template, const TrialRequest *accepted)
+{
+    Text source = { 0 };
+    TrialResult result;
+    TrialRequest request = *accepted;
+    kernel_file_write(template, t->values, &source);
+    const Candidate guarded = trial_compile_guarded(t->run, &source);
+    text_free(&source);
+    request.path = guarded.path;
+    request.suffix = "";
+    request.same_bits = false;
+    if (guarded.built)
+        try_once(&request, &result);
+    unlink(guarded.path);
+    return guarded.built && result.status == TRIAL_CRASHED;
+}
+
+static void judge(Trying *t, const Candidate *file, const Template *template, int i, const char *what)
 {
     TrialRequest request = trial_request(&t->state, file, arena_printf(trial_arena, "%d", i), t->values);
     TrialResult result = { .status = TRIAL_BUILD_FAILED };
@@ -279,9 +297,10 @@ static void judge(Trying *t, const Candidate *file, int i, const char *what)
     const char *caught = caught_by(&result);
     if (result.status == TRIAL_OK) {
         Again again = { t, &request };
-        bool same = watch_run(run_again, &again, 60).status == TRIAL_OK;
-        caught = same ? "same results" : "accepted wrong";
-        t->faults->wrong += !same;
+        const bool same = watch_run(run_again, &again, 60).status == TRIAL_OK;
+        const bool guarded = !same && leaves_array(t, template, &request);
+        caught = same ? "same results" : guarded ? "bounds of arrays" : "accepted wrong";
+        t->faults->wrong += !same && !guarded;
     }
     fprintf(t->faults->journal, "%d\t%s\t%s\t%s\t%s\n", t->kind, trial_status_text(result.status), caught,
             t->state.job->key, what);
@@ -360,7 +379,7 @@ static void try_file(Trying *t, const Fault *faults, int n)
     for (int i = 0; i < n && !interrupt_came(); i++) {
         Candidate one = file;
         one.built = file.built && !failed[i];
-        judge(t, &one, i, what[i].data);
+        judge(t, &one, &templates[i], i, what[i].data);
     }
     for (int i = 0; i < n; i++)
         text_free(&what[i]);

@@ -91,13 +91,13 @@ static Template with_line(const Template *template, const char *line)
 }
 
 /* With a runner the kernel as it is gives the bits, if there is one. */
-static TrialResult try_line(SearchRun *run, SearchState *state, const char *line, double deadline)
+static TrialResult try_compiled(SearchRun *run, SearchState *state, const char *line, double deadline, bool guarded)
 {
     Text source = { 0 };
     TrialResult result = { .status = TRIAL_BUILD_FAILED };
     Template changed = with_line(state->job->template, line);
     kernel_file_write(&changed, state->job->values, &source);
-    Candidate candidate = trial_compile(run, &source);
+    Candidate candidate = (guarded ? trial_compile_guarded : trial_compile)(run, &source);
     text_free(&source);
     if (!candidate.built)
         return result;
@@ -108,6 +108,11 @@ static TrialResult try_line(SearchRun *run, SearchState *state, const char *line
     request.original_pack_len = request.pack_len;
     trial_run(&request, &result);
     return result;
+}
+
+static TrialResult try_line(SearchRun *run, SearchState *state, const char *line, double deadline)
+{
+    return try_compiled(run, state, line, deadline, false);
 }
 
 static void check_statuses(SearchRun *run, SearchState *state)
@@ -140,6 +145,20 @@ static void test_statuses(void)
     SearchState state = { .job = job_named(&run, "gemm ") };
     NEED(search_work_make(&run, &state));
     check_statuses(&run, &state);
+    search_work_drop(&state);
+}
+
+/* A place behind an array that does not matter: told only of a candidate whose arrays are guarded. */
+static void test_bounds(void)
+{
+    static const char line[] = "    int few[4] = { 0 }; volatile int sum = 0;"
+                               " for (volatile int i = 0; i <= 4; i++) sum += few[i];";
+    SearchRun run = trial_run_of(DTYPE_F32);
+    SearchState state = { .job = job_named(&run, "gemm ") };
+    NEED(search_work_make(&run, &state));
+    CU_ASSERT_EQUAL(try_compiled(&run, &state, line, 20, false).status, TRIAL_OK);
+    CU_ASSERT_EQUAL(try_compiled(&run, &state, line, 20, true).status, TRIAL_CRASHED);
+    CU_ASSERT_EQUAL(try_compiled(&run, &state, "", 20, true).status, TRIAL_OK);
     search_work_drop(&state);
 }
 
@@ -307,7 +326,7 @@ static void test_measuring(void)
 
 static const UnitTest tests[] = {
     { "f32", test_f32 }, { "bf16", test_bf16 }, { "f16", test_f16 }, { "q8", test_q8 }, { "q4", test_q4 },
-    { "statuses", test_statuses }, { "router", test_router }, { "no-kernel", test_no_kernel },
+    { "statuses", test_statuses }, { "bounds", test_bounds }, { "router", test_router }, { "no-kernel", test_no_kernel },
     { "whole-model", test_whole_model }, { "measuring", test_measuring }, { "runner", test_runner },
 };
 

@@ -57,14 +57,18 @@ SearchRun trial_run_of(DType dtype)
     return run;
 }
 
-Candidate trial_compile(const SearchRun *run, const Text *source)
+static Candidate compile(const SearchRun *run, const Text *source, bool guarded)
 {
     static int n_files;
     const char *name = arena_printf(trial_arena, "file%d", n_files++);
     Candidate candidate = candidate_write(&run->builder, run->diags, name, source);
+    candidate.guarded = guarded;
     candidates_compile(&run->builder, &candidate, 1);
     return candidate;
 }
+
+Candidate trial_compile(const SearchRun *run, const Text *source) { return compile(run, source, false); }
+Candidate trial_compile_guarded(const SearchRun *run, const Text *source) { return compile(run, source, true); }
 
 TrialRequest trial_request(const SearchState *state, const Candidate *candidate, const char *suffix,
                            const double *values)

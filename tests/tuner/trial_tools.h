@@ -18,6 +18,8 @@ void trial_tools_end(void);
 /* A search that is not run: for its workloads and its compiler. */
 SearchRun trial_run_of(DType dtype);
 Candidate trial_compile(const SearchRun *run, const Text *source);
+/* The same, so that it stops where it leaves an array. */
+Candidate trial_compile_guarded(const SearchRun *run, const Text *source);
 /* The checks alone, of a kernel in `candidate` whose symbols end so. */
 TrialRequest trial_request(const SearchState *state, const Candidate *candidate, const char *suffix,
                            const double *values);
