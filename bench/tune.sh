@@ -25,14 +25,15 @@ done
 shift $((OPTIND - 1))
 
 # All that differs between CPUs and GPUs: what is stored how, how long prompts are, for how long to search, what the
-# goal is, and which models are small and which are all.
+# goal is, which models are small and which are all, and how often a run repeats each test: a GPU's first time makes a
+# graph of launches.
 case $target in
 host)
-    usual_quant=bf16 usual_prompts=512 usual_decoded=64 usual_seconds=600 goal=1.10 small=mossnet-8x8m
+    usual_quant=bf16 usual_prompts=512 usual_decoded=64 usual_seconds=600 goal=1.10 small=mossnet-8x8m repeats=1
     all="mossnet-8x8m mossnet-8x66m mossnet-8x200m+ mamba-370m mixtral-like-1.0b"
     ;;
 h100 | a100)
-    usual_quant=f16 usual_prompts=8192,32768 usual_decoded=128 usual_seconds=120 goal=1.05 small=mossnet-8x66m
+    usual_quant=f16 usual_prompts=8192,32768 usual_decoded=128 usual_seconds=120 goal=1.05 small=mossnet-8x66m repeats=5
     all="mossnet-8x66m mossnet-8x200m+ mamba-500m mixtral-like-1.0b"
     ;;
 *) echo "no target $target: host, h100 or a100" >&2; exit 2 ;;
@@ -65,7 +66,7 @@ build() {
 
 # rates WHO ARTIFACT PAIR: lines "PAIR WHO TEST TOKENS_A_SECOND"; TEST is pp512, tg64, ...
 rates() {
-    "$2" bench --no-verify -p "$prompts" -n "$decoded" -r 1 -o csv 2>"$folder/words" |
+    "$2" bench --no-verify -p "$prompts" -n "$decoded" -r "$repeats" -o csv 2>"$folder/words" |
         awk -F, -v who="$1" -v pair="$3" '
         NR == 1 { for (i = 1; i <= NF; i++) at[$i] = i; next }
         { print pair, who, $at["test"], $at["median_ts"] }' || { cat "$folder/words" >&2; exit 1; }
