@@ -3,6 +3,9 @@
 #
 #   bench/gpu/decode.sh GPU_RENDER FOLDER [SETTINGS]...     SETTINGS: one argument a run, as "sm=80 dependent=0 kinds=0"
 # Output: FOLDER with decode_bench, ptx/ and run.sh, which prints tokens a second and the time of every kind of kernel.
+# To compare settings, or kernels of two compilers (two folders made with the same settings), in turn:
+#   FOLDER/decode_bench compare "FOLDER/ptx SETTINGS" "OTHER/ptx SETTINGS"...
+# Tokens of settings that add in another order may differ; everything else must have the same hash.
 set -eu
 [ $# -ge 2 ] || { echo "usage: decode.sh GPU_RENDER FOLDER [SETTINGS]..." >&2; exit 2; }
 here=$(cd "$(dirname "$0")" && pwd)

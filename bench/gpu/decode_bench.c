@@ -2,11 +2,14 @@
  *
  *   decode_bench list [KEY=VALUE...]          a line an instance: FILE SM THREADS BLOCKS TEMPLATE PARAM=VALUE...
  *   decode_bench run FOLDER [KEY=VALUE...]    with FOLDER/FILE.ptx of every line (bench/gpu/decode.sh makes them)
+ *   decode_bench compare "FOLDER [KEY=VALUE...]"...      several in turn, in one process: settings, or kernels of
+ *                                             several compilers, each in a folder of its own
  *
  * The model is 8x200M+ (5 x (4 mamba, attention, mlp), 8 experts, top 2, vocabulary 50304) or, with model=1,
  * Mamba-500M (60 dense mamba layers, vocabulary 50280). Output: tokens a second for batch 1, 4 and 16, bytes read,
  * the share of the read bandwidth that the same run measures, a hash of 40 greedy tokens (with and without dependent
- * launch it is the same), and for every kind of kernel the time of a launch in a chain of its own kind.
+ * launch it is the same), and for every kind of kernel the time of a launch in a chain of its own kind. compare: for
+ * batch 1, 4 and 16 the median of microseconds a token in rounds (least to most), and the hash.
  */
 #include "decode_list.h"
 
@@ -85,22 +88,35 @@ static moss_cu_function load_text(char *ptx, const char *label)
     return function;
 }
 
+/* FOLDER/FILE.ptx of a kernel; one that was loaded before is not loaded again. */
+static moss_cu_function load_file(const char *folder, const Kernel *kernel)
+{
+    enum { MOST = 512 };
+    static struct { char path[400]; moss_cu_function function; } loaded[MOST];
+    static char ptx[4 << 20];
+    static int n;
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s.ptx", folder, kernel->file);
+    for (int i = 0; i < n; i++)
+        if (strcmp(loaded[i].path, path) == 0)
+            return loaded[i].function;
+    FILE *file = fopen(path, "rb");
+    if (!file || n == MOST) {
+        printf("FAILED: no %s: %s\n", path, kernel->text);
+        exit(1);
+    }
+    ptx[fread(ptx, 1, sizeof ptx - 1, file)] = 0;
+    fclose(file);
+    memcpy(loaded[n].path, path, sizeof path);
+    loaded[n].function = load_text(ptx, kernel->text);
+    check(cuda.function_set(loaded[n].function, MOSS_CU_FUNCTION_SHARED, 227 * 1024), "shared");
+    return loaded[n++].function;
+}
+
 static void load_kernels(const char *folder)
 {
-    for (int i = 0; i < list_n_kernels; i++) {
-        char path[4096];
-        snprintf(path, sizeof path, "%s/%s.ptx", folder, list_kernels[i].file);
-        FILE *file = fopen(path, "rb");
-        if (!file) {
-            printf("FAILED: no %s: %s\n", path, list_kernels[i].text);
-            exit(1);
-        }
-        static char ptx[4 << 20];
-        ptx[fread(ptx, 1, sizeof ptx - 1, file)] = 0;
-        fclose(file);
-        list_kernels[i].function = load_text(ptx, list_kernels[i].text);
-        check(cuda.function_set(list_kernels[i].function, MOSS_CU_FUNCTION_SHARED, 227 * 1024), "shared");
-    }
+    for (int i = 0; i < list_n_kernels; i++)
+        list_kernels[i].function = load_file(folder, &list_kernels[i]);
 }
 
 static uint64_t seed = 88172645463325252u;
@@ -348,11 +364,112 @@ static void run_kinds(void)
     printf("sum %.1f us\n", whole * 1e6);
 }
 
+/* ---- several in turn ---- */
+
+enum { BATCHES = 3, ROUNDS = 7, MOST_COMPARED = 32 };
+typedef struct {
+    const char *text;
+    int n_batches;                       /* of 1, 4 and 16 rows */
+    moss_cu_graph_exec exec[BATCHES];
+    uint64_t hash[BATCHES];
+    double taken[BATCHES][ROUNDS];
+} Compared;
+
+/* Memory for the list as it is, filled; who has the same tensors in the same places has it together. */
+static void share_memory(void)
+{
+    static struct { uint64_t layout, base; } known[MOST_COMPARED];
+    static int n;
+    uint64_t layout = list_used;
+    for (int i = 0; i < list_n_pieces; i++)
+        layout = (layout ^ list_pieces[i].at ^ list_pieces[i].len << 20 ^ list_pieces[i].kind) * 1099511628211u;
+    int i = 0;
+    while (i < n && known[i].layout != layout)
+        i++;
+    const int is_new = i == n;
+    if (is_new) {
+        check(cuda.memory_alloc(&known[n].base, list_used + 4096), "memory");
+        known[n++].layout = layout;
+    }
+    list_base = known[i].base;
+    list_build();
+    if (is_new)
+        fill_device();
+}
+
+/* "FOLDER [KEY=VALUE...]": its graphs, and their tokens. */
+static void prepare(Compared *c)
+{
+    char words[1000], *save = NULL;
+    snprintf(words, sizeof words, "%s", c->text);
+    const char *folder = strtok_r(words, " ", &save);
+    list_reset();
+    for (char *word = strtok_r(NULL, " ", &save); word; word = strtok_r(NULL, " ", &save))
+        list_set(word);
+    list_base = 0;
+    list_build();
+    share_memory();
+    load_kernels(folder ? folder : ".");
+    const Launch *all[MAX_LAUNCHES];
+    for (int i = 0; i < list_n_launches; i++)
+        all[i] = &list_launches[i];
+    c->n_batches = list_get("chain") ? 1 : BATCHES;
+    for (int b = 0, n_rows = 1; b < c->n_batches; b++, n_rows *= 4) {
+        c->exec[b] = capture(&(List){ all, list_n_launches }, n_rows, list_get("dependent"));
+        c->hash[b] = greedy(c->exec[b]);
+        if (greedy(c->exec[b]) != c->hash[b])
+            printf("DIFFERENT AGAIN: batch %d of %s\n", n_rows, c->text);
+    }
+}
+
+static double time_some(moss_cu_graph_exec exec, int n)
+{
+    const double begin = seconds();
+    for (int i = 0; i < n; i++)
+        check(cuda.graph_launch(exec, stream), "launch");
+    check(cuda.stream_wait(stream), "run");
+    return (seconds() - begin) / n * 1e6;
+}
+
+static int by_value(const void *a, const void *b)
+{
+    return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
+}
+
+static void compare(char **texts, int n)
+{
+    static Compared compared[MOST_COMPARED];
+    for (int i = 0; i < n; i++) {
+        compared[i].text = texts[i];
+        prepare(&compared[i]);
+    }
+    for (int round = -1; round < ROUNDS; round++)             /* the first warms up */
+        for (int b = 0; b < BATCHES; b++)
+            for (int i = 0; i < n; i++)
+                if (b < compared[i].n_batches)
+                    compared[i].taken[b][round < 0 ? 0 : round] = time_some(compared[i].exec[b], 40 >> b);
+    for (int i = 0; i < n; i++) {
+        for (int b = 0; b < compared[i].n_batches; b++) {
+            double *taken = compared[i].taken[b];
+            qsort(taken, ROUNDS, sizeof *taken, by_value);
+            printf("%7.1f (%.1f to %.1f) %04x  ", taken[ROUNDS / 2], taken[0], taken[ROUNDS - 1],
+                (unsigned)(compared[i].hash[b] & 0xffff));
+        }
+        printf("%s\n", compared[i].text);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 2 && argc <= 2 + MOST_COMPARED && strcmp(argv[1], "compare") == 0) {
+        open_device();
+        compare(argv + 2, argc - 2);
+        return 0;
+    }
     const int is_run = argc > 2 && strcmp(argv[1], "run") == 0;
     if (!is_run && !(argc > 1 && strcmp(argv[1], "list") == 0)) {
-        fputs("usage: decode_bench list [KEY=VALUE...] | run FOLDER [KEY=VALUE...]\n", stderr);
+        fputs("usage: decode_bench list [KEY=VALUE...] | run FOLDER [KEY=VALUE...] |"
+            " compare \"FOLDER [KEY=VALUE...]\"...\n", stderr);
         return 2;
     }
     for (int i = is_run ? 3 : 2; i < argc; i++)

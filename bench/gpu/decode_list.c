@@ -58,6 +58,18 @@ void list_set(const char *text)
     *find_setting(text, (size_t)(equals - text)) = atoi(equals + 1);
 }
 
+void list_reset(void)
+{
+    enum { N = sizeof settings / sizeof *settings };
+    static int usual[N];
+    static bool known;
+    for (int i = 0; i < N && !known; i++)
+        usual[i] = settings[i].value;
+    known = true;
+    for (int i = 0; i < N; i++)
+        settings[i].value = usual[i];
+}
+
 /* ---- memory ---- */
 
 static uint64_t piece(PieceKind kind, uint64_t len)

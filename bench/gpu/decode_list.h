@@ -43,6 +43,8 @@ extern struct ListRows { uint64_t tokens, positions, slots, table, history, logi
 /* Exit 2 where there is no such setting. */
 int list_get(const char *key);
 void list_set(const char *text);
+/* All settings as they were at the first call. */
+void list_reset(void);
 /* All of the above, anew. */
 void list_build(void);
 
