@@ -18,7 +18,11 @@
 #   prefill, generate   tokens a second in every mode of the model, and memory in use
 #   report     the page, from all figures in the folder
 #
-# and, only by its name, predict: what an A100 could do, from the models' plans; needs no GPU.
+# and, only by their names,
+#
+#   predict    what an A100 could do, from the models' plans; needs no GPU
+#   profile    where a prompt of 8192 tokens and a token after it spend their time, kernel by kernel, with the CUDA
+#              toolkit's ncu; a report after it has the tables
 #
 # What fails or takes too long is printed, noted on the page, and the rest goes on. BUILD is the build folder; MOSSC,
 # CEILINGS and COMPARE replace its programs; RUNNER stands before every start of a GPU artifact. Exit code: 0, 1
@@ -271,6 +275,35 @@ generate_one() {
     done
 }
 
+# profile_run ARTIFACT LABEL WHAT KERNELS (a regular expression) OPTION... (of the command run)
+profile_run() {
+    artifact=$1 label=$2 what=$3 kernels=$4
+    shift 4
+    gpu_step "$label, profile of $what" ncu --csv --print-units base --cache-control none --clock-control none \
+        --graph-profiling node --kernel-name "regex:$kernels" --metrics "$metrics" \
+        "$artifact" run --no-verify --temp 0 "$@" >"$work/ncu" || return
+    awk -v title="$label, $what" -f "$root/bench/gpu/profile.awk" "$work/ncu" | tee -a "$work/profile"
+}
+profile_one() {
+    vocab=$(field_of "$1" vocab_size)
+    tokens=$(awk -v vocab="$vocab" 'BEGIN {
+        for (x = 7; i < 8192; i++) {
+            x = x * 16807 % 2147483647
+            printf "%s%d", i ? "," : "", x % vocab
+        }
+    }')
+    profile_run "$1" "$2" "a prompt of 8192 tokens" '^(?!decode_)' --tokens "$tokens" -n 1
+    profile_run "$1" "$2" "one token" '^decode_' --tokens 1,2,3,4 -n 2
+}
+stage_profile() {
+    metrics=gpu__time_duration.sum,dram__throughput.avg.pct_of_peak_sustained_elapsed
+    metrics=$metrics,sm__pipe_tensor_cycles_active.avg.pct_of_peak_sustained_elapsed
+    metrics=$metrics,smsp__issue_active.avg.pct_of_peak_sustained_elapsed
+    command -v ncu >/dev/null || { fail "no ncu: it comes with the CUDA toolkit"; return; }
+    : >"$work/profile"
+    each profile_one
+}
+
 write_page() {
     for figures in ceilings costs rows memory load logits failures; do
         touch "$work/$figures"
@@ -298,6 +331,7 @@ stage_report() {
             "$("$mossc" --version). Weights random:1, $repeats repetitions. \`bench/gpu.sh\` made this page."
         write_page report
         write_page predict
+        [ ! -s "$work/profile" ] || { printf '\n## Profile\n'; cat "$work/profile"; }
     } >"$work/page"
     cat "$work/page"
     cp "$work/page" "$result"
@@ -316,6 +350,7 @@ for stage; do
     generate) each generate_one ;;
     report) stage_report ;;
     predict) stage_predict ;;
+    profile) stage_profile ;;
     *) echo "bench/gpu.sh: no stage \"$stage\"" >&2; exit 2 ;;
     esac
 done

@@ -2,7 +2,8 @@
  *
  * Output: the device's name, then a line "NAME VALUE UNIT" for each ceiling, the median of rounds that take SECONDS (1)
  * together: read (4 GB, more than any cache holds), read_token (0.85 GB in one launch, what 8x200M+ reads for a
- * token), mma and tensor (16-bit floats into float32; tensor is wgmma where there is that, else mma again).
+ * token), exchange (us, until each of 128 blocks, or of as many as there are multiprocessors, has heard eight words of
+ * every other), mma and tensor (16-bit floats into float32; tensor is wgmma where there is that, else mma again).
  * Also the number of multiprocessors and their clock. Needs libcuda.so.1 only.
  * Exit code: 0 ok, 3 the environment.
  */
@@ -141,6 +142,18 @@ static void measure_read(Handle module, const char *name, int n_processors, Addr
     printf("%s %.0f GB/s\n", name, (double)n * 16 / time_launch(&launch, n_launches, seconds) / 1e9);
 }
 
+static void measure_exchange(Handle module, int n_processors, Address memory, double seconds)
+{
+    enum { TURNS = 1000, THREADS = 512 };
+    Address words = memory + 4096;
+    int64_t n = TURNS;
+    void *arguments[] = { &memory, &words, &n };
+    const Launch launch = { find_function(module, "ceiling_exchange_a2"), n_processors < 128 ? (unsigned)n_processors : 128,
+                            THREADS, THREADS * sizeof(float), arguments };
+    TRY(memory_set(memory, 0, 1 << 20));
+    printf("exchange %.3f us\n", time_launch(&launch, 1, seconds) / TURNS * 1e6);
+}
+
 static void measure_tensor(Handle module, const char *name, bool hopper, int n_processors, Address memory,
                            double seconds)
 {
@@ -178,10 +191,11 @@ int main(int n_arguments, char **arguments)
     TRY(module_load(&module, embedded_ceilings[major == 9].text));
     TRY(memory_alloc(&memory, len));
     TRY(memory_set(memory, 0x35, len));
-    write_operands(memory);
     printf("device %s\nprocessors %d pieces\nclock %d MHz\n", name, n_processors, clock_khz / 1000);
     measure_read(module, "read", n_processors, memory, len, seconds / 4);
     measure_read(module, "read_token", n_processors, memory, token_len, seconds / 4);
+    measure_exchange(module, n_processors, memory, seconds / 4);
+    write_operands(memory);
     measure_tensor(module, "mma", false, n_processors, memory, seconds / 4);
     measure_tensor(module, "tensor", major == 9, n_processors, memory, seconds / 4);
     return 0;
