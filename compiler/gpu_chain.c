@@ -3,7 +3,7 @@
  * Input: a model on its way into the decode list, and layers of one shape that follow one another. Output: the launch,
  * which only calls of one sequence take (LAUNCH_IF_ONE), of as many blocks as there are panels or as the device holds
  * at once; where these are too few the launches of gpu_decode.c run. Layers' weights and states must lie at equal
- * distances. The model's choice `chain` says whether: 0 as is usual for the target, 1 never, 2 always.
+ * distances. The model's choice `chain` says whether: 0 where that pays, 1 never, 2 always.
  */
 #include "gpu_model.h"
 #include "plan_model.h"
@@ -148,14 +148,13 @@ static bool goes_on(const GpuModel *g, int first, int layer)
         && stride(g, layer) % 16 == 0 && kept_stride(g, layer) % 16 == 0 && stride(g, layer) / 16 <= INT32_MAX;
 }
 
-/* With dependent launches and long streams of weights that wait for a router, separate launches are as quick. Of more
- * panels than the larger device has multiprocessors nothing is known. */
+/* Of more panels than the larger device has multiprocessors nothing is known. */
 static bool pays(const GpuModel *g, const Chain *c)
 {
     const int chosen = gpu_choice(g, KERNEL_KEY_MODEL, "chain", CHAIN_USUAL);
     if (chosen == CHAIN_NEVER || chosen == CHAIN_ALWAYS)
         return chosen == CHAIN_ALWAYS;
-    return c->panels <= H100_BLOCKS && (g->sm < 90 || c->e == 1 || c->dtype == 3);
+    return c->panels <= H100_BLOCKS;
 }
 
 int gpu_chain_len(const GpuModel *g, int first)

@@ -296,9 +296,10 @@ static void test_chain_blocks(void)
         { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 1, 0, 0 },
         { "mossnet-8x200m+", DTYPE_F16, TARGET_A100, 2, 96, 128 },
         { "mossnet-8x200m+", DTYPE_Q8, TARGET_A100, 0, 96, 128 },
-        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 0, 0, 0 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 0, 96, 128 },
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 1, 0, 0 },
         { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 2, 96, 128 },
-        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 128, 0, 0 },      /* no choice: as 0 */
+        { "mossnet-8x200m+", DTYPE_F16, TARGET_H100, 128, 96, 128 },   /* no choice: as 0 */
         { "mossnet-8x200m+", DTYPE_Q8, TARGET_H100, 0, 96, 128 },
         { "mossnet-8x200m+", DTYPE_Q8, TARGET_H100, 1, 0, 0 },
         { "mamba-500m", DTYPE_F16, TARGET_A100, 0, 64, 128 },
