@@ -144,7 +144,7 @@ static void measure_read(Handle module, const char *name, int n_processors, Addr
 
 static void measure_exchange(Handle module, int n_processors, Address memory, double seconds)
 {
-    enum { TURNS = 1000, THREADS = 256 };
+    enum { TURNS = 1000, THREADS = 512 };
     Address words = memory + 4096;
     int64_t n = TURNS;
     void *arguments[] = { &memory, &words, &n };

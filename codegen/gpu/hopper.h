@@ -51,27 +51,6 @@ DEVICE void mbarrier_wait(void *barrier, int parity)
 }
 DEVICE void proxy_fence(void) { __asm__ volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
-/* ---- bulk copies: past the path of loads, which do not wait for them ---- */
-
-/* n_bytes (a multiple of 16, both ends aligned to 16) to shared, by one thread. Of all that is in the second cache they
- * go first: they are weights, read once. */
-DEVICE void bulk_copy(void *shared, const void *global, int n_bytes, void *barrier)
-{
-    uint64_t policy;
-    __asm__("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    __asm__ volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint "
-                     "[%0], [%1], %2, [%3], %4;"
-                     :: "r"(shared_address(shared)), "l"(global), "r"(n_bytes), "r"(shared_address(barrier)),
-                        "l"(policy) : "memory");
-}
-/* The same for small numbers, which come again with the next token. */
-DEVICE void bulk_copy_kept(void *shared, const void *global, int n_bytes, void *barrier)
-{
-    __asm__ volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-                     :: "r"(shared_address(shared)), "l"(global), "r"(n_bytes), "r"(shared_address(barrier))
-                     : "memory");
-}
-
 /* ---- the bulk tensor copy ---- */
 
 typedef struct { _Alignas(64) uint64_t words[16]; } tensor_map;     /* a parameter of the kernel, by value */

@@ -63,23 +63,6 @@ DEVICE void mbarrier_wait(void *barrier, int parity)
 }
 DEVICE void proxy_fence(void) { }
 
-/* ---- bulk copies ---- */
-
-DEVICE void bulk_copy(void *shared, const void *global, int n_bytes, void *barrier)
-{
-    if ((uintptr_t)shared % 16 || (uintptr_t)global % 16 || n_bytes % 16 || n_bytes <= 0)
-        emulate_fail("bulk_copy of %d bytes from %p to %p: not multiples of 16", n_bytes, global, shared);
-    emulate_check_shared("bulk_copy", shared, n_bytes);
-    memcpy(shared, global, (size_t)n_bytes);
-    EmulateMbarrier *b = emulate_mbarrier(barrier);
-    b->n_bytes -= n_bytes;
-    emulate_mbarrier_step(b);
-}
-DEVICE void bulk_copy_kept(void *shared, const void *global, int n_bytes, void *barrier)
-{
-    bulk_copy(shared, global, n_bytes, barrier);
-}
-
 /* ---- the bulk tensor copy ---- */
 
 typedef struct {
