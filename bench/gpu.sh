@@ -275,14 +275,14 @@ generate_one() {
     done
 }
 
-# profile_run ARTIFACT LABEL WHAT KERNELS (a regular expression) OPTION... (of the command run)
+# profile_run ARTIFACT LABEL PART KERNELS (a regular expression) OPTION... (of the command run)
 profile_run() {
-    artifact=$1 label=$2 what=$3 kernels=$4
+    artifact=$1 label=$2 part=$3 kernels=$4
     shift 4
-    gpu_step "$label, profile of $what" ncu --csv --print-units base --cache-control none --clock-control none \
+    gpu_step "$label, profile of $part" ncu --csv --print-units base --cache-control none --clock-control none \
         --graph-profiling node --kernel-name "regex:$kernels" --metrics "$metrics" \
         "$artifact" run --no-verify --temp 0 "$@" >"$work/ncu" || return
-    awk -v title="$label, $what" -f "$root/bench/gpu/profile.awk" "$work/ncu" | tee -a "$work/profile"
+    awk -v title="$label, $part" -f "$root/bench/gpu/profile.awk" "$work/ncu" | tee -a "$work/profile"
 }
 profile_one() {
     vocab=$(field_of "$1" vocab_size)

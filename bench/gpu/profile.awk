@@ -1,7 +1,7 @@
 # A table of kernels by the time they take, from ncu's rows of metrics (CSV, units of the base).
 #
 # Variables: title. A kernel's name is its template and its parameters' codes; those of one name are one row. Times are of
-# each launch alone, other kernels waiting: dependent launches overlap when nobody looks.
+# each launch alone, other kernels waiting: dependent launches overlap when nobody looks. Long names are cut.
 function field(i) { return i in value ? value[i] : "" }
 function split_row(    n, i, part) {
     gsub(/^"|"\r?$/, "")
@@ -57,7 +57,7 @@ END {
         order[best] = order[i]
         if (i > 16)
             continue
-        printf "| %s | %d | %.1f | %.0f | %.1f %% | %s | %s | %s |\n", name, launches[name], time[name] / launches[name],
-            time[name], 100 * time[name] / whole, mean(name, "^dram"), mean(name, "tensor"), mean(name, "issue")
+        printf "| %s%s | %d | %.1f | %.0f | %.1f %% | %s | %s | %s |\n", substr(name, 1, 36),
+            (length(name) > 36 ? "…" : ""), launches[name], time[name] / launches[name], time[name], 100 * time[name] / whole, mean(name, "^dram"), mean(name, "tensor"), mean(name, "issue")
     }
 }
