@@ -58,6 +58,7 @@ END {
         if (i > 16)
             continue
         printf "| %s%s | %d | %.1f | %.0f | %.1f %% | %s | %s | %s |\n", substr(name, 1, 36),
-            (length(name) > 36 ? "…" : ""), launches[name], time[name] / launches[name], time[name], 100 * time[name] / whole, mean(name, "^dram"), mean(name, "tensor"), mean(name, "issue")
+            (length(name) > 36 ? "…" : ""), launches[name], time[name] / launches[name], time[name],
+            100 * time[name] / whole, mean(name, "^dram"), mean(name, "tensor"), mean(name, "issue")
     }
 }
