@@ -212,21 +212,6 @@ DEVICE void mma_16x8x8(float d[4], const float a[4], const float b[2], const flo
             : "r"(float_bits(a[0])), "r"(float_bits(a[1])), "r"(float_bits(a[2])), "r"(float_bits(a[3])),
               "r"(float_bits(b[0])), "r"(float_bits(b[1])), "f"(c[0]), "f"(c[1]), "f"(c[2]), "f"(c[3]));
 }
-/* c += a (16x32) · b (32x8) of int8, in int32 */
-DEVICE void mma_16x8x32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
-{
-    __asm__("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
-            "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
-            : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
-            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
-}
-/* sum + the dot product of four int8 each */
-DEVICE int dot4_s8(int sum, int a, int b)
-{
-    int result;
-    __asm__("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(sum));
-    return result;
-}
 
 /* Four int8, ascending, as two pairs of act. */
 DEVICE void act_from_s8(uint32_t pairs[2], uint32_t bytes, int act)
@@ -259,10 +244,6 @@ DEVICE void dependency_pass(void) { dependency_launch(); }
 
 /* ---- between blocks of one launch ---- */
 
-DEVICE void add_release(uint32_t *global, uint32_t value)
-{
-    __asm__ volatile("red.release.gpu.global.add.u32 [%0], %1;" :: "l"(global), "r"(value) : "memory");
-}
 /* Returns what was there before. Who comes last sees what the others wrote before they came. */
 DEVICE uint32_t add_acquire_release(uint32_t *global, uint32_t value)
 {
@@ -276,12 +257,6 @@ DEVICE int add_counter(int32_t *global, int value)
     int old;
     __asm__ volatile("atom.relaxed.gpu.global.add.s32 %0, [%1], %2;" : "=r"(old) : "l"(global), "r"(value) : "memory");
     return old;
-}
-DEVICE uint32_t load_acquire(const uint32_t *global)
-{
-    uint32_t value;
-    __asm__ volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(value) : "l"(global) : "memory");
-    return value;
 }
 
 #endif

@@ -141,10 +141,6 @@ void copy_async4(void *to_shared, const void *from, int n_bytes);
 void copy_commit(void);
 void copy_wait(int n_groups_left);
 
-DEVICE void add_release(uint32_t *counter, uint32_t value)
-{
-    __atomic_fetch_add(counter, value, __ATOMIC_RELEASE);
-}
 DEVICE uint32_t add_acquire_release(uint32_t *counter, uint32_t value)
 {
     return __atomic_fetch_add(counter, value, __ATOMIC_ACQ_REL);
@@ -152,11 +148,6 @@ DEVICE uint32_t add_acquire_release(uint32_t *counter, uint32_t value)
 DEVICE int add_counter(int32_t *counter, int value)
 {
     return __atomic_fetch_add(counter, value, __ATOMIC_RELAXED);
-}
-DEVICE uint32_t load_acquire(const uint32_t *counter)
-{
-    emulate_yield();
-    return __atomic_load_n(counter, __ATOMIC_ACQUIRE);
 }
 
 void dependency_wait(void);
@@ -180,12 +171,5 @@ void matrix_load4(uint32_t r[4], const void *row);
 void matrix_load4_transposed(uint32_t r[4], const void *row);
 void mma_16x8x16(float c[4], const uint32_t a[4], const uint32_t b[2], int act);
 void mma_16x8x8(float d[4], const float a[4], const float b[2], const float c[4]);
-void mma_16x8x32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2]);
-DEVICE int dot4_s8(int sum, int a, int b)
-{
-    for (int i = 0; i < 32; i += 8)
-        sum += (int8_t)((uint32_t)a >> i) * (int8_t)((uint32_t)b >> i);
-    return sum;
-}
 
 #endif

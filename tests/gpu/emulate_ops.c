@@ -195,29 +195,3 @@ void mma_16x8x8(float d[4], const float a[4], const float b[2], const float c[4]
     MmaTf32 operand = { d, a, b, c };
     emulate_meet_warp("mma_16x8x8", &operand, run_mma_tf32);
 }
-
-typedef struct { int32_t *c; const uint32_t *a, *b; } MmaS8;
-
-static void run_mma_s8(void *operands[32])
-{
-    int8_t a[16][32], b[8][32];          /* b transposed */
-    for (int l = 0; l < 32; l++) {
-        const MmaS8 *m = operands[l];
-        const int g = l / 4, k = l % 4 * 4;
-        for (int half = 0; half < 2; half++) {
-            for (int i = 0; i < 2; i++)
-                memcpy(&a[g + 8 * i][k + 16 * half], &m->a[half * 2 + i], 4);
-            memcpy(&b[g][k + 16 * half], &m->b[half], 4);
-        }
-    }
-    for (int l = 0; l < 32; l++)
-        for (int i = 0; i < 4; i++)
-            for (int k = 0; k < 32; k++)
-                ((const MmaS8 *)operands[l])->c[i] += a[l / 4 + i / 2 * 8][k] * b[l % 4 * 2 + i % 2][k];
-}
-
-void mma_16x8x32_s8(int32_t c[4], const uint32_t a[4], const uint32_t b[2])
-{
-    MmaS8 operand = { c, a, b };
-    emulate_meet_warp("mma_16x8x32_s8", &operand, run_mma_s8);
-}
