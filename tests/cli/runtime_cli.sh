@@ -57,7 +57,10 @@ else
     ./bytes -n -1 -t 2 --cpus "$first,$second" >/dev/null 2>&1 &
     artifact=$!
     for _ in $(seq 100); do
-        places=$(sed -s -n 's/^Cpus_allowed_list:[[:space:]]*//p' "/proc/$artifact"/task/*/status 2>/dev/null | tr '\n' ' ')
+        # In the order of their numbers, which is not that of their names where these grow a digit.
+        places=$(for task in $(ls "/proc/$artifact/task" 2>/dev/null | sort -n); do
+            sed -n 's/^Cpus_allowed_list:[[:space:]]*//p' "/proc/$artifact/task/$task/status" 2>/dev/null
+        done | tr '\n' ' ')
         [ "$places" = "$first $second " ] && break
         sleep 0.05
     done
