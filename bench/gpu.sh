@@ -125,6 +125,16 @@ modes_of() { "$mossc" inspect "$1" --json | sed -n 's/.*"experts_per_token": *\(
 field_of() { "$mossc" inspect "$1" --json | sed -n "s/.*\"$2\": *\([0-9]*\).*/\1/p" | head -n 1; }
 # of a graph; 1 where it names none
 n_experts_of() { sed -n 's/.*"experts": *\([0-9]*\).*/\1/p' "$1" | awk 'NR == 1 { n = $1 } END { print n ? n : 1 }'; }
+# random_tokens N VOCABULARY: a list, always the same. Not by rand(): some awks draw other numbers in every run whatever
+# the seed.
+random_tokens() {
+    awk -v n="$1" -v vocab="$2" 'BEGIN {
+        for (x = 7; i < n; i++) {
+            x = x * 16807 % 2147483647
+            printf "%s%d", i ? "," : "", x % vocab
+        }
+    }'
+}
 # each COMMAND: COMMAND ARTIFACT LABEL for each artifact that was made
 each() {
     for target in $targets; do
@@ -199,13 +209,7 @@ cost() {
 logits_one() {
     vocab=$(field_of "$1" vocab_size)
     n_experts=$(n_experts_of "$model")
-    # Not by rand(): some awks draw other numbers in every run whatever the seed.
-    tokens=$(awk -v n="$n_logits" -v vocab="$vocab" 'BEGIN {
-        for (x = 7; i < n; i++) {
-            x = x * 16807 % 2147483647
-            printf "%s%d", i ? "," : "", x % vocab
-        }
-    }')
+    tokens=$(random_tokens "$n_logits" "$vocab")
     cpu=$work/$(name_of "$model")-$quant-host
     for k in $(modes_of "$1"); do
         [ ! -x "$cpu" ] || logits_mode "$1" "$2" "$cpu" "$k"
@@ -285,13 +289,7 @@ profile_run() {
     awk -v title="$label, $part" -f "$root/bench/gpu/profile.awk" "$work/ncu" | tee -a "$work/profile"
 }
 profile_one() {
-    vocab=$(field_of "$1" vocab_size)
-    tokens=$(awk -v vocab="$vocab" 'BEGIN {
-        for (x = 7; i < 8192; i++) {
-            x = x * 16807 % 2147483647
-            printf "%s%d", i ? "," : "", x % vocab
-        }
-    }')
+    tokens=$(random_tokens 8192 "$(field_of "$1" vocab_size)")
     profile_run "$1" "$2" "a prompt of 8192 tokens" '^(?!decode_)' --tokens "$tokens" -n 1
     profile_run "$1" "$2" "one token" '^decode_' --tokens 1,2,3,4 -n 2
 }

@@ -148,8 +148,9 @@ static void measure_exchange(Handle module, int n_processors, Address memory, do
     Address words = memory + 4096;
     int64_t n = TURNS;
     void *arguments[] = { &memory, &words, &n };
-    const Launch launch = { find_function(module, "ceiling_exchange_a2"), n_processors < 128 ? (unsigned)n_processors : 128,
-                            THREADS, THREADS * sizeof(float), arguments };
+    const Launch launch = { find_function(module, "ceiling_exchange_a2"),
+                            n_processors < 128 ? (unsigned)n_processors : 128, THREADS, THREADS * sizeof(float),
+                            arguments };
     TRY(memory_set(memory, 0, 1 << 20));
     printf("exchange %.3f us\n", time_launch(&launch, 1, seconds) / TURNS * 1e6);
 }

@@ -230,19 +230,23 @@ static moss_cu_graph_exec capture(const List *list, int n_rows, int dependent)
     return exec;
 }
 
-/* Seconds a launch of the graph: the best of some rounds. */
+/* Seconds a launch of the graph, of n that follow one another. */
+static double time_launches(moss_cu_graph_exec exec, int n)
+{
+    const double begin = seconds();
+    for (int i = 0; i < n; i++)
+        check(cuda.graph_launch(exec, stream), "launch");
+    check(cuda.stream_wait(stream), "run");
+    return (seconds() - begin) / n;
+}
+
+/* The same: the best of some rounds. */
 static double time_graph(moss_cu_graph_exec exec, int n)
 {
     double best_time = 1e9;
-    for (int i = 0; i < 5; i++)
-        check(cuda.graph_launch(exec, stream), "launch");
-    check(cuda.stream_wait(stream), "run");
+    time_launches(exec, 5);
     for (int round = 0; round < 5; round++) {
-        const double begin = seconds();
-        for (int i = 0; i < n; i++)
-            check(cuda.graph_launch(exec, stream), "launch");
-        check(cuda.stream_wait(stream), "run");
-        const double taken = (seconds() - begin) / n;
+        const double taken = time_launches(exec, n);
         best_time = taken < best_time ? taken : best_time;
     }
     return best_time;
@@ -422,15 +426,6 @@ static void prepare(Compared *c)
     }
 }
 
-static double time_some(moss_cu_graph_exec exec, int n)
-{
-    const double begin = seconds();
-    for (int i = 0; i < n; i++)
-        check(cuda.graph_launch(exec, stream), "launch");
-    check(cuda.stream_wait(stream), "run");
-    return (seconds() - begin) / n * 1e6;
-}
-
 static int by_value(const void *a, const void *b)
 {
     return (*(const double *)a > *(const double *)b) - (*(const double *)a < *(const double *)b);
@@ -447,7 +442,7 @@ static void compare(char **texts, int n)
         for (int b = 0; b < BATCHES; b++)
             for (int i = 0; i < n; i++)
                 if (b < compared[i].n_batches)
-                    compared[i].taken[b][round < 0 ? 0 : round] = time_some(compared[i].exec[b], 40 >> b);
+                    compared[i].taken[b][round < 0 ? 0 : round] = 1e6 * time_launches(compared[i].exec[b], 40 >> b);
     for (int i = 0; i < n; i++) {
         for (int b = 0; b < compared[i].n_batches; b++) {
             double *taken = compared[i].taken[b];

@@ -1,7 +1,7 @@
 # A table of kernels by the time they take, from ncu's rows of metrics (CSV, units of the base).
 #
-# Variables: title. A kernel's name is its template and its parameters' codes; those of one name are one row. Times are of
-# each launch alone, other kernels waiting: dependent launches overlap when nobody looks. Long names are cut.
+# Variables: title. A kernel's name is its template and its parameters' codes; those of one name are one row. Times are
+# of each launch alone, other kernels waiting: dependent launches overlap when nobody looks. Long names are cut.
 function field(i) { return i in value ? value[i] : "" }
 function split_row(    n, i, part) {
     gsub(/^"|"\r?$/, "")

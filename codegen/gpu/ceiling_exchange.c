@@ -1,4 +1,4 @@
-/* What it takes at least that every block hears of every other: the phases of a token generated depend on each other so.
+/* What it takes at least that every block hears of every other, as the phases of a token generated do.
  *
  * Each of n turns every block tells eight words and hears those of all, each thread its part, through shared memory to
  * the next turn's words. Grid: any that is resident; threads: any multiple of 32, 8 at least. turns[b], zero at first,
