@@ -3,7 +3,8 @@
  * Output: the device's name, then a line "NAME VALUE UNIT" for each ceiling, the median of rounds that take SECONDS (1)
  * together: read (4 GB, more than any cache holds), read_token (0.85 GB in one launch, what 8x200M+ reads for a
  * token), exchange (us, until each of 128 blocks, or of as many as there are multiprocessors, has heard eight words of
- * every other), mma and tensor (16-bit floats into float32; tensor is wgmma where there is that, else mma again).
+ * every other), phase_64 and phase_192 (us, an exchange and then 64 or 192 KiB of weights a block, from where it says),
+ * mma and tensor (16-bit floats into float32; tensor is wgmma where there is that, else mma again).
  * Also the number of multiprocessors and their clock. Needs libcuda.so.1 only.
  * Exit code: 0 ok, 3 the environment.
  */
@@ -142,17 +143,22 @@ static void measure_read(Handle module, const char *name, int n_processors, Addr
     printf("%s %.0f GB/s\n", name, (double)n * 16 / time_launch(&launch, n_launches, seconds) / 1e9);
 }
 
-static void measure_exchange(Handle module, int n_processors, Address memory, double seconds)
+/* An exchange (reads 0), or a phase that reads 16 `reads` bytes a thread, from places that no cache has any more. */
+static void measure_phase(Handle module, const char *name, int reads, int n_processors, Address memory, size_t len,
+                          double seconds)
 {
-    enum { TURNS = 1000, THREADS = 512 };
-    Address words = memory + 4096;
-    int64_t n = TURNS;
-    void *arguments[] = { &memory, &words, &n };
-    const Launch launch = { find_function(module, "ceiling_exchange_a2"),
-                            n_processors < 128 ? (unsigned)n_processors : 128, THREADS, THREADS * sizeof(float),
-                            arguments };
-    TRY(memory_set(memory, 0, 1 << 20));
-    printf("exchange %.3f us\n", time_launch(&launch, 1, seconds) / TURNS * 1e6);
+    enum { TURNS = 1000, THREADS = 512, WORDS_AT = 4096, PLACES_AT = 1 << 20 };
+    const unsigned n_blocks = n_processors < 128 ? (unsigned)n_processors : 128;
+    const size_t place_len = (size_t)n_blocks * THREADS * 16 * (size_t)(reads ? reads : 1);
+    Address words = memory + WORDS_AT, places = memory + PLACES_AT;
+    int64_t n = TURNS, n_places = (int64_t)((len - PLACES_AT) / place_len);
+    void *arguments[] = { &memory, &words, &places, &n_places, &n };
+    char function[32];
+    snprintf(function, sizeof function, "ceiling_phase_a2_r%d", reads);
+    const Launch launch = { find_function(module, function), n_blocks, THREADS,
+                            (THREADS + THREADS / 32) * sizeof(float), arguments };
+    TRY(memory_set(memory, 0, PLACES_AT));
+    printf("%s %.3f us\n", name, time_launch(&launch, 1, seconds) / TURNS * 1e6);
 }
 
 static void measure_tensor(Handle module, const char *name, bool hopper, int n_processors, Address memory,
@@ -195,7 +201,9 @@ int main(int n_arguments, char **arguments)
     printf("device %s\nprocessors %d pieces\nclock %d MHz\n", name, n_processors, clock_khz / 1000);
     measure_read(module, "read", n_processors, memory, len, seconds / 4);
     measure_read(module, "read_token", n_processors, memory, token_len, seconds / 4);
-    measure_exchange(module, n_processors, memory, seconds / 4);
+    measure_phase(module, "exchange", 0, n_processors, memory, len, seconds / 8);
+    measure_phase(module, "phase_64", 8, n_processors, memory, len, seconds / 8);
+    measure_phase(module, "phase_192", 24, n_processors, memory, len, seconds / 8);
     write_operands(memory);
     measure_tensor(module, "mma", false, n_processors, memory, seconds / 4);
     measure_tensor(module, "tensor", major == 9, n_processors, memory, seconds / 4);

@@ -48,14 +48,15 @@ FILENAME ~ /logits$/ {
 FILENAME ~ /failures$/ { failures[++n_failures] = $0; next }
 
 function print_ceilings(    name, words, n, i, text) {
-    n = split("read read_token exchange mma tensor product", name, " ")
-    split("reading 4 GB|reading 0.85 GB|an exchange among 128 blocks|tensor cores by mma.sync alone|" \
-          "tensor cores alone, 16-bit random numbers|PyTorch's product of 8192³", words, "|")
+    n = split("read read_token exchange phase_64 phase_192 mma tensor product", name, " ")
+    split("reading 4 GB|reading 0.85 GB|an exchange among 128 blocks|with 64 KiB of weights each after it|with 192 KiB|" \
+          "tensor cores by mma.sync alone|tensor cores alone, 16-bit random numbers|PyTorch's product of 8192³",
+          words, "|")
     for (i = 1; i <= n; i++)
         if (name[i] in ceiling)
-            text = text sprintf(name[i] == "exchange" ? "%s%s %.2f to %.2f %s" : "%s%s %.0f to %.0f %s",
+            text = text sprintf(name[i] ~ /^(exchange|phase)/ ? "%s%s %.2f to %.2f %s" : "%s%s %.0f to %.0f %s",
                                 (text ? "; " : ""), words[i], least[name[i]], ceiling[name[i]],
-                                (name[i] == "exchange" ? "us" : name[i] ~ /^read/ ? "GB/s" : "TFLOP/s"))
+                                (name[i] ~ /^(exchange|phase)/ ? "us" : name[i] ~ /^read/ ? "GB/s" : "TFLOP/s"))
     print text ? "\nCeilings in the same run, least to most: " text "." : "\nCeilings were not measured."
     print "Limits take reading, and " ("product" in ceiling ? "that product" : "those tensor cores") ", at their best,"
     print "and `mossc inspect`'s bytes and operations, attention's windows full. Others' figures: bench/gpu/peers.txt."
