@@ -136,19 +136,27 @@ static void annotate(LLVMContextRef context, LLVMModuleRef module, LLVMValueRef 
     LLVMAddNamedMetadataOperand(module, "nvvm.annotations", LLVMMetadataAsValue(context, node));
 }
 
-/* Structures by value stay where the launch put them: the bulk tensor copy takes their address. */
+/* Structures by value stay where the launch put them: the bulk tensor copy takes their address. LLVM reads but one
+ * such note, so it names them all. */
 static void annotate_structures(LLVMContextRef context, LLVMModuleRef module, LLVMValueRef function)
 {
+    enum { MAX_STRUCTURES = 4 };
     const unsigned byval = LLVMGetEnumAttributeKindForName("byval", strlen("byval"));
+    LLVMMetadataRef structures[MAX_STRUCTURES];
+    size_t n = 0;
     for (unsigned i = 1; i <= LLVMCountParams(function); i++) {
         if (!LLVMGetEnumAttributeAtIndex(function, (LLVMAttributeIndex)i, byval))
             continue;
-        LLVMMetadataRef index = LLVMValueAsMetadata(LLVMConstInt(LLVMInt32TypeInContext(context), i, 0));
-        LLVMMetadataRef key = LLVMMDStringInContext2(context, "grid_constant", strlen("grid_constant"));
-        LLVMMetadataRef row[] = { LLVMValueAsMetadata(function), key, LLVMMDNodeInContext2(context, &index, 1) };
-        LLVMMetadataRef node = LLVMMDNodeInContext2(context, row, sizeof row / sizeof *row);
-        LLVMAddNamedMetadataOperand(module, "nvvm.annotations", LLVMMetadataAsValue(context, node));
+        if (n == MAX_STRUCTURES)
+            BUG("a kernel takes more than %d structures", MAX_STRUCTURES);
+        structures[n++] = LLVMValueAsMetadata(LLVMConstInt(LLVMInt32TypeInContext(context), i, 0));
     }
+    if (n == 0)
+        return;
+    LLVMMetadataRef key = LLVMMDStringInContext2(context, "grid_constant", strlen("grid_constant"));
+    LLVMMetadataRef row[] = { LLVMValueAsMetadata(function), key, LLVMMDNodeInContext2(context, structures, n) };
+    LLVMMetadataRef node = LLVMMDNodeInContext2(context, row, sizeof row / sizeof *row);
+    LLVMAddNamedMetadataOperand(module, "nvvm.annotations", LLVMMetadataAsValue(context, node));
 }
 
 static void prepare(const PtxKernel *kernel, LLVMContextRef context, LLVMModuleRef module)

@@ -130,7 +130,7 @@ static void multiply(GpuModel *g, const Product *p)
 
 /* ---- Hopper's: codegen/gpu/gemm_h100.c ---- */
 
-enum { H100_PIECE = 64, H100_THREADS = 384, H100_RING_MOST = 212000 };
+enum { H100_PIECE = 64, H100_HALF = 64, H100_THREADS = 384, H100_RING_MOST = 212000 };
 
 typedef struct { int columns, stages; } H100Tile;
 
@@ -158,6 +158,17 @@ static H100Tile h100_tile(const GpuModel *g, const Product *p, const char *key)
     return t;
 }
 
+/* Of `in`: as many rows as its buffer has. */
+static void rows_map(GpuModel *g, const Product *p)
+{
+    const Rows *in = &p->in;
+    gpu_tensor_map(g->b, &(TensorMap){
+        .base = ARG_SCRATCH, .buffer = in->buffer, .offset = in->column * in->element_len,
+        .n_rows = in->buffer->len / (in->stride * in->element_len), .n_columns = p->n_in,
+        .row_stride = in->stride * in->element_len, .element_len = in->element_len, .box_rows = H100_HALF,
+        .box_columns = H100_PIECE, .swizzle = 128 });
+}
+
 static void multiply_h100(GpuModel *g, const Product *p)
 {
     const char *key = product_key(g, "gemm_h100", p);
@@ -175,6 +186,7 @@ static void multiply_h100(GpuModel *g, const Product *p)
         .box_rows = tile.columns == 256 ? 128 : tile.columns,
         .box_columns = H100_PIECE, .swizzle = 128 });
     other_args(g, p);
+    rows_map(g, p);
     gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,
             1024 + h100_ring_len(tile.columns, tile.stages) + 8 * 2048 + 12 * ((int)p->n_experts + 1),
             gpu_flags(g) | p->flags);

@@ -400,13 +400,14 @@ static int case_blocks(const Case *c, const Data *d)
     return n * n_processors;
 }
 
-static TensorMap weights_map(const Case *c, const Data *d, DevicePointer weights)
+/* Of a matrix with `stride` elements a row, in boxes of box_rows x 64. */
+static TensorMap matrix_map(const Case *c, DevicePointer matrix, int64_t n_rows, int64_t n_columns, int64_t stride,
+    int box_rows)
 {
     TensorMap map;
-    const uint64_t sizes[] = { (uint64_t)d->k, (uint64_t)c->n_experts * (uint64_t)c->n_out };
-    const uint64_t strides[] = { (uint64_t)d->k * 2 };
-    const unsigned box[] = { 64, c->tile_columns == 256 ? 128 : (unsigned)c->tile_columns }, steps[] = { 1, 1 };
-    CU(cuTensorMapEncodeTiled, &map, c->act == 2 ? 6 : 9, 2, (void *)weights, sizes, strides, box, steps,
+    const uint64_t sizes[] = { (uint64_t)n_columns, (uint64_t)n_rows }, strides[] = { (uint64_t)stride * 2 };
+    const unsigned box[] = { 64, (unsigned)box_rows }, steps[] = { 1, 1 };
+    CU(cuTensorMapEncodeTiled, &map, c->act == 2 ? 6 : 9, 2, (void *)matrix, sizes, strides, box, steps,
         0, 3 /* 128-byte swizzle */, 2 /* 128 bytes to L2 */, 0);
     return map;
 }
@@ -452,14 +453,17 @@ static bool run_case(const Case *c, const Data *d, const DevicePointer from[9], 
 
     int32_t n_tokens = c->n_tokens, top_k = c->top_k;
     DevicePointer pointers[9];                             /* the order of the arguments: out, in, weights … */
-    TensorMap map;
-    void *args[11] = { [9] = &n_tokens, [10] = &top_k };
+    TensorMap weights, rows;
+    void *args[12] = { [9] = &n_tokens, [10] = &top_k };
     memcpy(pointers, from, sizeof pointers);
     for (int i = 0; i < 9; i++)
         args[i] = &pointers[i];
     if (c->is_h100) {
-        map = weights_map(c, d, from[2]);
-        args[2] = &map;
+        weights = matrix_map(c, from[2], (int64_t)c->n_experts * c->n_out, d->k, d->k,
+            c->tile_columns == 256 ? 128 : c->tile_columns);
+        rows = matrix_map(c, from[1], c->in_pairs ? (int64_t)c->n_tokens * c->top_k : c->n_tokens, c->n_in, c->in_stride, 64);
+        args[2] = &weights;
+        args[11] = &rows;
     }
     CU(cuMemcpyHtoD_v2, from[0], d->out, d->out_len);
     const unsigned n_threads = (unsigned)case_threads(c);
