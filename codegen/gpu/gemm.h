@@ -46,12 +46,17 @@ DEVICE GemmTile gemm_find_tile(int tile, const int *ends, const int *n_rows, int
 
 DEVICE float gemm_silu(float x) { return x * reciprocal_fast(1.0f + exp2_fast(-1.44269504f * x)); }
 
-/* max(x, 0) + log(1 + exp(-|x|)), the logarithm by its series where 1 + would round the small term away */
+/* max(x, 0) + log(1 + u), u = exp(-|x|): the logarithm as u times a polynomial, which is wrong by 1.4e-6 of it at most,
+ * for small u too, and takes less time than lg2. */
 DEVICE float gemm_softplus(float x)
 {
-    const float small = exp2_fast(-1.44269504f * (x < 0 ? -x : x));
-    const float log = small < 0x1p-8f ? small - 0.5f * small * small : 0.69314718f * log2_fast(1.0f + small);
-    return max_f(x, 0.0f) + log;
+    static const float factors[] = { 0.0141410241f, -0.0664018020f, 0.149223879f, -0.235038608f, 0.331094503f,
+                                     -0.499869645f, 0.999998748f };
+    const float u = exp2_fast(-1.44269504f * bits_float(float_bits(x) & 0x7fffffffu));
+    float ratio = factors[0];
+    UNROLL for (int i = 0; i < 6; i++)
+        ratio = fma_f(ratio, u, factors[i + 1]);
+    return fma_f(u, ratio, max_f(x, 0.0f));
 }
 
 /* Two neighbouring columns of a row of scales or biases that starts at `at`, `column` even. whole: both are there. */
