@@ -92,7 +92,7 @@ static bool scan_block_fits(const Asked *a)
     int channels = value(a, "block_channels"), z_rows = given(a, "z_pairs") ? given(a, "z_pairs") : 1;
     int tile = value(a, "tile_tokens"), steps = up(given(a, "d_state") * channels, 32);
     int bc = 8 * (tile + 4) * steps * 32 / channels, parts = 128 * (tile + 2);
-    int own = 4 * tile * channels + 2 * tile * channels * (z_rows + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
+    int own = 2 * tile * channels * (z_rows + 3) + 2 * (bc < parts ? parts : bc) + 264 * steps;
     return given(a, "block_channels") > 0 && value(a, "stages") * own + 4 * channels <= shared_most(a);
 }
 

@@ -67,7 +67,7 @@ static void shape_params(GpuModel *g, const Product *p)
     gpu_param(g->b, "n_experts", (double)p->n_experts);
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "in_pairs", p->n_experts > 1 && p->in.top_k.most > 0);
-    gpu_param(g->b, "out_kind", p->out_kind == OUT_ACT ? 0 : p->out_kind == OUT_ADD ? 2 : 1);
+    gpu_param(g->b, "out_kind", p->out_kind == OUT_LOGITS ? OUT_F32 : p->out_kind);
     gpu_param(g->b, "gated", p->gated);
     gpu_param(g->b, "has_bias", p->bias_kind == BIAS_MIXED ? (double)p->routing->n_experts : p->bias_kind);
     gpu_param(g->b, "epilogue", p->end);

@@ -56,8 +56,8 @@ void gpu_lower_dt(Lowering *l, const Op *op)
     p.n_in *= r ? r->n_experts : 1;
     p.n_out = p.slot->n_out;
     p.n_experts = 1;
-    p.out = gpu_new_rows(g, "dt", p.n_out, 4);
-    p.out_kind = OUT_F32;
+    p.out = gpu_new_rows(g, "dt", p.n_out, 2);
+    p.out_kind = OUT_F16;
     p.bias_kind = r ? BIAS_MIXED : BIAS_PLAIN;
     p.bias_offset = l->weights + op->operand[bias]->buffer->offset;
     p.end = op_int(scan, ATTR_SOFTPLUS, 0) ? END_SOFTPLUS : END_NONE;
@@ -106,7 +106,7 @@ static ScanBlock scan_shape(const ScanOf *of, int channels, int stages, int tile
 {
     int steps = (of->d_state * channels + 31) / 32, bc = 8 * (tile + 4) * steps * 32 / channels;
     int parts = 128 * (tile + 2), longer = bc < parts ? parts : bc;
-    int own = 4 * tile * channels + 2 * tile * channels * (of->z_rows + 2) + 2 * longer + 272 * steps;
+    int own = 2 * tile * channels * (of->z_rows + 3) + 2 * longer + 264 * steps;
     return (ScanBlock){ channels, stages, tile, 32 * stages, stages * own + 4 * channels };
 }
 

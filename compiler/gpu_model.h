@@ -49,7 +49,7 @@ typedef struct {
 } Routing;
 
 /* A product, dense (routing NULL) or by pair: the arguments of codegen/gpu/README.md. */
-typedef enum { OUT_ACT, OUT_F32, OUT_ADD, OUT_LOGITS } OutKind;
+typedef enum { OUT_ACT, OUT_F32, OUT_ADD, OUT_F16, OUT_LOGITS } OutKind;
 typedef enum { END_NONE, END_SWIGLU, END_SOFTPLUS } ProductEnd;
 typedef enum { BIAS_NONE, BIAS_PLAIN, BIAS_MIXED } BiasKind;
 typedef struct {

@@ -31,18 +31,18 @@ static Traffic product(const CostOf *c, double columns, double others)
 
 static Traffic cost_gemm(const CostOf *c)
 {
-    static const double out_len[] = { 2, 4, 8 };     /* 16 bits, float32, float32 added to what is there */
+    static const double out_len[] = { 2, 4, 8, 2 };  /* act, float32, float32 added to what is there, f16 */
     const double columns = get(c, "n_out"), in_rows = get(c, "in_pairs") > 0 ? rows(c) : c->n;
     const double written = get(c, "epilogue") == 1 ? columns / 2 : columns;
-    return product(c, columns, 2 * in_rows * get(c, "n_in") + out_len[(int)get(c, "out_kind") % 3] * rows(c) * written);
+    return product(c, columns, 2 * in_rows * get(c, "n_in") + out_len[(int)get(c, "out_kind")] * rows(c) * written);
 }
 
-/* As compiler/cost.c counts a state's operations; dt in float32, x, z and y in 16 bits, B and C of the token. */
+/* As compiler/cost.c counts a state's operations; dt, x, z and y in 16 bits, B and C of the token. */
 static Traffic cost_scan(const CostOf *c)
 {
     const double z = get(c, "z_stride") == 0 ? 0 : get(c, "z_pairs") > 0 ? get(c, "z_pairs") : 1;
     return (Traffic){ 8 * c->n * get(c, "n_channels") * get(c, "d_state"),
-                    c->n * (get(c, "n_channels") * (8 + 2 * z) + 8 * get(c, "d_state")) };
+                    c->n * (get(c, "n_channels") * (6 + 2 * z) + 8 * get(c, "d_state")) };
 }
 
 /* Each token looks back at itself and all before it, or a window of them. */

@@ -34,6 +34,9 @@ static int param(const Kernel *kernel, const char *name, int absent)
     return absent;
 }
 
+/* Which 16 bits elements of out are, as act says it; 0: float32. */
+static int out_act(int out_kind, int act) { return out_kind == 0 ? act : out_kind == 3 ? 2 : 0; }
+
 static double act_value(uint16_t bits, int act) { return act == 1 ? dtype_bf16_to_f32(bits) : dtype_f16_to_f32(bits); }
 
 /* A copy of device memory; NULL for none. */
@@ -87,7 +90,7 @@ size_t gpu_product_out_len(const BenchSide *side, const Launch *launch, const Be
     int top_k = args[ARG_K].kind == ARG_COUNT ? bench_count(side, pass, COUNT_TOP_K) : (int)args[ARG_K].offset;
     size_t rows = (size_t)bench_count(side, pass, (LaunchCount)args[ARG_N_TOKENS].offset)
         * (size_t)(param(kernel, "n_experts", 1) > 1 ? top_k : 1);
-    return rows * (size_t)param(kernel, "out_stride", 0) * (param(kernel, "out_kind", 0) == 0 ? 2 : 4);
+    return rows * (size_t)param(kernel, "out_stride", 0) * (out_act(param(kernel, "out_kind", 0), 1) ? 2 : 4);
 }
 
 /* Row `row` of an expert's matrix, times its scale. */
@@ -127,9 +130,9 @@ static double element(const ProductCheck *p, const uint8_t *rows, int row, int c
     const size_t at = (size_t)row * (size_t)p->out_stride + (size_t)column;
     uint16_t bits;
     float value;
-    if (p->out_kind == 0) {
+    if (out_act(p->out_kind, p->act)) {
         memcpy(&bits, rows + 2 * at, 2);
-        return act_value(bits, p->act);
+        return act_value(bits, out_act(p->out_kind, p->act));
     }
     memcpy(&value, rows + 4 * at, 4);
     return value;
@@ -152,9 +155,11 @@ static double product(const ProductCheck *p, int in_row, const double *weights, 
 
 static void compare(ProductCheck *p, int row, int column, double want, double size, double extra)
 {
-    const double got = element(p, p->out, row, column), ulp = p->out_kind ? 0x1p-23 : p->act == 1 ? 0x1p-8 : 0x1p-11;
+    static const double ulps[] = { 0x1p-23, 0x1p-8, 0x1p-11 };
+    const int act = out_act(p->out_kind, p->act);
+    const double got = element(p, p->out, row, column), ulp = ulps[act];
     const double allowed = 0x1p-24 * (16 * sqrt(p->n_in) + 16) * size + (ulp + extra) * fabs(want) + 1e-30
-        + (p->out_kind == 0 && p->act == 2 ? 0x1p-25 : 0);
+        + (act == 2 ? 0x1p-25 : 0);
     const double error = fabs(got - want) / allowed;
     if (error <= p->worst)
         return;

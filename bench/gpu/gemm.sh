@@ -51,7 +51,7 @@ product 2 $(k 1024) n_out=6144 out_stride=3072 $grouped in_pairs=0 gated=0 epilo
 product 2 $(k 3072) $(n 1024) $grouped in_pairs=1 gated=1 epilogue=0                            # down
 product 1 $(k 1024) $(n 1536) $dense out_kind=0 has_bias=0 epilogue=0                           # q, k, v
 product 1 $(k 1024) $(n 1024) $dense out_kind=2 has_bias=0 epilogue=0                           # o
-product 2 $(k 512) $(n 2048) $dense out_kind=1 has_bias=8 epilogue=2                            # dt_proj
+product 2 $(k 512) $(n 2048) $dense out_kind=3 has_bias=8 epilogue=2                            # dt_proj
 x_proj="$(k 2048) $(n 96) n_experts=8 in_pairs=0 out_kind=1 gated=0 has_bias=0 epilogue=0 act=2 tile_columns=96"
 group=$((group + 1))
 instance gemm_h100 90 384 1 pieces 2 p1 $x_proj stages=7

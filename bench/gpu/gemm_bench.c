@@ -121,6 +121,9 @@ static bool read_case(const char *line, Case *c)
     return true;
 }
 
+/* The type of elements of out, as act says it; 0: float32. */
+static int out_act(const Case *c) { return c->out_kind == 0 ? c->act : c->out_kind == 3 ? 2 : 0; }
+
 enum { BIAS_EXPERTS = 8 };      /* whose gates there are without experts */
 
 typedef struct {
@@ -220,7 +223,7 @@ static void make_data(const Case *c, Data *d)
     d->bias_len = (size_t)(c->has_bias > 1 ? c->has_bias : c->n_experts) * c->n_out * 4;
     d->pairs_len = (size_t)n_pairs * 4;
     d->slots_len = (size_t)c->n_experts * (size_t)c->n_tokens * 4;
-    d->out_len = (size_t)(d->n_out_rows * c->out_stride) * (c->out_kind == 0 ? 2 : 4);
+    d->out_len = (size_t)(d->n_out_rows * c->out_stride) * (out_act(c) ? 2 : 4);
     d->in = allocate(d->in_len);
     d->weights = allocate(d->weights_len);
     d->scales = allocate(d->scales_len);
@@ -281,7 +284,7 @@ static double product(const Case *c, const Data *d, int64_t row, int expert, int
 static double output_error(const Case *c, const Data *d, const void *out, int64_t row, int column)
 {
     const int64_t at = row * c->out_stride + column;
-    const int len = c->out_kind == 0 ? 2 : 4;
+    const int len = out_act(c) ? 2 : 4;
     if (column >= (c->epilogue == 1 ? c->n_out / 2 : c->n_out))
         return memcmp((const char *)out + at * len, (const char *)d->out + at * len, (size_t)len) == 0 ? 0 : INFINITY;
     const int expert = c->n_experts > 1 ? d->experts[row] : 0;
@@ -300,8 +303,8 @@ static double output_error(const Case *c, const Data *d, const void *out, int64_
         value *= d->gates[row], size *= d->gates[row];
     if (c->out_kind == 2)
         value += ((const float *)d->out)[at];
-    const double got = c->out_kind == 0 ? from_act(((const uint16_t *)out)[at], c->act) : ((const float *)out)[at];
-    const double rounding = c->out_kind != 0 ? 2e-6 : c->act == 2 ? 1.0 / 2048 : 1.0 / 256;
+    const double got = len == 2 ? from_act(((const uint16_t *)out)[at], out_act(c)) : ((const float *)out)[at];
+    const double rounding = len == 4 ? 2e-6 : out_act(c) == 2 ? 1.0 / 2048 : 1.0 / 256;
     const double tolerance = rounding * 1.01 * fabs(value) + 1e-6 * size + 1e-7;
     const double error = fabs(got - value) / tolerance;
     return error <= 1 ? error : error > 1 ? error : INFINITY;

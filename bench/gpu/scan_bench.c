@@ -97,19 +97,19 @@ static double from_half(uint16_t h)
 
 static double pooled_half(int64_t i) { return from_half(to_half(pool[i % POOL])); }
 
-typedef enum { F32, DT, NEGATIVE, HALF } Fill;
-static double dt_value(int64_t i) { return (double)expf(2.5f * pool[i % POOL] - 4); }            /* 0.0015 to 0.22 */
+typedef enum { F32, NEGATIVE, DT, HALF } Fill;           /* the last two of 16 bits */
+static uint16_t dt_half(int64_t i) { return to_half(expf(2.5f * pool[i % POOL] - 4)); }          /* 0.0015 to 0.22 */
 static double a_value(int64_t i) { return -8.5 - 8 * pooled(i); }                                /* 2^(Δ a) */
 
 static Address make_buffer(Fill fill, size_t count)
 {
-    const size_t len = fill == HALF ? 2 : 4;
+    const size_t len = fill >= DT ? 2 : 4;
     unsigned char *host = malloc(len * POOL);
     for (int i = 0; i < POOL; i++)
-        if (fill == HALF)
-            ((uint16_t *)host)[i] = to_half(pool[i]);
+        if (fill >= DT)
+            ((uint16_t *)host)[i] = fill == DT ? dt_half(i) : to_half(pool[i]);
         else
-            ((float *)host)[i] = fill == DT ? (float)dt_value(i) : fill == NEGATIVE ? (float)a_value(i) : pool[i];
+            ((float *)host)[i] = fill == NEGATIVE ? (float)a_value(i) : pool[i];
     Address buffer;
     TRY(cu_alloc(&buffer, len * count + 256));
     const size_t first = count < POOL ? count : POOL;
@@ -329,7 +329,7 @@ static int scan_shared_len(ScanBlock of)
 {
     const int b = of.channels, tile = of.tile, steps = (STATES * b + 31) / 32;
     const int bc = 8 * (tile + 4) * steps * 32 / b, parts = 128 * (tile + 2);
-    const int own = 4 * tile * b + 2 * tile * b * (TOP_K + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
+    const int own = 2 * tile * b * (TOP_K + 3) + 2 * (bc < parts ? parts : bc) + 264 * steps;
     return of.stages * own + 4 * b;
 }
 
@@ -342,7 +342,7 @@ static const char *check_scan(const Data *data, int n_tokens)
         const int64_t c = channels[i];
         double s[STATES] = { 0 };
         for (int64_t t = 0; t < n_tokens; t++) {
-            const double dt = (double)(float)dt_value((t * CHANNELS + c) % POOL), x = pooled_half(t * CHANNELS + c);
+            const double dt = from_half(dt_half(t * CHANNELS + c)), x = pooled_half(t * CHANNELS + c);
             double sum = pooled(c) * x, z = 0;
             for (int n = 0; n < STATES; n++) {
                 s[n] *= exp2(dt * (double)(float)a_value(c * STATES + n));
@@ -372,7 +372,7 @@ static void run_scan(Data *data, Kernel kernel, const char *label, ScanBlock blo
         TRY(cu_sync());
     }
     const double elements = (double)n_tokens * CHANNELS;
-    report(label, n_tokens, ms, elements * (4 + 2 + 2 * TOP_K + 2) + (double)n_tokens * 8 * STATES, elements * STATES,
+    report(label, n_tokens, ms, elements * (2 + 2 + 2 * TOP_K + 2) + (double)n_tokens * 8 * STATES, elements * STATES,
            check ? check_scan(data, n_tokens) : "");
 }
 

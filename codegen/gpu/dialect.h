@@ -127,6 +127,13 @@ DEVICE uint32_t act_pack(float lo, float hi, int act)
         __asm__("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
     return pair;
 }
+/* f16, 65504 for what is more; NaN stays one. */
+DEVICE uint32_t half_pack_finite(float lo, float hi)
+{
+    uint32_t pair = act_pack(lo, hi, 2);
+    __asm__("min.NaN.f16x2 %0, %0, %1;" : "+r"(pair) : "r"(0x7bff7bffu));
+    return pair;
+}
 DEVICE act_t float_act(float x, int act) { return (act_t)act_pack(x, 0.0f, act); }
 DEVICE float act_lo(uint32_t pair, int act) { return act == 1 ? bits_float(pair << 16) : half_float((uint16_t)pair); }
 DEVICE float act_hi(uint32_t pair, int act)

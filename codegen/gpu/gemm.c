@@ -11,7 +11,7 @@
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(weight_dtype, w)
 PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
-PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there */
+PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there, 3 f16 rows */
 PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
 PARAM(has_bias, hb)      /* 1: the expert's, more: the gated sum of those of the token's, which are of so many */
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
@@ -189,7 +189,7 @@ DEVICE void gemm_load_b(uint32_t b[][2], const char *stage, int first_column, in
 /* A slice of 16 rows (of them n_rows real) from staging to out; column: of sums. */
 DEVICE void gemm_write_slice(void *out, char *staging, const int32_t *rows, int n_rows, int column, int n_slice)
 {
-    const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
+    const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = 16 / gemm_out_len(out_kind);
     const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
     if (out_kind == 2) {
         UNROLL for (int row = 0; row < 16; row++)

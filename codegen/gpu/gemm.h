@@ -136,25 +136,39 @@ DEVICE void gemm_finish(float value[2], float gate, int epilogue, int gated)
     }
 }
 
-/* A warp writes 16 rows at a time, by slices: so many columns of sums give 128 bytes of out or less. */
-DEVICE int gemm_slice(int out_kind, int epilogue) { return out_kind != 0 && epilogue != 1 ? 32 : 64; }
+/* Bytes of an element of out. */
+DEVICE int gemm_out_len(int out_kind) { return out_kind == 0 || out_kind == 3 ? 2 : 4; }
+
+/* A warp writes 16 rows at a time, by slices: so many columns of sums give 128 bytes of out or less. Of 64 columns
+ * softplus would need more registers than there are. */
+DEVICE int gemm_slice(int out_kind, int epilogue)
+{
+    return epilogue == 2 || (gemm_out_len(out_kind) == 4 && epilogue != 1) ? 32 : 64;
+}
 
 /* Where chunk `chunk` (16 bytes) of a row of a slice is staged, such that neither its writers nor its readers meet. */
 DEVICE char *gemm_staged(char *staging, int row, int chunk, int out_kind, int epilogue)
 {
-    const int turn = out_kind != 0 && epilogue != 1 ? row * 2 & 7 : row & 7;
-    return staging + row * 128 + ((chunk ^ turn) << 4);
+    const bool is_f32 = gemm_out_len(out_kind) == 4 && epilogue != 1;
+    const int turn = is_f32 ? row * 2 : epilogue == 2 ? row * 4 + (row >> 1 & 3) : row;
+    return staging + row * 128 + ((chunk ^ (turn & 7)) << 4);
+}
+
+/* Two outputs in 16 bits. With out_kind 3 none is more than f16 can hold; NaN stays NaN. */
+DEVICE uint32_t gemm_pack(float lo, float hi, int out_kind, int act)
+{
+    return out_kind == 3 ? half_pack_finite(lo, hi) : act_pack(lo, hi, act);
 }
 
 /* Two columns of sums, finished; `column` of the slice, even. */
 DEVICE void gemm_stage(char *staging, int row, int column, const float value[2], int out_kind, int epilogue, int act)
 {
-    const int to = (epilogue == 1 ? column / 2 : column) * (out_kind == 0 ? 2 : 4);
+    const int out_len = gemm_out_len(out_kind), to = (epilogue == 1 ? column / 2 : column) * out_len;
     char *const at = gemm_staged(staging, row, to / 16, out_kind, epilogue) + to % 16;
-    if (out_kind == 0 && epilogue == 1)
-        *(act_t *)at = float_act(value[0], act);
-    else if (out_kind == 0)
-        *(uint32_t *)at = act_pack(value[0], value[1], act);
+    if (out_len == 2 && epilogue == 1)
+        *(act_t *)at = (act_t)gemm_pack(value[0], 0, out_kind, act);
+    else if (out_len == 2)
+        *(uint32_t *)at = gemm_pack(value[0], value[1], out_kind, act);
     else if (epilogue == 1)
         *(float *)at = value[0];
     else
@@ -188,7 +202,7 @@ DEVICE void gemm_write_chunk(void *out, int64_t row, int column, const char *sta
 {
     if (column >= n_columns)
         return;
-    if (out_kind == 0)
+    if (gemm_out_len(out_kind) == 2)
         gemm_write_act((act_t *)out + row * out_stride, column, staged, n_columns);
     else
         gemm_write_f32((float *)out + row * out_stride, column, staged, n_columns, out_stride);

@@ -18,7 +18,7 @@
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(in_stride, is) PARAM(out_stride, os) PARAM(n_experts, e) PARAM(act, a)
 PARAM(in_pairs, ip)      /* in has a row for each 0: token, 1: pair */
-PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there */
+PARAM(out_kind, ok)      /* 0 act rows, 1 f32 rows, 2 f32 rows, added to what is there, 3 f16 rows */
 PARAM(gated, g)          /* 1: times gates[row of out], after the epilogue */
 PARAM(has_bias, hb)      /* 1: the expert's, more: the gated sum of those of the token's, which are of so many */
 PARAM(epilogue, ep)      /* 1 silu(even column) * odd column, 2 softplus */
@@ -232,7 +232,7 @@ DEVICE void gemm_h100_add_bias(float *sums, int n_columns, const int to_row[2], 
 /* A slice of a warp's 16 rows from staging to out. */
 DEVICE void gemm_h100_write_slice(void *out, char *staging, int row, int n_rows, int column, int n_slice)
 {
-    const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = out_kind == 0 ? 8 : 4;
+    const int shrink = epilogue == 1 ? 2 : 1, chunk_columns = 16 / gemm_out_len(out_kind);
     const int n_chunks = gemm_slice(out_kind, epilogue) / shrink / chunk_columns;      /* of a row */
     if (out_kind == 2) {
         UNROLL for (int r = 0; r < 16; r++) {

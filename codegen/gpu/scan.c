@@ -8,8 +8,8 @@
  * one state of it through the tile, from where the warp of the tile before ended its step j. So all warps work at once,
  * each a step or more behind the one before, and nothing is computed twice. Sums are those of the loop over tokens,
  * however a prompt is cut, whatever b, stages and T are. d_state is at most 1024 / b.
- * Shared: stages (4 T b + 2 T b (z + 2) + 2 B + 272 S) + 4 b bytes, z = z_pairs or 1, S = ceil(d_state b / 32) steps,
- * B = 8 (T + 4) S 32 / b bytes, at least 128 (T + 2).
+ * Shared: stages (2 T b (z + 3) + 2 B + 264 S) + 4 b bytes; stages is even, z = z_pairs or 1, B = 8 (T + 4) S 32 / b
+ * bytes, at least 128 (T + 2), and S = ceil(d_state b / 32) steps.
  */
 PARAM(n_channels, c) PARAM(d_state, n) PARAM(dt_stride, ds) PARAM(x_stride, xs) PARAM(z_stride, zs) PARAM(z_pairs, zp)
 PARAM(y_stride, ys) PARAM(zoh, zoh) PARAM(act, a) PARAM(sequences, sq) PARAM(block_channels, bc)
@@ -22,7 +22,8 @@ typedef uint32_t scan_u32x2 __attribute__((vector_size(8)));
 typedef float scan_f32x2 __attribute__((vector_size(8)));
 
 typedef struct {
-    const float *dt, *bc;
+    const uint16_t *dt;             /* f16 */
+    const float *bc;
     const act_t *x, *z;
     act_t *y;
     const float *a, *d;
@@ -48,7 +49,7 @@ DEVICE int scan_bc_len(void) { return max_i(2 * scan_rows() * scan_bc_row(), 32 
 
 /* What stands between a warp and the one before, of a step: the states with which it begins, A, and an mbarrier that
  * tells when they are there. */
-enum { SCAN_A = 128, SCAN_MEETING = 256, SCAN_STEP = 272 };
+enum { SCAN_A = 128, SCAN_MEETING = 256, SCAN_STEP = 264 };
 
 /* What a warp has of shared memory. */
 typedef struct {
@@ -61,8 +62,8 @@ typedef struct {
 
 DEVICE ScanShared scan_shared(void)
 {
-    const int soon_len = scan_tokens() * 4 * scan_channels() + scan_act_len();
-    const int late_len = (1 + scan_z_rows()) * scan_act_len(), own_len = soon_len + late_len + 8 * scan_bc_len();
+    const int soon_len = 2 * scan_act_len(), late_len = (1 + scan_z_rows()) * scan_act_len();
+    const int own_len = soon_len + late_len + 8 * scan_bc_len();
     const int steps_len = scan_steps() * SCAN_STEP, next = warp() + 1 == scan_warps() ? 0 : warp() + 1;
     char *const own = (char *)shared() + warp() * own_len, *const steps = (char *)shared() + scan_warps() * own_len;
     return (ScanShared){ own, own + soon_len, (float *)(own + soon_len + late_len), steps + warp() * steps_len,
@@ -90,7 +91,7 @@ DEVICE void scan_token(ScanArrays in, int t)
 {
     const int channel = block_x() * 32 + warp() * 4 + lane() / 8, first = lane() % 8;
     const bool is_real = channel < n_channels;
-    const float dt = is_real ? in.dt[(int64_t)t * dt_stride + channel] : 0;
+    const float dt = is_real ? half_float(in.dt[(int64_t)t * dt_stride + channel]) : 0;
     const float x = is_real ? act_float(in.x[(int64_t)t * x_stride + channel], act) : 0;
     const float *const b = in.bc + (int64_t)t * 2 * d_state, *const c = b + d_state;
     float y = 0;
@@ -119,14 +120,14 @@ DEVICE void scan_token(ScanArrays in, int t)
 
 /* ---- copies: each warp for itself ---- */
 
-/* Bytes of 16 that are real, of elements of len bytes from `channel` on. */
-DEVICE int scan_copy_len(int channel, int len)
+/* Bytes of 16 that are real, of elements from `channel` on. */
+DEVICE int scan_copy_len(int channel)
 {
-    return n_channels % scan_channels() == 0 ? 16 : max_i(min_i((n_channels - channel) * len, 16), 0);
+    return n_channels % scan_channels() == 0 ? 16 : max_i(min_i((n_channels - channel) * 2, 16), 0);
 }
 
-/* A tile of rows of activations, step elements apart; whole: all of it is real, else `left` tokens. */
-DEVICE void scan_fetch_act(char *to, const act_t *from, int64_t step, int left, bool whole)
+/* A tile of rows of 16 bits, step elements apart; whole: all of it is real, else `left` tokens. */
+DEVICE void scan_fetch_tile(char *to, const uint16_t *from, int64_t step, int left, bool whole)
 {
     const int pieces = scan_channels() / 8, first = block_x() * scan_channels() + lane() % pieces * 8;
     from += lane() / pieces * step + first;
@@ -135,19 +136,7 @@ DEVICE void scan_fetch_act(char *to, const act_t *from, int64_t step, int left, 
         const int t = i * 32 / pieces + lane() / pieces;
         if (scan_tokens() * pieces % 32 == 0 || t < scan_tokens())
             copy_async16(to + (i * 32 + lane()) * 16, from + i * 32 / pieces * step,
-                         whole ? 16 : t < left ? scan_copy_len(first, 2) : 0);
-    }
-}
-
-DEVICE void scan_fetch_dt(char *to, const float *from, int left, bool whole)
-{
-    const int pieces = scan_channels() / 4, first = block_x() * scan_channels() + lane() % pieces * 4;
-    from += lane() / pieces * (int64_t)dt_stride + first;
-    UNROLL
-    for (int i = 0; i < scan_tokens() * pieces / 32; i++) {
-        const int t = i * 32 / pieces + lane() / pieces;
-        copy_async16(to + (i * 32 + lane()) * 16, from + i * 32 / pieces * dt_stride,
-                     whole ? 16 : t < left ? scan_copy_len(first, 4) : 0);
+                         whole ? 16 : t < left ? scan_copy_len(first) : 0);
     }
 }
 
@@ -179,8 +168,8 @@ DEVICE void scan_fetch_inputs(ScanShared s, ScanArrays in, int tile, int stage, 
 {
     const int64_t token = (int64_t)tile * scan_tokens();
     const int left = in.n_tokens - tile * scan_tokens();
-    scan_fetch_dt(s.soon, in.dt + token * dt_stride, left, whole);
-    scan_fetch_act(s.soon + scan_tokens() * 4 * scan_channels(), in.x + token * x_stride, x_stride, left, whole);
+    scan_fetch_tile(s.soon, in.dt + token * dt_stride, dt_stride, left, whole);
+    scan_fetch_tile(s.soon + scan_act_len(), in.x + token * x_stride, x_stride, left, whole);
     scan_fetch_bc(s.bc + stage * scan_bc_len(), in.bc + token * 2 * d_state, left, whole);
 }
 
@@ -200,12 +189,12 @@ DEVICE void scan_fetch_rows(ScanShared s, ScanArrays in, int tile, bool whole)
 {
     const int64_t token = (int64_t)tile * scan_tokens();
     const int left = in.n_tokens - tile * scan_tokens();
-    scan_fetch_act(s.late, in.x + token * x_stride, x_stride, left, whole);
+    scan_fetch_tile(s.late, in.x + token * x_stride, x_stride, left, whole);
     UNROLL
     for (int row = 0; row < scan_z_rows(); row++)
         if (row < in.n_z)
-            scan_fetch_act(s.late + (1 + row) * scan_act_len(), in.z + (token * in.n_z + row) * z_stride,
-                           (int64_t)in.n_z * z_stride, left, whole);
+            scan_fetch_tile(s.late + (1 + row) * scan_act_len(), in.z + (token * in.n_z + row) * z_stride,
+                            (int64_t)in.n_z * z_stride, left, whole);
 }
 
 DEVICE void scan_fetch_late(ScanShared s, ScanArrays in, int tile)
@@ -225,12 +214,12 @@ typedef struct { float dt[SCAN_TILE], input[SCAN_TILE]; } ScanInputs;
 DEVICE void scan_load_inputs(ScanInputs *to, ScanShared s)
 {
     const int channel = lane() % scan_channels();
-    const float *const dt = (const float *)s.soon + channel;
-    const act_t *const x = (const act_t *)(s.soon + scan_tokens() * 4 * scan_channels()) + channel;
+    const uint16_t *const dt = (const uint16_t *)s.soon + channel;
+    const act_t *const x = (const act_t *)(s.soon + scan_act_len()) + channel;
     UNROLL
     for (int t = 0; t < scan_tokens(); t++) {
         const float value = act_float(x[t * scan_channels()], act);
-        to->dt[t] = dt[t * scan_channels()];
+        to->dt[t] = half_float(dt[t * scan_channels()]);
         to->input[t] = zoh ? value : to->dt[t] * value;
     }
 }
@@ -452,7 +441,7 @@ DEVICE void scan_run(ScanShared s, ScanArrays in)
     }
 }
 
-KERNEL(scan)(act_t *y /* [n_tokens][y_stride] */, const float *dt /* [n_tokens][dt_stride] */,
+KERNEL(scan)(act_t *y /* [n_tokens][y_stride] */, const uint16_t *dt /* [n_tokens][dt_stride] */,
     const act_t *x /* [n_tokens][x_stride] */, const float *bc /* [n_tokens][2 d_state] */,
     const act_t *z /* [n_tokens, or pairs][z_stride] */, const float *restrict a /* [n_channels][d_state] */,
     const float *restrict d /* [n_channels] */, float *state /* [n_channels][d_state] */, const int32_t *slots,

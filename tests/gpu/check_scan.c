@@ -5,8 +5,8 @@ enum { N_SLOTS = 20 };
 
 typedef struct {
     int n_channels, d_state, zoh, act, dt_stride, x_stride, z_stride, n_z;
-    const float *dt, *bc, *a, *d;
-    const uint16_t *x, *z;
+    const float *bc, *a, *d;
+    const uint16_t *dt, *x, *z;
 } Scan;
 
 static double state_factor(const Scan *scan, double dt, double a)
@@ -18,7 +18,7 @@ static double state_factor(const Scan *scan, double dt, double a)
 static double step(const Scan *scan, double *s, int t, int c)
 {
     const int n_states = scan->d_state;
-    const double dt = scan->dt[t * scan->dt_stride + c];
+    const double dt = check_act_value(scan->dt[t * scan->dt_stride + c], 2);
     const double x = check_act_value(scan->x[t * scan->x_stride + c], scan->act);
     double y = scan->d[c] * x, z = 0;
     for (int n = 0; n < n_states; n++) {
@@ -35,7 +35,7 @@ static int shared_len(int b, int d_state, int z_pairs, int stages, int tile)
 {
     const int z_rows = z_pairs ? z_pairs : 1, steps = (d_state * b + 31) / 32;
     const int bc = 8 * (tile + 4) * steps * 32 / b, parts = 128 * (tile + 2);
-    const int own = 4 * tile * b + 2 * tile * b * (z_rows + 2) + 2 * (bc < parts ? parts : bc) + 272 * steps;
+    const int own = 2 * tile * b * (z_rows + 3) + 2 * (bc < parts ? parts : bc) + 264 * steps;
     return stages * own + 4 * b;
 }
 
@@ -50,12 +50,13 @@ static void check_scan(void)
     const CheckSequences of = check_sequences(n_tokens, check_param("sequences"));
     const int channels = scan.n_channels, n_states = channels * scan.d_state, n_sequences = of.n;
     const int64_t state_stride = 4 * n_states + 16;
-    float *dt = check_buffer(4 * (size_t)n_tokens * (size_t)scan.dt_stride), *a = check_buffer(4 * (size_t)n_states);
+    uint16_t *dt = check_buffer(2 * (size_t)n_tokens * (size_t)scan.dt_stride);
+    float *a = check_buffer(4 * (size_t)n_states);
     for (int i = 0; i < n_states; i++)
         a[i] = i % 11 == 3 ? 0 : -8 * fabsf(check_random());
     for (int t = 0; t < n_tokens; t++)
         for (int c = 0; c < channels; c++)
-            dt[t * scan.dt_stride + c] = expf(4 * check_random() - 4);
+            dt[t * scan.dt_stride + c] = check_act_round(exp(4 * (double)check_random() - 4), 2);
     check_freeze(dt);
     check_freeze(a);
     scan.dt = dt, scan.a = a;

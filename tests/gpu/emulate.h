@@ -99,6 +99,11 @@ DEVICE uint32_t act_pack(float lo, float hi, int act)
 {
     return (uint32_t)float_act(hi, act) << 16 | float_act(lo, act);
 }
+DEVICE uint32_t half_pack_finite(float lo, float hi)
+{
+    const float most = 65504;
+    return act_pack(lo > most ? most : lo, hi > most ? most : hi, 2);
+}
 DEVICE float act_lo(uint32_t pair, int act) { return act_float((act_t)pair, act); }
 DEVICE float act_hi(uint32_t pair, int act) { return act_float((act_t)(pair >> 16), act); }
 

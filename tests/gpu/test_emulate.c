@@ -278,6 +278,8 @@ static void conversions(void)
     CU_ASSERT_EQUAL(emulate_float_bf16(1 + 0x3p-8f), 0x3F82);
     CU_ASSERT_EQUAL(emulate_float_bf16(3.4e38f), 0x7F80);
     CU_ASSERT_EQUAL(act_pack(1, -2, 1), 0xC0003F80u);
+    CU_ASSERT_EQUAL(half_pack_finite(INFINITY, -2), 0xC0007BFFu);
+    CU_ASSERT_TRUE(isnan(half_float((uint16_t)half_pack_finite(NAN, 0))));
 }
 
 /* ---- what must be caught ---- */
