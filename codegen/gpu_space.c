@@ -74,7 +74,7 @@ static bool wgmma_ring_fits(const Asked *a)
 {
     int columns = value(a, "tile_columns"), stages = value(a, "stages");
     int tiles = stages * (128 + columns), halves = (stages + 1) * (64 + columns);
-    return 128 * (tiles > halves ? tiles : halves) + 16 * (stages + 1) <= 212000;
+    return 128 * (tiles > halves ? tiles : halves) + 48 * stages <= 212000;
 }
 
 /* A lane of scan.c holds three numbers a token and what a step takes; a quarter of the warps has 16384 registers. Whole

@@ -139,11 +139,11 @@ static bool suits_h100(const GpuModel *g, const Product *p)
     return g->sm >= 90 && p->slot->dtype != DTYPE_Q8 && g->n_rows > 64;
 }
 
-/* Of tiles of 128 rows, or of a stage more of 64; two mbarriers a stage. */
+/* Of tiles of 128 rows, or of a stage more of 64; two mbarriers a stage, those of small units twice as many. */
 static int h100_ring_len(int columns, int stages)
 {
     int tiles = stages * (128 + columns), halves = (stages + 1) * (64 + columns);
-    return 2 * H100_PIECE * (tiles > halves ? tiles : halves) + 16 * (stages + 1);
+    return 2 * H100_PIECE * (tiles > halves ? tiles : halves) + 48 * stages;
 }
 
 static H100Tile h100_tile(const GpuModel *g, const Product *p, const char *key)

@@ -385,7 +385,7 @@ static int case_shared(const Case *c)
     if (c->is_h100) {
         const int halves = (c->stages + 1) * 128 * (64 + c->tile_columns);
         const int ring = c->stages * stage > halves ? c->stages * stage : halves;
-        return 1024 + ring + 16 * (c->stages + 1) + 8 * 2048 + 12 * (c->n_experts + 1);
+        return 1024 + ring + 48 * c->stages + 8 * 2048 + 12 * (c->n_experts + 1);
     }
     return c->stages * stage + case_threads(c) / 32 * 2048 + lists;
 }

@@ -1,17 +1,19 @@
 /* Matrix product of many rows with the experts that chose them (or one dense matrix), for Hopper: gemm with wgmma.
  *
  * Grid: any number of blocks x, which share the units. Threads: 384. Shared bytes: 1024 + the ring, the larger one of
- * stages * 128 (128 + tile_columns) and (stages + 1) * 128 (64 + tile_columns), + 16 (stages + 1) + 8 * 2048
+ * stages * 128 (128 + tile_columns) and (stages + 1) * 128 (64 + tile_columns), + 48 stages + 8 * 2048
  * + 12 * (n_experts + 1). weights: a tensor map of [E n_out][k], boxes of tile_columns rows (128 if that is 256) and
  * 64 columns, 128-byte swizzle; rows (E = 1): one of `in`, [rows there is room for][n_in], boxes of 64 rows and 64
  * columns. Everything else is as in gemm.
  * A unit is a tile of 128 rows x tile_columns, or half of one, 64 rows: what is left of an expert of many rows, if that
- * is not more than 64, and the last round's tiles, where they then fill no more than a round. Halves come last.
+ * is not more than 64, and the last round's tiles, where they then fill no more than a round. Halves come last; where
+ * that ends sooner they are cut into quarters, 64 rows x 128 columns of 256. These, and halves where there is nothing
+ * else, have a ring of more and shorter stages: what is small waits for the way to memory.
  * Warps 0 to 3 fetch pieces of 64 k into a ring of stages: weights by the bulk tensor copy, rows of `in` by their place
  * in slots, 16 bytes a copy. A dense product's rows, which follow one another, are bulk copies too, all by one thread:
- * 5 % faster. Warps 4 to 11 multiply and write; the fetching runs on meanwhile. A stage has two mbarriers: full (its
- * data are there), empty (they have been read). Both groups of four warps multiply 64 rows of a
- * tile; of a half each takes half of the columns, since copies of rows are what halves wait for.
+ * 5 % faster. Warps 4 to 11 multiply and write; the fetching runs on meanwhile. A stage, rows first and weights last,
+ * has two mbarriers: full (its data are there), empty (they have been read). Both groups of four warps multiply 64 rows
+ * of a tile; of a smaller unit each takes half of the columns, since copies of rows are what halves wait for.
  * Measured and left out: two blocks of a cluster that share weights, one group lagging behind the other, groups with
  * tiles of their own in turn, units that the fetching warps write while the next one is multiplied, mixed biases added
  * where rows are written.
@@ -32,8 +34,8 @@ enum {
     COPIES = TILE_ROWS * 8 / 128,  /* 16-byte copies of a fetching thread for one piece, at most */
 };
 
-/* Bytes of a stage: tile_columns rows of weights, then rows of `in`. */
-DEVICE int gemm_h100_stage_len(int rows) { return (tile_columns + rows) * 128; }
+/* Bytes of a stage: rows of `in`, then rows of weights. */
+DEVICE int gemm_h100_stage_len(int rows, int columns) { return (rows + columns) * 128; }
 
 /* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
 DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
@@ -43,10 +45,10 @@ DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (r
 /* Tile rows before each expert [n_experts + 1]: whole ones; those of at most 64 rows. n_rows [n_experts]: its rows. */
 typedef struct { int *whole, *thin, *n_rows; } GemmLists;
 
-/* Units of all blocks: `full` tiles, then `halves`; of the n_whole tiles of more than 64 rows, those after `full` are
- * halved. own: tiles of this block; left: blocks that have a tile more than others. The ring: with nothing but halves,
- * a stage more, and shorter ones. */
-typedef struct { int full, halves, n_whole, own, left, n_tokens, n_stages, stage_len; } GemmUnits;
+/* Units of all blocks: `full` tiles, then `small` ones, of small_columns columns: halves, or quarters; of the n_whole
+ * tiles of more than 64 rows, those after `full` are halved. own: tiles of this block; left: blocks that have a tile more
+ * than others; apart: small units have a ring of their own. */
+typedef struct { int full, small, small_columns, apart, n_whole, own, left, n_tokens; } GemmUnits;
 
 /* By the whole block. Where experts have few rows, nothing is thin: its weights would be fetched once more, later. */
 DEVICE void gemm_h100_list(GemmLists lists, const int32_t *totals, int n_tokens, int top_k)
@@ -71,33 +73,34 @@ DEVICE GemmUnits gemm_h100_units(GemmLists lists, int n_tokens)
     const int n_columns = (n_out + tile_columns - 1) / tile_columns;
     const int n_whole = lists.whole[n_experts] * n_columns, n_thin = lists.thin[n_experts] * n_columns;
     const int n = n_blocks_x(), last = n_whole % n, halved = n_thin + 2 * last <= n ? last : 0, left = last - halved;
-    GemmUnits units = { n_whole - halved, n_thin + 2 * halved, n_whole, n_whole / n + (block_x() < left), left,
-                        n_tokens, stages, gemm_h100_stage_len(TILE_ROWS) };
-    if (units.full == 0) {
-        units.n_stages = stages + 1;
-        units.stage_len = gemm_h100_stage_len(HALF_ROWS);
-    }
-    return units;
+    /* Quarters where they fill a round at most and halves would do no better; after tiles, whose ring must be empty
+     * before the other one begins, only if a unit is long enough. */
+    const int full = n_whole - halved, halves = n_thin + 2 * halved, n_free = left > 0 ? n - left : 0;
+    const int is_cut = tile_columns == 256 && halves > 2 * n_free && 2 * (halves - n_free) <= n
+        && (full == 0 || n_in >= 2048);
+    return (GemmUnits){ full, halves << is_cut, tile_columns >> is_cut, full == 0 || is_cut, n_whole,
+                        n_whole / n + (block_x() < left), left, n_tokens };
 }
 
-/* This block's i-th unit, or -1. Blocks without a tile in the last round of tiles get two halves before all others. */
+/* This block's i-th unit, or -1. Blocks without a tile in the last round of tiles get two small ones before all others. */
 DEVICE int gemm_h100_unit(GemmUnits units, int i)
 {
     const int n = n_blocks_x(), left = units.left, after = i - units.own;
     if (after < 0)
         return block_x() + i * n;
-    int half = block_x() - left + after * (n - left);
+    int small = block_x() - left + after * (n - left);
     if (block_x() < left)
-        half = 2 * (n - left) + block_x() + after * n;
+        small = 2 * (n - left) + block_x() + after * n;
     else if (after > 1)
-        half = 2 * (n - left) + block_x() + (after - 2) * n;
-    return half < units.halves ? units.full + half : -1;
+        small = 2 * (n - left) + block_x() + (after - 2) * n;
+    return small < units.small ? units.full + small : -1;
 }
 
 /* Its rows (none: not a unit after all) and columns. */
 DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, GemmLists lists)
 {
-    const int half = unit - units.full, thin = half - 2 * (units.n_whole - units.full);
+    const int small = unit - units.full, is_cut = units.small_columns < tile_columns, half = small >> is_cut;
+    const int thin = half - 2 * (units.n_whole - units.full);
     const int t = half < 0 ? unit : thin < 0 ? units.full + half / 2 : thin;
     GemmTile tile = gemm_find_tile(t, thin < 0 ? lists.whole : lists.thin, lists.n_rows, units.n_tokens, n_experts,
         n_out, TILE_ROWS, tile_columns, 2048 / TILE_ROWS);
@@ -106,6 +109,10 @@ DEVICE GemmTile gemm_h100_tile(int unit, GemmUnits units, GemmLists lists)
         const int skip = thin < 0 ? half % 2 * HALF_ROWS : whole * TILE_ROWS;
         tile.n_rows = min_i((thin < 0 ? tile.n_rows : lists.n_rows[tile.expert]) - skip, HALF_ROWS);
         tile.first += skip;
+        if (is_cut)
+            tile.column += small % 2 * units.small_columns;
+        if (tile.column >= n_out)
+            tile.n_rows = 0;
     }
     return tile;
 }
@@ -123,88 +130,126 @@ DEVICE int gemm_h100_next(GemmTile *tile, int *i, GemmUnits units, GemmLists lis
     }
 }
 
+/* ---- rings of stages ---- */
+
+/* Of a block's tiles, then of its small units if they are apart, in the same memory, each with its own mbarriers. */
+typedef struct { char *base, *full, *empty; int n_stages, stage_len; } GemmRing;
+
+DEVICE GemmRing gemm_h100_ring(char *base, char *barriers, const GemmUnits *units, int small)
+{
+    if (!small || !units->apart)
+        return (GemmRing){ base, barriers, barriers + stages * 8, stages, gemm_h100_stage_len(TILE_ROWS, tile_columns) };
+    return (GemmRing){ base, barriers + 2 * stages * 8, barriers + 4 * stages * 8,
+                       units->small_columns < tile_columns ? 2 * stages : stages + 1,
+                       gemm_h100_stage_len(HALF_ROWS, units->small_columns) };
+}
+
+/* A stage, and the parity of the phase that is waited for there. */
+typedef struct { int stage, parity; } GemmPlace;
+
+DEVICE GemmPlace gemm_h100_after(GemmPlace at, const GemmRing *ring)
+{
+    const int is_last = at.stage == ring->n_stages - 1;
+    return (GemmPlace){ is_last ? 0 : at.stage + 1, at.parity ^ is_last };
+}
+
 /* ---- fetching ---- */
 
-/* What a fetching thread copies of a unit: rows of slots (-1: none), and the first row of weights. */
-typedef struct { int unit, rows[COPIES], weight_row; } GemmFetch;
+/* What the fetching threads read: pointers, and the lists that a unit is looked up in. */
+typedef struct {
+    char *ring, *barriers;
+    const char *in;
+    const tensor_map *rows, *weights;
+    const int32_t *slots;
+    GemmLists lists;
+    GemmUnits units;
+    int top_k;
+} GemmSource;
 
-DEVICE void gemm_h100_open(GemmFetch *fetch, int *i_unit, GemmUnits units, const int32_t *slots, GemmLists lists)
+/* What a fetching thread copies of a unit: rows of slots (-1: none) or from row `first` of a dense `in` on, and from
+ * weight_row on. */
+typedef struct { int unit, rows[COPIES], first, weight_row; } GemmFetch;
+
+DEVICE void gemm_h100_open(GemmFetch *fetch, int *i_unit, const GemmSource *s)
 {
     GemmTile tile;
-    fetch->unit = gemm_h100_next(&tile, i_unit, units, lists);
+    fetch->unit = gemm_h100_next(&tile, i_unit, s->units, s->lists);
     if (fetch->unit < 0)
         return;
-    UNROLL for (int i = 0; i < COPIES; i++) {
-        const int row = (thread_x() >> 3) + i * 16, at = tile.first + row;
-        fetch->rows[i] = row >= tile.n_rows ? -1 : slots[at];
+    UNROLL for (int i = 0; i < COPIES && n_experts > 1; i++) {
+        const int row = (thread_x() >> 3) + i * 16;
+        fetch->rows[i] = row >= tile.n_rows ? -1 : s->slots[tile.first + row];
     }
+    fetch->first = tile.first;
     fetch->weight_row = tile.expert * n_out + tile.column;
 }
 
-/* By a thread, to a stage: a piece of the weights' tile, which tells `full`. */
-DEVICE void gemm_h100_fetch_weights(char *to, const tensor_map *weights, int k, int row, char *full)
+/* By one thread, a piece: the weights, last in the stage, and the rows of a dense product. */
+DEVICE void gemm_h100_fetch_boxes(char *stage, char *full, const GemmRing *ring, const GemmSource *s,
+    const GemmFetch *fetch, int k)
 {
-    for (int i = 0; i < (tile_columns == 256 ? 2 : 1); i++)
-        tensor_copy(to + i * 128 * 128, weights, k * PIECE, row + i * 128, full);
+    const int small = fetch->unit >= s->units.full, columns = small ? s->units.small_columns : tile_columns;
+    const int n_rows = small ? HALF_ROWS : TILE_ROWS;
+    char *const to = stage + ring->stage_len - columns * 128;
+    mbarrier_expect(full, (columns + (n_experts == 1 ? n_rows : 0)) * 128);
+    tensor_copy(to, s->weights, k * PIECE, fetch->weight_row, full);
+    if (tile_columns == 256 && columns == 256)
+        tensor_copy(to + 128 * 128, s->weights, k * PIECE, fetch->weight_row + 128, full);
+    for (int row = 0; n_experts == 1 && row < n_rows; row += HALF_ROWS)
+        tensor_copy(stage + row * 128, s->rows, k * PIECE, fetch->first + row, full);
 }
 
-/* A dense product's, by one thread: every piece of every unit, in order. */
-DEVICE void gemm_h100_fetch_dense(char *ring, char *full, char *empty, const tensor_map *rows,
-    const tensor_map *weights, GemmLists lists, GemmUnits units)
+/* By every fetching thread, a piece: some of the rows. */
+DEVICE void gemm_h100_fetch_rows(char *stage, const GemmSource *s, const GemmFetch *fetch, int k)
 {
-    const int n_pieces = (n_in + PIECE - 1) / PIECE;
-    int stage = 0, parity = 1, i_unit = 0, unit;
-    GemmTile tile;
-    while ((unit = gemm_h100_next(&tile, &i_unit, units, lists)) >= 0) {
-        const int n_halves = unit < units.full ? 2 : 1;
-        for (int k = 0; k < n_pieces; k++) {
-            char *const to = ring + stage * units.stage_len, *const is_full = full + stage * 8;
-            mbarrier_wait(empty + stage * 8, parity);
-            mbarrier_expect(is_full, (tile_columns + n_halves * HALF_ROWS) * 128);
-            gemm_h100_fetch_weights(to, weights, k, tile.column, is_full);
-            for (int i = 0; i < n_halves; i++)
-                tensor_copy(to + (tile_columns + i * HALF_ROWS) * 128, rows, k * PIECE, tile.first + i * HALF_ROWS,
-                    is_full);
-            parity ^= stage == units.n_stages - 1;
-            stage = stage == units.n_stages - 1 ? 0 : stage + 1;
-        }
-    }
+    const int chunk = thread_x() & 7;
+    const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
+    const char *const from = s->in + (k * PIECE + chunk * 8) * 2;
+    char *const to = stage + gemm_h100_place(thread_x() >> 3, chunk);
+    UNROLL for (int i = 0; i < COPIES; i++)
+        if (fetch->rows[i] >= 0)
+            copy_async16(to + i * 16 * 128, from + (int64_t)fetch->rows[i] * (in_stride * 2), n_bytes);
 }
 
-/* Warps 0 to 3: every piece of every unit, in order. The next unit's rows are looked up before they are needed. */
-DEVICE void gemm_h100_fetch(char *ring, char *full, char *empty, const char *in, const tensor_map *weights,
-    const int32_t *slots, GemmLists lists, GemmUnits units, int top_k)
+/* Every piece of the units of a ring, in order; then, if there are others, until all was read. The next unit's rows are
+ * looked up before they are needed. */
+DEVICE void gemm_h100_fetch_units(const GemmSource *s, GemmFetch *next, int *i_unit, const int small)
 {
+    const GemmRing ring = gemm_h100_ring(s->ring, s->barriers, &s->units, small);
     const int n_pieces = (n_in + PIECE - 1) / PIECE;
-    const int row = thread_x() >> 3, chunk = thread_x() & 7;
-    int stage = 0, parity = 1, i_unit = 0;
-    GemmFetch fetch, next;
-    gemm_h100_open(&next, &i_unit, units, slots, lists);
-    while (next.unit >= 0) {
-        fetch = next;
-        if (!in_pairs)
-            UNROLL for (int i = 0; i < COPIES; i++)
-                fetch.rows[i] = fetch.rows[i] < 0 ? -1 : fetch.rows[i] / top_k;
+    GemmPlace at = { 0, 1 };
+    while (next->unit >= 0 && (small || !s->units.apart || next->unit < s->units.full)) {
+        GemmFetch fetch = *next;
+        UNROLL for (int i = 0; i < COPIES && n_experts > 1 && !in_pairs; i++)
+            fetch.rows[i] = fetch.rows[i] < 0 ? -1 : fetch.rows[i] / s->top_k;
         for (int k = 0; k < n_pieces; k++) {
-            mbarrier_wait(empty + stage * 8, parity);
-            char *const to = ring + stage * units.stage_len;
-            if (thread_x() == 0) {
-                mbarrier_expect(full + stage * 8, tile_columns * 128);
-                gemm_h100_fetch_weights(to, weights, k, fetch.weight_row, full + stage * 8);
+            char *const stage = ring.base + at.stage * ring.stage_len, *const full = ring.full + at.stage * 8;
+            mbarrier_wait(ring.empty + at.stage * 8, at.parity);
+            if (thread_x() == 0)
+                gemm_h100_fetch_boxes(stage, full, &ring, s, &fetch, k);
+            if (n_experts > 1) {
+                gemm_h100_fetch_rows(stage, s, &fetch, k);
+                mbarrier_arrive_copied(full);
             }
-            const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
-            const char *const from = in + (k * PIECE + chunk * 8) * 2;
-            char *const a_to = to + tile_columns * 128 + gemm_h100_place(row, chunk);
-            UNROLL for (int i = 0; i < COPIES; i++)
-                if (fetch.rows[i] >= 0)
-                    copy_async16(a_to + i * 16 * 128, from + (int64_t)fetch.rows[i] * (in_stride * 2), n_bytes);
-            mbarrier_arrive_copied(full + stage * 8);
-            parity ^= stage == units.n_stages - 1;
-            stage = stage == units.n_stages - 1 ? 0 : stage + 1;
+            at = gemm_h100_after(at, &ring);
             if (k == 0)
-                gemm_h100_open(&next, &i_unit, units, slots, lists);
+                gemm_h100_open(next, i_unit, s);
         }
     }
+    for (int i = 0; i < ring.n_stages && next->unit >= 0; i++) {
+        mbarrier_wait(ring.empty + at.stage * 8, at.parity);
+        at = gemm_h100_after(at, &ring);
+    }
+}
+
+/* Warps 0 to 3; a dense product's first thread alone. */
+DEVICE void gemm_h100_fetch(const GemmSource *s)
+{
+    int i_unit = 0;
+    GemmFetch next;
+    gemm_h100_open(&next, &i_unit, s);
+    gemm_h100_fetch_units(s, &next, &i_unit, 0);
+    gemm_h100_fetch_units(s, &next, &i_unit, 1);
 }
 
 /* ---- what comes after the sums ---- */
@@ -279,7 +324,7 @@ typedef struct { int unit, expert, column, n_rows, row; float gate; } GemmTake;
 
 /* What the multiplying threads read: pointers, and the lists that a unit is looked up in. */
 typedef struct {
-    char *ring, *full, *empty, *staging;
+    char *ring, *barriers, *staging;
     void *out;
     const float *bias, *gates;
     const int32_t *slots, *experts;
@@ -294,33 +339,32 @@ DEVICE GemmTake gemm_h100_take(const GemmMultiply *m, int *i_unit)
     const int unit = gemm_h100_next(&tile, i_unit, m->units, m->lists);
     if (unit < 0)
         return (GemmTake){ .unit = -1 };
-    const int halved = unit >= m->units.full, warp_row = (halved ? warp() & 3 : warp() - 4) * 16;
+    const int small = unit >= m->units.full, warp_row = (small ? warp() & 3 : warp() - 4) * 16;
     const int at = tile.first + min_i(warp_row + (lane() & 15), tile.n_rows - 1);
     GemmTake take;
     take.unit = unit;
     take.expert = tile.expert;
-    take.column = tile.column + (halved ? (warp() / 4 - 1) * (tile_columns / 2) : 0);
+    take.column = tile.column + (small ? (warp() / 4 - 1) * (m->units.small_columns / 2) : 0);
     take.n_rows = tile.n_rows - warp_row;                /* of this warp, maybe more than 16 or less than 1 */
     take.row = n_experts == 1 ? at : m->slots[at];
     take.gate = gated ? m->gates[take.row] : 1;
     return take;
 }
 
-typedef struct { int stage, parity; } GemmStage;
-
-/* The sums of n_columns: those of a tile, or half of them, of a half. The next unit is looked up meanwhile. */
-DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, GemmStage *at, GemmTake *next,
+/* The sums of n_columns: those of a tile, or half of a smaller unit's. The next unit is looked up meanwhile. */
+DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, GemmPlace *at, GemmTake *next,
     int *i_unit)
 {
-    const int n_pieces = (n_in + PIECE - 1) / PIECE, group = warp() / 4 - 1, halved = n_columns < tile_columns;
-    const uint64_t a = wgmma_matrix(m->ring + tile_columns * 128 + (halved ? 0 : group * HALF_ROWS * 128));
-    const uint64_t b = wgmma_matrix(m->ring + (halved ? group * n_columns * 128 : 0));
+    const int n_pieces = (n_in + PIECE - 1) / PIECE, group = warp() / 4 - 1, small = n_columns < tile_columns;
+    const GemmRing ring = gemm_h100_ring(m->ring, m->barriers, &m->units, small);
+    const uint64_t a = wgmma_matrix(ring.base + (small ? 0 : group * HALF_ROWS * 128));
+    const uint64_t b = wgmma_matrix(ring.base + ring.stage_len - (small ? 2 - group : 1) * n_columns * 128);
     int before = -1;
     for (int k = 0; k < n_pieces; k++) {
-        mbarrier_wait(m->full + at->stage * 8, at->parity);
+        mbarrier_wait(ring.full + at->stage * 8, at->parity);
         if (n_experts > 1)
             proxy_fence();
-        const uint64_t ahead = (uint64_t)(at->stage * (m->units.stage_len >> 4));
+        const uint64_t ahead = (uint64_t)(at->stage * (ring.stage_len >> 4));
         wgmma_begin();
         wgmma_piece(sums, n_columns, a + ahead, b + ahead, k > 0, act);
         wgmma_commit();
@@ -328,14 +372,13 @@ DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, Gem
             *next = gemm_h100_take(m, i_unit);
         wgmma_wait_before();
         if (before >= 0 && thread_x() % 128 == 0)
-            mbarrier_arrive(m->empty + before * 8);
+            mbarrier_arrive(ring.empty + before * 8);
         before = at->stage;
-        at->parity ^= at->stage == m->units.n_stages - 1;
-        at->stage = at->stage == m->units.n_stages - 1 ? 0 : at->stage + 1;
+        *at = gemm_h100_after(*at, &ring);
     }
     wgmma_wait(sums, n_columns);
     if (thread_x() % 128 == 0)
-        mbarrier_arrive(m->empty + before * 8);
+        mbarrier_arrive(ring.empty + before * 8);
 }
 
 /* The sums, bias, what comes after it, and out. */
@@ -354,7 +397,7 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
-    GemmStage at = { 0, 0 };
+    GemmPlace at = { 0, 0 };
     int i_unit = 0;
     GemmTake take, next = gemm_h100_take(m, &i_unit);
     while (next.unit >= 0 && next.unit < m->units.full) {
@@ -362,10 +405,17 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
         gemm_h100_sum(m, sums, tile_columns, &at, &next, &i_unit);
         gemm_h100_finish(m, sums, tile_columns, &take);
     }
-    while (next.unit >= 0) {
+    if (m->units.apart)
+        at = (GemmPlace){ 0, 0 };
+    while (next.unit >= 0 && m->units.small_columns == tile_columns) {
         take = next;
         gemm_h100_sum(m, sums, tile_columns / 2, &at, &next, &i_unit);
         gemm_h100_finish(m, sums, tile_columns / 2, &take);
+    }
+    while (next.unit >= 0 && tile_columns == 256) {
+        take = next;
+        gemm_h100_sum(m, sums, tile_columns / 4, &at, &next, &i_unit);
+        gemm_h100_finish(m, sums, tile_columns / 4, &take);
     }
 }
 
@@ -374,17 +424,18 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     const int32_t *restrict experts, const float *restrict gates, int32_t n_tokens, int32_t top_k, tensor_map rows)
 {
     char *const ring = (char *)shared() + (-shared_address(shared()) & 1023u);
-    const int ring_len = max_i(stages * gemm_h100_stage_len(TILE_ROWS), (stages + 1) * gemm_h100_stage_len(HALF_ROWS));
+    const int ring_len = max_i(stages * gemm_h100_stage_len(TILE_ROWS, tile_columns),
+        (stages + 1) * gemm_h100_stage_len(HALF_ROWS, tile_columns));
     char *const staging = ring + ring_len + (warp() - 4) * 2048;
-    char *const full = ring + ring_len + 8 * 2048, *const empty = full + (stages + 1) * 8;
-    int *const list = (int *)(empty + (stages + 1) * 8);
+    char *const barriers = ring + ring_len + 8 * 2048;
+    int *const list = (int *)(barriers + 6 * stages * 8);
     const GemmLists lists = { list, list + n_experts + 1, list + 2 * (n_experts + 1) };
     (void)scales;
 
     if (thread_x() == 0) {
-        for (int i = 0; i <= stages; i++) {
-            mbarrier_init(full + i * 8, n_experts > 1 ? 128 + 1 : 1);
-            mbarrier_init(empty + i * 8, 2);
+        for (int i = 0; i < 6 * stages; i++) {
+            const int is_full = i < stages || (i >= 2 * stages && i < 4 * stages);
+            mbarrier_init(barriers + i * 8, !is_full ? 2 : n_experts > 1 ? 128 + 1 : 1);
         }
         mbarrier_init_done();
     }
@@ -394,13 +445,12 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     const GemmUnits units = gemm_h100_units(lists, n_tokens);
     if (warp() < 4) {
         registers_give();
-        if (n_experts == 1 && thread_x() == 0)
-            gemm_h100_fetch_dense(ring, full, empty, &rows, &weights, lists, units);
-        else if (n_experts > 1)
-            gemm_h100_fetch(ring, full, empty, (const char *)in, &weights, slots, lists, units, top_k);
+        const GemmSource source = { ring, barriers, (const char *)in, &rows, &weights, slots, lists, units, top_k };
+        if (n_experts > 1 || thread_x() == 0)
+            gemm_h100_fetch(&source);
     } else {
         registers_take();
-        const GemmMultiply multiply = { ring, full, empty, staging, out, bias, gates, slots, experts, lists, units,
+        const GemmMultiply multiply = { ring, barriers, staging, out, bias, gates, slots, experts, lists, units,
                                         top_k };
         gemm_h100_multiply(&multiply);
     }

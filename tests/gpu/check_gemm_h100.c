@@ -20,7 +20,7 @@ static void check_gemm_h100(void)
         .row_stride = 2 * (int64_t)c.in_stride, .element_len = 2, .box_rows = 64, .box_columns = 64 };
     const float *scales = NULL;
     const int tiles_len = stages * 128 * (128 + tile_columns), halves_len = (stages + 1) * 128 * (64 + tile_columns);
-    const int ring_len = (tiles_len > halves_len ? tiles_len : halves_len) + 16 * (stages + 1);
+    const int ring_len = (tiles_len > halves_len ? tiles_len : halves_len) + 48 * stages;
     const int shared_len = 1024 + ring_len + 8 * 2048 + 12 * (c.n_experts + 1);
     CHECK_LAUNCH(check_param("blocks"), 1, 384, shared_len, c.out, c.in, map, scales, c.bias, c.slots, c.totals,
         c.experts, c.gates, c.n_tokens, c.top_k, rows);
