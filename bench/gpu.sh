@@ -21,6 +21,7 @@
 # and, only by their names,
 #
 #   predict    what an A100 could do, from the models' plans; needs no GPU
+#   products   what PyTorch takes for the products of the models' prompts; a report after it has the tables
 #   profile    where a prompt of 8192 tokens and a token after it spend their time, kernel by kernel, with the CUDA
 #              toolkit's ncu; a report after it has the tables
 #
@@ -279,6 +280,21 @@ generate_one() {
     done
 }
 
+stage_products() {
+    : >"$work/products"
+    for model in $models; do
+        for k in $(modes_of "$model"); do
+            step "products of $(name_of "$model")" "$mossc" compile "$model" --weights random:1 --quant f16 \
+                --target h100 --emit plan >"$work/plan" || continue
+            awk -f "$root/bench/gpu/products.awk" "$work/plan" >"$work/shapes"
+            # $prompts is a list.
+            # shellcheck disable=SC2046
+            step "products of $(name_of "$model")" python3 "$root/bench/gpu/products.py" "$(name_of "$model")" "$k" \
+                $(echo "$prompts" | tr , ' ') <"$work/shapes" >"$work/new" && tee -a "$work/products" <"$work/new"
+        done
+    done
+}
+
 # profile_run ARTIFACT LABEL PART KERNELS (a regular expression) OPTION... (of the command run)
 profile_run() {
     artifact=$1 label=$2 part=$3 kernels=$4
@@ -329,6 +345,7 @@ stage_report() {
             "$("$mossc" --version). Weights random:1, $repeats repetitions. \`bench/gpu.sh\` made this page."
         write_page report
         write_page predict
+        [ ! -s "$work/products" ] || { printf '\n## The same products by PyTorch, experts evenly\n'; cat "$work/products"; }
         [ ! -s "$work/profile" ] || { printf '\n## Profile\n'; cat "$work/profile"; }
     } >"$work/page"
     cat "$work/page"
@@ -348,6 +365,7 @@ for stage; do
     generate) each generate_one ;;
     report) stage_report ;;
     predict) stage_predict ;;
+    products) stage_products ;;
     profile) stage_profile ;;
     *) echo "bench/gpu.sh: no stage \"$stage\"" >&2; exit 2 ;;
     esac
