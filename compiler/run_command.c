@@ -85,10 +85,10 @@ static bool can_execute(Compilation *c, const char *command)
     text_free(&table);
     if (!ok || !driver_choose_target(c))
         return false;
-    if (!target_runs_here(c->target))
-        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s (mossc targets)",
-                    target_info(c->target)->name);
-    return target_runs_here(c->target);
+    const char *why = target_lacks_here(c->target);
+    if (why)
+        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s: %s", target_info(c->target)->name, why);
+    return !why;
 }
 
 static int run_artifact(Compilation *c, const char *command)

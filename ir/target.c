@@ -124,7 +124,11 @@ int target_sm(TargetId id)
     return target_info(id)->family == FAMILY_GPU && sscanf(target_info(id)->features, "sm_%d", &sm) == 1 ? sm : 0;
 }
 
-bool target_runs_here(TargetId id)
+const char *target_lacks_here(TargetId id)
 {
-    return target_sm(id) ? dlopen("libcuda.so.1", RTLD_LAZY) != NULL : cpu_runs(target_resolve(id));
+    if (target_sm(id))
+        return dlopen("libcuda.so.1", RTLD_LAZY) ? NULL : "there is no GPU driver (libcuda.so.1)";
+    return cpu_runs(target_resolve(id)) ? NULL : "its processor is another (mossc targets)";
 }
+
+bool target_runs_here(TargetId id) { return !target_lacks_here(id); }

@@ -46,5 +46,7 @@ int target_dot_group(TargetId id);
 int target_sm(TargetId id);
 /* Can code for `id` run on this machine? A GPU's: is its driver installed? */
 bool target_runs_here(TargetId id);
+/* Why not, in words that follow "cannot run code for h100: "; NULL: it can. */
+const char *target_lacks_here(TargetId id);
 
 #endif

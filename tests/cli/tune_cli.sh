@@ -17,7 +17,10 @@ if ldconfig -p 2>/dev/null | grep -q libcuda.so.1; then
 else
     # Without LLVM the target is refused before.
     words='this machine cannot run code for h100'
-    "$mossc" targets | grep -q '^h100' && expect 3 "$words" "$mossc" tune tiny.json --db a.db --quant f16 --target h100
+    if "$mossc" targets | grep -q '^h100'; then
+        expect 3 "$words" "$mossc" tune tiny.json --db a.db --quant f16 --target h100
+        expect 3 "$words: there is no GPU driver (libcuda.so.1)" "$mossc" run tiny.json --quant f16 --target h100
+    fi
 fi
 expect 2 'usage: mossc tune' "$mossc" tune --db a.db
 expect 3 '' "$mossc" tune none.json --db a.db
