@@ -283,10 +283,10 @@ generate_one() {
 stage_products() {
     : >"$work/products"
     for model in $models; do
+        step "plan of $(name_of "$model")" "$mossc" compile "$model" --weights random:1 --quant f16 --target h100 \
+            --emit plan >"$work/plan" || continue
+        awk -f "$root/bench/gpu/products.awk" "$work/plan" >"$work/shapes"
         for k in $(modes_of "$model"); do
-            step "products of $(name_of "$model")" "$mossc" compile "$model" --weights random:1 --quant f16 \
-                --target h100 --emit plan >"$work/plan" || continue
-            awk -f "$root/bench/gpu/products.awk" "$work/plan" >"$work/shapes"
             # $prompts is a list.
             # shellcheck disable=SC2046
             step "products of $(name_of "$model")" python3 "$root/bench/gpu/products.py" "$(name_of "$model")" "$k" \
@@ -345,7 +345,10 @@ stage_report() {
             "$("$mossc" --version). Weights random:1, $repeats repetitions. \`bench/gpu.sh\` made this page."
         write_page report
         write_page predict
-        [ ! -s "$work/products" ] || { printf '\n## The same products by PyTorch, experts evenly\n'; cat "$work/products"; }
+        [ ! -s "$work/products" ] || {
+            printf '\n## The same products by PyTorch, experts evenly\n'
+            cat "$work/products"
+        }
         [ ! -s "$work/profile" ] || { printf '\n## Profile\n'; cat "$work/profile"; }
     } >"$work/page"
     cat "$work/page"

@@ -87,7 +87,8 @@ static bool can_execute(Compilation *c, const char *command)
         return false;
     const char *why = target_lacks_here(c->target);
     if (why)
-        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s: %s", target_info(c->target)->name, why);
+        diag_report(c->diags, DIAG_RUN, NULL, "this machine cannot run code for %s: %s", target_info(c->target)->name,
+                    why);
     return !why;
 }
 

@@ -128,7 +128,7 @@ const char *target_lacks_here(TargetId id)
 {
     if (target_sm(id))
         return dlopen("libcuda.so.1", RTLD_LAZY) ? NULL : "there is no GPU driver (libcuda.so.1)";
-    return cpu_runs(target_resolve(id)) ? NULL : "its processor is another (mossc targets)";
+    return cpu_runs(target_resolve(id)) ? NULL : "its processor lacks what that needs (mossc targets)";
 }
 
 bool target_runs_here(TargetId id) { return !target_lacks_here(id); }

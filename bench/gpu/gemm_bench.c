@@ -464,7 +464,8 @@ static bool run_case(const Case *c, const Data *d, const DevicePointer from[9], 
     if (c->is_h100) {
         weights = matrix_map(c, from[2], (int64_t)c->n_experts * c->n_out, d->k, d->k,
             c->tile_columns == 256 ? 128 : c->tile_columns);
-        rows = matrix_map(c, from[1], c->in_pairs ? (int64_t)c->n_tokens * c->top_k : c->n_tokens, c->n_in, c->in_stride, 64);
+        rows = matrix_map(c, from[1], c->in_pairs ? (int64_t)c->n_tokens * c->top_k : c->n_tokens, c->n_in,
+            c->in_stride, 64);
         args[2] = &weights;
         args[11] = &rows;
     }

@@ -1,8 +1,8 @@
 # What report.awk and predict.awk share: reads peers.txt, ceilings, costs and rows; limits of a GPU with given rates.
 #
 # ceiling[NAME]: the largest of all measurements, units of 1e9 and 1e12 (exchange, phase_N: us). order[1..n_rows]: keys
-# of rows, MODEL QUANT TARGET EXPERTS BATCH KIND LENGTH; the last row of a key counts. Limits are tokens a second that reading
-# memory once (bytes a second) and arithmetic (operations a second) leave.
+# of rows, MODEL QUANT TARGET EXPERTS BATCH KIND LENGTH; the last row of a key counts. Limits are tokens a second that
+# reading memory once (bytes a second) and arithmetic (operations a second) leave.
 
 function split_csv(    i) {
     gsub(/"/, "")

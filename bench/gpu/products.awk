@@ -1,5 +1,5 @@
-# The products of a plan's prefill (mossc compile --emit plan), a line each: launches, n_in, n_out, experts. The head's is
-# of the last tokens only, and left out.
+# The products of a plan's prefill (mossc compile --emit plan), a line each: launches, n_in, n_out, experts. The head's
+# is of the last tokens only, and left out.
 $2 ~ /^gemm(_h100)?,$/ {
     for (i = 5; i < NF; i += 2)
         param[$i] = $(i + 1)

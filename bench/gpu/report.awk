@@ -49,9 +49,9 @@ FILENAME ~ /failures$/ { failures[++n_failures] = $0; next }
 
 function print_ceilings(    name, words, n, i, text) {
     n = split("read read_token exchange phase_64 phase_192 mma tensor product", name, " ")
-    split("reading 4 GB|reading 0.85 GB|an exchange among 128 blocks|with 64 KiB of weights each after it|with 192 KiB|" \
-          "tensor cores by mma.sync alone|tensor cores alone, 16-bit random numbers|PyTorch's product of 8192³",
-          words, "|")
+    split("reading 4 GB|reading 0.85 GB|an exchange among 128 blocks|with 64 KiB of weights each after it|" \
+          "with 192 KiB|tensor cores by mma.sync alone|tensor cores alone, 16-bit random numbers|" \
+          "PyTorch's product of 8192³", words, "|")
     for (i = 1; i <= n; i++)
         if (name[i] in ceiling)
             text = text sprintf(name[i] ~ /^(exchange|phase)/ ? "%s%s %.2f to %.2f %s" : "%s%s %.0f to %.0f %s",

@@ -19,9 +19,6 @@ PARAM(stages, st)        /* blocks of keys and of values on their way or in use,
 
 enum { MAX_KEYS = 128, MAX_DIM = 128 };
 
-/* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
-DEVICE int attention_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
-
 /* Matrices of 64 columns that a row of head_dim makes; bytes of a slot. */
 DEVICE int attention_h100_parts(void) { return (head_dim + 63) / 64; }
 DEVICE int attention_h100_slot_len(void) { return attention_h100_parts() * tile_keys * 128; }
@@ -33,15 +30,6 @@ DEVICE int attention_h100_head_tiles(void)
     return (n_heads / n_kv_heads + attention_h100_heads() - 1) / attention_h100_heads();
 }
 DEVICE int attention_h100_tokens(void) { return tile_rows / attention_h100_heads(); }
-
-/* A slot of a ring, and the parity of the phase that is waited for there. */
-typedef struct { int slot, parity; } RingPlace;
-
-DEVICE RingPlace attention_h100_after(RingPlace at)
-{
-    const bool is_last = at.slot == stages - 1;
-    return (RingPlace){ is_last ? 0 : at.slot + 1, at.parity ^ is_last };
-}
 
 /* ---- tiles ---- */
 
@@ -112,7 +100,7 @@ DEVICE int attention_h100_anew(int x)
 DEVICE void attention_h100_load_all(char *to, const act_t *from, const int stride)
 {
     const int own = attention_h100_anew(lane()), row = own >> 3, chunk = own & 7;
-    char *even = to + attention_h100_place(row, chunk), *odd = to + attention_h100_place(row + 4, chunk);
+    char *even = to + wgmma_place(row, chunk), *odd = to + wgmma_place(row + 4, chunk);
     from += row * stride + chunk * 8;
     for (int i = 0; i < tile_keys / 8; i++, from += 8 * stride, even += 8 * 128, odd += 8 * 128)
         UNROLL for (int part = 0; part < attention_h100_parts(); part++) {
@@ -145,7 +133,7 @@ DEVICE void attention_h100_load(char *to, const act_t *rows, const act_t *ring, 
         from = is_known ? from + chunk * 8 : ring;
         UNROLL for (int part = 0; part < attention_h100_parts(); part++) {
             const bool is_there = is_known && part * 64 + chunk * 8 < head_dim;
-            copy_async16(to + part * tile_keys * 128 + attention_h100_place(i, chunk),
+            copy_async16(to + part * tile_keys * 128 + wgmma_place(i, chunk),
                 is_there ? from + part * 64 : ring, is_there ? 16 : 0);
         }
     }
@@ -158,11 +146,11 @@ DEVICE void attention_h100_fetch(const Call *call, char *slots, char *full, char
     RingPlace at = { 0, 1 };
     int round = 0, base = warp() % 2 * tile_keys;
     if (base > 0)
-        at = attention_h100_after(at);
+        at = ring_after(at, stages);
     for (Tile tile = attention_h100_next(call, &round); tile.last_key >= 0; tile = attention_h100_next(call, &round)) {
         const act_t *const from = rows + (int64_t)(tile.row - tile.newest) * new_stride + tile.kv_head * head_dim;
         const act_t *const old = (const act_t *)((const uint8_t *)ring + tile.slot) + tile.kv_head * head_dim;
-        for (; base <= tile.last_key; base += 2 * tile_keys, at = attention_h100_after(attention_h100_after(at))) {
+        for (; base <= tile.last_key; base += 2 * tile_keys, at = ring_after(ring_after(at, stages), stages)) {
             mbarrier_wait(empty + at.slot * 8, at.parity);
             attention_h100_load(slots + at.slot * attention_h100_slot_len(), from, old, &tile, base);
             copy_commit();
@@ -257,7 +245,7 @@ DEVICE void attention_h100_ask(char *queries, const act_t *q, const Tile *tile)
             const int token = row / attention_h100_heads(), head = tile->first_head + row % attention_h100_heads();
             const bool is_known = token < tile->n_tokens && head < group && column < head_dim;
             const int64_t from = (int64_t)token * q_stride + (tile->kv_head * group + head) * head_dim + column;
-            char *const to = queries + part * tile_rows * 128 + attention_h100_place(row, own % 8);
+            char *const to = queries + part * tile_rows * 128 + wgmma_place(row, own % 8);
             copy_async16(to, q + (is_known ? from : 0), is_known ? 16 : 0);
         }
     copy_commit();
@@ -285,13 +273,13 @@ DEVICE void attention_h100_leave_keys(Taker *t)
 {
     if (lane() == 0)
         mbarrier_arrive(t->empty + t->keys_at.slot * 8);
-    t->keys_at = attention_h100_after(t->keys_at);
+    t->keys_at = ring_after(t->keys_at, stages);
 }
 DEVICE void attention_h100_leave_values(Taker *t)
 {
     if (lane() == 0)
         mbarrier_arrive(t->empty + (stages + t->values_at.slot) * 8);
-    t->values_at = attention_h100_after(t->values_at);
+    t->values_at = ring_after(t->values_at, stages);
 }
 
 /* Block i of the tile. */

@@ -37,17 +37,14 @@ enum {
 /* Bytes of a stage: rows of `in`, then rows of weights. */
 DEVICE int gemm_h100_stage_len(int rows, int columns) { return (rows + columns) * 128; }
 
-/* Chunk `chunk` (16 bytes) of a row of a matrix for wgmma. */
-DEVICE int gemm_h100_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
-
 /* ---- units ---- */
 
 /* Tile rows before each expert [n_experts + 1]: whole ones; those of at most 64 rows. n_rows [n_experts]: its rows. */
 typedef struct { int *whole, *thin, *n_rows; } GemmLists;
 
 /* Units of all blocks: `full` tiles, then `small` ones, of small_columns columns: halves, or quarters; of the n_whole
- * tiles of more than 64 rows, those after `full` are halved. own: tiles of this block; left: blocks that have a tile more
- * than others; apart: small units have a ring of their own. */
+ * tiles of more than 64 rows, those after `full` are halved. own: tiles of this block; left: blocks that have a tile
+ * more than others; apart: small units have a ring of their own. */
 typedef struct { int full, small, small_columns, apart, n_whole, own, left, n_tokens; } GemmUnits;
 
 /* By the whole block. Where experts have few rows, nothing is thin: its weights would be fetched once more, later. */
@@ -82,7 +79,8 @@ DEVICE GemmUnits gemm_h100_units(GemmLists lists, int n_tokens)
                         n_whole / n + (block_x() < left), left, n_tokens };
 }
 
-/* This block's i-th unit, or -1. Blocks without a tile in the last round of tiles get two small ones before all others. */
+/* This block's i-th unit, or -1. Blocks without a tile in the last round of tiles get two small ones before all
+ * others. */
 DEVICE int gemm_h100_unit(GemmUnits units, int i)
 {
     const int n = n_blocks_x(), left = units.left, after = i - units.own;
@@ -132,25 +130,18 @@ DEVICE int gemm_h100_next(GemmTile *tile, int *i, GemmUnits units, GemmLists lis
 
 /* ---- rings of stages ---- */
 
-/* Of a block's tiles, then of its small units if they are apart, in the same memory, each with its own mbarriers. */
+/* Of a block's tiles, then of its small units if they are apart, in the same memory, each with its own mbarriers:
+ * `full` of the tiles' stages and of twice as many others, then `empty` of the same. */
 typedef struct { char *base, *full, *empty; int n_stages, stage_len; } GemmRing;
 
 DEVICE GemmRing gemm_h100_ring(char *base, char *barriers, const GemmUnits *units, int small)
 {
     if (!small || !units->apart)
-        return (GemmRing){ base, barriers, barriers + stages * 8, stages, gemm_h100_stage_len(TILE_ROWS, tile_columns) };
-    return (GemmRing){ base, barriers + 2 * stages * 8, barriers + 4 * stages * 8,
+        return (GemmRing){ base, barriers, barriers + 3 * stages * 8, stages,
+                           gemm_h100_stage_len(TILE_ROWS, tile_columns) };
+    return (GemmRing){ base, barriers + stages * 8, barriers + 4 * stages * 8,
                        units->small_columns < tile_columns ? 2 * stages : stages + 1,
                        gemm_h100_stage_len(HALF_ROWS, units->small_columns) };
-}
-
-/* A stage, and the parity of the phase that is waited for there. */
-typedef struct { int stage, parity; } GemmPlace;
-
-DEVICE GemmPlace gemm_h100_after(GemmPlace at, const GemmRing *ring)
-{
-    const int is_last = at.stage == ring->n_stages - 1;
-    return (GemmPlace){ is_last ? 0 : at.stage + 1, at.parity ^ is_last };
 }
 
 /* ---- fetching ---- */
@@ -205,7 +196,7 @@ DEVICE void gemm_h100_fetch_rows(char *stage, const GemmSource *s, const GemmFet
     const int chunk = thread_x() & 7;
     const int n_bytes = n_in % PIECE == 0 ? 16 : max_i(0, min_i(16, (n_in - k * PIECE - chunk * 8) * 2));
     const char *const from = s->in + (k * PIECE + chunk * 8) * 2;
-    char *const to = stage + gemm_h100_place(thread_x() >> 3, chunk);
+    char *const to = stage + wgmma_place(thread_x() >> 3, chunk);
     UNROLL for (int i = 0; i < COPIES; i++)
         if (fetch->rows[i] >= 0)
             copy_async16(to + i * 16 * 128, from + (int64_t)fetch->rows[i] * (in_stride * 2), n_bytes);
@@ -217,28 +208,28 @@ DEVICE void gemm_h100_fetch_units(const GemmSource *s, GemmFetch *next, int *i_u
 {
     const GemmRing ring = gemm_h100_ring(s->ring, s->barriers, &s->units, small);
     const int n_pieces = (n_in + PIECE - 1) / PIECE;
-    GemmPlace at = { 0, 1 };
+    RingPlace at = { 0, 1 };
     while (next->unit >= 0 && (small || !s->units.apart || next->unit < s->units.full)) {
         GemmFetch fetch = *next;
         UNROLL for (int i = 0; i < COPIES && n_experts > 1 && !in_pairs; i++)
             fetch.rows[i] = fetch.rows[i] < 0 ? -1 : fetch.rows[i] / s->top_k;
         for (int k = 0; k < n_pieces; k++) {
-            char *const stage = ring.base + at.stage * ring.stage_len, *const full = ring.full + at.stage * 8;
-            mbarrier_wait(ring.empty + at.stage * 8, at.parity);
+            char *const stage = ring.base + at.slot * ring.stage_len, *const full = ring.full + at.slot * 8;
+            mbarrier_wait(ring.empty + at.slot * 8, at.parity);
             if (thread_x() == 0)
                 gemm_h100_fetch_boxes(stage, full, &ring, s, &fetch, k);
             if (n_experts > 1) {
                 gemm_h100_fetch_rows(stage, s, &fetch, k);
                 mbarrier_arrive_copied(full);
             }
-            at = gemm_h100_after(at, &ring);
+            at = ring_after(at, ring.n_stages);
             if (k == 0)
                 gemm_h100_open(next, i_unit, s);
         }
     }
     for (int i = 0; i < ring.n_stages && next->unit >= 0; i++) {
-        mbarrier_wait(ring.empty + at.stage * 8, at.parity);
-        at = gemm_h100_after(at, &ring);
+        mbarrier_wait(ring.empty + at.slot * 8, at.parity);
+        at = ring_after(at, ring.n_stages);
     }
 }
 
@@ -352,7 +343,7 @@ DEVICE GemmTake gemm_h100_take(const GemmMultiply *m, int *i_unit)
 }
 
 /* The sums of n_columns: those of a tile, or half of a smaller unit's. The next unit is looked up meanwhile. */
-DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, GemmPlace *at, GemmTake *next,
+DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, RingPlace *at, GemmTake *next,
     int *i_unit)
 {
     const int n_pieces = (n_in + PIECE - 1) / PIECE, group = warp() / 4 - 1, small = n_columns < tile_columns;
@@ -361,10 +352,10 @@ DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, Gem
     const uint64_t b = wgmma_matrix(ring.base + ring.stage_len - (small ? 2 - group : 1) * n_columns * 128);
     int before = -1;
     for (int k = 0; k < n_pieces; k++) {
-        mbarrier_wait(ring.full + at->stage * 8, at->parity);
+        mbarrier_wait(ring.full + at->slot * 8, at->parity);
         if (n_experts > 1)
             proxy_fence();
-        const uint64_t ahead = (uint64_t)(at->stage * (ring.stage_len >> 4));
+        const uint64_t ahead = (uint64_t)(at->slot * (ring.stage_len >> 4));
         wgmma_begin();
         wgmma_piece(sums, n_columns, a + ahead, b + ahead, k > 0, act);
         wgmma_commit();
@@ -373,8 +364,8 @@ DEVICE void gemm_h100_sum(const GemmMultiply *m, float *sums, int n_columns, Gem
         wgmma_wait_before();
         if (before >= 0 && thread_x() % 128 == 0)
             mbarrier_arrive(ring.empty + before * 8);
-        before = at->stage;
-        *at = gemm_h100_after(*at, &ring);
+        before = at->slot;
+        *at = ring_after(*at, ring.n_stages);
     }
     wgmma_wait(sums, n_columns);
     if (thread_x() % 128 == 0)
@@ -397,7 +388,7 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
     float sums[128];
     UNROLL for (int i = 0; i < tile_columns / 2; i++)
         sums[i] = 0;
-    GemmPlace at = { 0, 0 };
+    RingPlace at = { 0, 0 };
     int i_unit = 0;
     GemmTake take, next = gemm_h100_take(m, &i_unit);
     while (next.unit >= 0 && next.unit < m->units.full) {
@@ -406,7 +397,7 @@ DEVICE void gemm_h100_multiply(const GemmMultiply *m)
         gemm_h100_finish(m, sums, tile_columns, &take);
     }
     if (m->units.apart)
-        at = (GemmPlace){ 0, 0 };
+        at = (RingPlace){ 0, 0 };
     while (next.unit >= 0 && m->units.small_columns == tile_columns) {
         take = next;
         gemm_h100_sum(m, sums, tile_columns / 2, &at, &next, &i_unit);
@@ -433,9 +424,9 @@ KERNEL(gemm_h100)(void *restrict out, const act_t *restrict in, tensor_map weigh
     (void)scales;
 
     if (thread_x() == 0) {
-        for (int i = 0; i < 6 * stages; i++) {
-            const int is_full = i < stages || (i >= 2 * stages && i < 4 * stages);
-            mbarrier_init(barriers + i * 8, !is_full ? 2 : n_experts > 1 ? 128 + 1 : 1);
+        for (int i = 0; i < 3 * stages; i++) {
+            mbarrier_init(barriers + i * 8, n_experts > 1 ? 128 + 1 : 1);
+            mbarrier_init(barriers + (3 * stages + i) * 8, 2);
         }
         mbarrier_init_done();
     }

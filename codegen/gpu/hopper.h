@@ -192,4 +192,19 @@ DEVICE void wgmma_wait(float *d, int n_columns)
 }
 
 #endif
+
+/* ---- both halves ---- */
+
+/* Where chunk `chunk` (16 bytes) of a row of a matrix for wgmma lies. */
+DEVICE int wgmma_place(int row, int chunk) { return row * 128 + ((chunk ^ (row & 7)) << 4); }
+
+/* A slot of a ring, and the parity of the phase that is waited for there. */
+typedef struct { int slot, parity; } RingPlace;
+
+DEVICE RingPlace ring_after(RingPlace at, int n_slots)
+{
+    const bool is_last = at.slot == n_slots - 1;
+    return (RingPlace){ is_last ? 0 : at.slot + 1, at.parity ^ is_last };
+}
+
 #endif
