@@ -1,21 +1,8 @@
 /* Products on GPUs: which kernel, which tiles. The arguments are those of codegen/gpu/README.md. */
 #include "gpu_model.h"
 
-/* A tile of outputs, its columns a warp, the ring of pieces: see codegen/gpu/gemm.c. Measured on an H200, 2026-11-22:
- * 128 x 128 with two blocks a multiprocessor is within 3 % of the best tile in every shape of 8x200M+. */
+/* A tile of outputs, its columns a warp, the ring of pieces: see codegen/gpu/gemm.c. */
 typedef struct { int rows, columns, warp_columns, stages; } Tile;
-
-static Tile usual_tile(const GpuModel *g, const Product *p)
-{
-    bool q8 = p->slot->dtype == DTYPE_Q8;
-    if (g->n_rows <= 64)
-        return (Tile){ 64, 64, 32, 6 };
-    if (p->n_out <= 64)
-        return (Tile){ 128, 64, 32, 4 };
-    if (p->n_out <= 96 && !q8 && p->end != END_SWIGLU)
-        return (Tile){ 128, 96, 48, 3 };
-    return (Tile){ 128, 128, 64, 3 };
-}
 
 static int tile_threads(Tile t) { return 32 * (t.rows / 64) * (t.columns / t.warp_columns); }
 
@@ -27,7 +14,31 @@ static int tile_shared_len(Tile t, const Product *p)
     return t.stages * 64 * (2 * t.rows + weight_len * t.columns) + staging + tables;
 }
 
-/* What tuning chose, unless gemm.c or a multiprocessor with two blocks cannot have it. */
+/* How many blocks a multiprocessor holds at once: registers for 256 threads with 255 each, and shared memory, of which
+ * the driver takes 1 KB a block. */
+static int tile_resident(const GpuModel *g, Tile t, const Product *p)
+{
+    int by_registers = 256 / tile_threads(t), by_shared = (gpu_shared_most(g) + 1024) / (tile_shared_len(t, p) + 1024);
+    return by_registers < by_shared ? by_registers : by_shared;
+}
+
+/* Eight warps a multiprocessor, in two blocks where it has room for both rings: while one writes its tile the other
+ * multiplies. An A100 has not, and takes one block with a tile twice as wide. in_proj of 8x200M+, 8192 tokens, as sm_80
+ * on an H200, 2026-11-23: two blocks 344 us, the wide tile 367, one block of four warps 457. */
+static Tile usual_tile(const GpuModel *g, const Product *p)
+{
+    const Tile square = { 128, 128, 64, 3 }, wide = { 128, 256, 64, 3 };
+    bool q8 = p->slot->dtype == DTYPE_Q8;
+    if (g->n_rows <= 64)
+        return (Tile){ 64, 64, 32, 6 };
+    if (p->n_out <= 64)
+        return (Tile){ 128, 64, 32, 4 };
+    if (p->n_out <= 96 && !q8 && p->end != END_SWIGLU)
+        return (Tile){ 128, 96, 48, 3 };
+    return p->n_out <= 128 || tile_resident(g, square, p) > 1 ? square : wide;
+}
+
+/* What tuning chose, unless gemm.c or a multiprocessor cannot have it. */
 static Tile choose_tile(const GpuModel *g, const Product *p, const char *key)
 {
     Tile usual = usual_tile(g, p), t = usual;
@@ -39,8 +50,8 @@ static Tile choose_tile(const GpuModel *g, const Product *p, const char *key)
     bool good = t.rows % 64 == 0 && t.warp_columns % (narrow ? 32 : 16) == 0 && t.warp_columns <= 64
         && t.columns % t.warp_columns == 0 && t.stages >= 3 && t.stages <= 8;
     int n_threads = good ? tile_threads(t) : 0;
-    good = good && n_threads <= 512 && t.rows <= n_threads && 8 * t.rows % n_threads == 0
-        && (q8 ? 4 : 8) * t.columns % n_threads == 0 && 2 * (tile_shared_len(t, p) + 1024) <= gpu_shared_most(g);
+    good = good && n_threads <= 256 && t.rows <= n_threads && 8 * t.rows % n_threads == 0
+        && (q8 ? 4 : 8) * t.columns % n_threads == 0 && tile_resident(g, t, p) > 0;
     return good ? t : usual;
 }
 
@@ -53,9 +64,6 @@ static const char *product_key(const GpuModel *g, const char *template, const Pr
                         p->n_tokens == COUNT_LOGITS ? "logits" : g->sequences ? "sequences" : "tokens",
                         (long long)(p->routing ? p->routing->top_k.most : 1));
 }
-
-/* Blocks take tiles in turn: two for each multiprocessor of the device the target is named after. */
-static LaunchExtent tile_blocks(const GpuModel *g) { return gpu_extent(COUNT_PROCESSORS, 1, g->sm >= 90 ? 132 : 108); }
 
 /* What gemm and gemm_h100 have in common. */
 static void shape_params(GpuModel *g, const Product *p)
@@ -121,11 +129,12 @@ static void multiply(GpuModel *g, const Product *p)
     gpu_param(g->b, "tile_columns", tile.columns);
     gpu_param(g->b, "warp_columns", tile.warp_columns);
     gpu_param(g->b, "stages", tile.stages);
-    gpu_min_blocks(g->b, 2);
+    gpu_min_blocks(g->b, tile_resident(g, tile, p));
     out_and_in(g, p);
     gpu_weights(g->b, p->weights_offset + p->slot->offset);
     other_args(g, p);
-    gpu_end(g->b, tile_blocks(g), gpu_fixed(1), tile_threads(tile), tile_shared_len(tile, p), gpu_flags(g) | p->flags);
+    gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(tile_resident(g, tile, p)), tile_threads(tile),
+            tile_shared_len(tile, p), gpu_flags(g) | p->flags);
 }
 
 /* ---- Hopper's: codegen/gpu/gemm_h100.c ---- */

@@ -1,6 +1,6 @@
 /* Matrix product of many rows with the experts that chose them (or one dense matrix), on tensor cores.
  *
- * Grid: any number of blocks x; each takes every n_blocks_x-th tile of tile_rows x tile_columns outputs. Threads: 32 *
+ * Grid: any number of blocks (x, y), which take tiles of tile_rows x tile_columns outputs in turn. Threads: 32 *
  * tile_rows / 64 * tile_columns / warp_columns. Shared bytes: stages * 64 * (2 tile_rows + weight bytes * tile_columns)
  * + 2048 a warp + 4 * (2 (n_experts + 1) + 4 tile_rows).
  * The list of tiles comes from totals: a tile has one expert, and groups of 16 tile rows run down all columns, so
@@ -140,7 +140,7 @@ DEVICE void gemm_fetch_piece(GemmFetch *fetch, bool is_there)
     fetch->stage = fetch->stage == stages - 1 ? 0 : fetch->stage + 1;
     if (++fetch->k == n_pieces) {
         fetch->k = 0;
-        fetch->tile += n_blocks_x();
+        fetch->tile += n_blocks_x() * n_blocks_y();
     }
 }
 
@@ -248,11 +248,12 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
     dependency_launch();
     gemm_list_tiles(ends, n_rows, totals, n_tokens, n_experts, tile_rows);
     const int n_tiles = ends[n_experts] * ((n_out + tile_columns - 1) / tile_columns);
-    if (block_x() >= n_tiles)
+    int tile_at = block_y() * n_blocks_x() + block_x();
+    if (tile_at >= n_tiles)
         return;
-    const int n_steps = ((n_tiles - 1 - block_x()) / n_blocks_x() + 1) * n_pieces;
+    const int n_blocks = n_blocks_x() * n_blocks_y(), n_steps = ((n_tiles - 1 - tile_at) / n_blocks + 1) * n_pieces;
 
-    GemmFetch fetch = { .a = (const char *)in, .ring = ring, .tile = block_x(), .n_tokens = n_tokens };
+    GemmFetch fetch = { .a = (const char *)in, .ring = ring, .tile = tile_at, .n_tokens = n_tokens };
     UNROLL for (int i = 0; i < stages - 1; i++) {
         if (i < n_steps && fetch.k == 0)
             gemm_open_tile(&fetch, ends, n_rows, weights, slots, top_k);
@@ -269,7 +270,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
     gemm_load_a(a[0], ring, warp_row, 0);
     gemm_load_b(b[0], ring + tile_rows * 128, warp_column, 0);
 
-    int stage = 0, k = 0, tile_at = block_x();
+    int stage = 0, k = 0;
     for (int left = n_steps; left > 0; left--) {
         const bool fetches = left >= stages, is_last = k == n_pieces - 1;
         GemmTile tile = { 0, 0, 0, 0 };   /* of the last piece only: no register keeps it */
@@ -318,7 +319,7 @@ KERNEL(gemm)(void *restrict out, const act_t *restrict in, const void *restrict 
         }
         UNROLL for (int i = 0; i < 4 * warp_columns / 2; i++)
             sums[i / (warp_columns / 2)][i / 4 % (warp_columns / 8)][i & 3] = 0;
-        tile_at += n_blocks_x();
+        tile_at += n_blocks;
         table ^= tile_rows;
     }
 }

@@ -10,7 +10,8 @@ static void check_gemm(void)
     GemmCheck c = gemm_make(weight_dtype);
     const int shared_len = check_param("stages") * stage_len + n_warps * 2048 +
                            4 * (2 * (c.n_experts + 1) + 4 * tile_rows);
-    CHECK_LAUNCH(check_param("blocks"), 1, n_warps * 32, shared_len, c.out, c.in, c.weights.weights, c.weights.scales,
+    const int n_blocks = check_param("blocks"), across = n_blocks > 2 ? n_blocks / 2 : n_blocks;
+    CHECK_LAUNCH(across, n_blocks / across, n_warps * 32, shared_len, c.out, c.in, c.weights.weights, c.weights.scales,
         c.bias, c.slots, c.totals, c.experts, c.gates, c.n_tokens, c.top_k);
     gemm_compare(&c);
 }
