@@ -44,14 +44,15 @@ static bool gemm_tile_divides(const Asked *a)
     int n = gemm_threads(a);
     if ((is_q8(a) || given(a, "epilogue") == 1) && of_warp % 32 != 0)
         return false;
-    return columns % of_warp == 0 && n <= 512 && rows <= n && 8 * rows % n == 0
+    return columns % of_warp == 0 && n <= 256 && rows <= n && 8 * rows % n == 0
         && (is_q8(a) ? 4 : 8) * columns % n == 0;
 }
 
-/* Two blocks a multiprocessor: a thread's sums of 64 rows leave 64 registers for the rest. */
+/* A thread's sums of 64 rows leave 64 registers for the rest; two small blocks share a multiprocessor. */
 static bool gemm_registers_fit(const Asked *a)
 {
-    return 2 * gemm_threads(a) * (2 * value(a, "warp_columns") + 64) <= 65536;
+    int n_blocks = gemm_threads(a) <= 128 ? 2 : 1;
+    return n_blocks * gemm_threads(a) * (2 * value(a, "warp_columns") + 64) <= 65536;
 }
 
 static bool gemm_shared_fits(const Asked *a)
@@ -59,7 +60,7 @@ static bool gemm_shared_fits(const Asked *a)
     int rows = value(a, "tile_rows"), weight_len = is_q8(a) ? 1 : 2;
     int ring = value(a, "stages") * 64 * (2 * rows + weight_len * value(a, "tile_columns"));
     int len = ring + 2048 * gemm_threads(a) / 32 + 4 * (2 * (given(a, "n_experts") + 1) + 4 * rows);
-    return 2 * (len + KIB) <= shared_most(a);
+    return len <= shared_most(a);
 }
 
 /* Not more than half of a tile's columns are waste. */
