@@ -2,18 +2,20 @@
 # Whole models on this machine's GPU, beside what the GPU can do, what the paper reports and the best of other programs.
 #
 #   bench/gpu.sh [-m MODELS] [-q QUANTS] [-T TARGETS] [-p PROMPTS] [-P PROMPTS_OF_4] [-n TOKENS] [-l TOKENS]
-#                [-r REPEATS] [-s SECONDS] [-w FOLDER] [-o RESULTS.md] [STAGE ...]
+#                [-L TOKENS] [-r REPEATS] [-s SECONDS] [-w FOLDER] [-o RESULTS.md] [STAGE ...]
 #
 # -m graphs ("models/mossnet-8x200m+.json models/mamba-500m.json"), -q storage ("f16 q8"), -T targets ("h100 a100", or
 # "a100" where the GPU cannot run the first), -p prompt lengths of one sequence (512,2048,8192,32768), -P of four
-# (512,2048,32768), -n tokens generated (256), -l tokens whose logits are compared (300), -r repetitions (5), -s time
-# limit of each program started (200), -w where artifacts and figures are kept (a temporary folder), -o the page
-# (bench/results/DATE-gpu.md). Weights are random:1. Stages, all of them without an argument:
+# (512,2048,32768), -n tokens generated (256), -l tokens whose logits are compared (300), -L of a long prompt (32768),
+# -r repetitions (5), -s time limit of each program started (200), -w where artifacts and figures are kept (a temporary
+# folder), -o the page (bench/results/DATE-gpu.md). Weights are random:1. Stages, all of them without an argument:
 #
 #   ceilings   what the GPU can do (measured again before the report)
 #   compile    the artifacts, also one for this CPU of each model and storage
-#   logits     GPU against CPU, also with all experts chosen (then no rounding makes a router choose otherwise), and
-#              prompts at once, in chunks and token by token against each other
+#   logits     GPU against CPU, also with all experts chosen (then no rounding makes a router choose otherwise), in
+#              bf16 too, and prompts at once, in chunks and token by token against each other; a long prompt
+#   proof      graphs of the tests against float64, every kernel against loops in double, prompts together and alone,
+#              compute-sanitizer of the CUDA toolkit
 #   load       time to the first token, without and with the driver's cache of machine code
 #   prefill, generate   tokens a second in every mode of the model, and memory in use
 #   report     the page, from all figures in the folder
@@ -26,16 +28,16 @@
 #              toolkit's ncu; a report after it has the tables
 #
 # What fails or takes too long is printed, noted on the page, and the rest goes on. BUILD is the build folder; MOSSC,
-# CEILINGS and COMPARE replace its programs; RUNNER stands before every start of a GPU artifact. Exit code: 0, 1
-# something failed, 2 usage.
+# CEILINGS, COMPARE and DIFF replace its programs, KERNELS (then -a100 or -h100) folders that tests/gpu/on_gpu.sh makes;
+# RUNNER stands before every start of a GPU artifact. Exit code: 0, 1 something failed, 2 usage.
 set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 build=${BUILD:-$root/build}
 models="$root/models/mossnet-8x200m+.json $root/models/mamba-500m.json"
 quants="f16 q8" targets='' prompts=512,2048,8192,32768 prompts_of_4=512,2048,32768
-n_gen=256 n_logits=300 repeats=5 limit=200
+n_gen=256 n_logits=300 n_long=32768 repeats=5 limit=200
 work='' result=$root/bench/results/$(date +%Y-%m-%d)-gpu.md
-while getopts m:q:T:p:P:n:l:r:s:w:o: option; do
+while getopts m:q:T:p:P:n:l:L:r:s:w:o: option; do
     case $option in
     m) models=$OPTARG ;;
     q) quants=$OPTARG ;;
@@ -44,6 +46,7 @@ while getopts m:q:T:p:P:n:l:r:s:w:o: option; do
     P) prompts_of_4=$OPTARG ;;
     n) n_gen=$OPTARG ;;
     l) n_logits=$OPTARG ;;
+    L) n_long=$OPTARG ;;
     r) repeats=$OPTARG ;;
     s) limit=$OPTARG ;;
     w) work=$OPTARG ;;
@@ -52,7 +55,7 @@ while getopts m:q:T:p:P:n:l:r:s:w:o: option; do
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || set -- ceilings compile logits load prefill generate report
+[ $# -gt 0 ] || set -- ceilings compile logits proof load prefill generate report
 if [ -z "${MOSSC:-}" ]; then
     [ -d "$build" ] || cmake -S "$root" -B "$build" >/dev/null || exit 1
     cmake --build "$build" --target bench_gpu >/dev/null || exit 1
@@ -60,6 +63,8 @@ fi
 mossc=${MOSSC:-$build/mossc}
 ceilings=${CEILINGS:-$build/bench/bench_gpu_ceilings}
 compare=${COMPARE:-$build/bench/bench_compare}
+diff=${DIFF:-$build/tests/diff}
+kernels=${KERNELS:-}
 if [ -z "$work" ]; then
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
@@ -216,12 +221,95 @@ logits_one() {
         [ ! -x "$cpu" ] || logits_mode "$1" "$2" "$cpu" "$k"
     done
     [ "$n_experts" -gt 1 ] || return 0
-    for made_for in "$target" host; do
-        step "compile $2, all experts, for $made_for" "$mossc" compile "$model" --weights random:1 --quant "$quant" \
-            --target "$made_for" --experts-per-token "$n_experts" -o "$work/all-$made_for" || return
-    done
-    logits_mode "$work/all-$target" "$2" "$work/all-host" "$n_experts"
+    compile_all "$model" "$quant" && logits_mode "$work/all-$target" "$2" "$work/all-host" "$n_experts"
     rm -rf "$work/all"*
+}
+# compile_all MODEL QUANT: with all experts, $work/all-$target and $work/all-host
+compile_all() {
+    for made_for in "$target" host; do
+        step "compile $(name_of "$1") $2, all experts, for $made_for" "$mossc" compile "$1" --weights random:1 \
+            --quant "$2" --target "$made_for" --experts-per-token "$n_experts" -o "$work/all-$made_for" || return
+    done
+}
+# Another storage type, and a long prompt: of the first model that has experts, its vocabulary cut, for a row of logits
+# is of so many.
+logits_more() {
+    for model in $models; do
+        n_experts=$(n_experts_of "$model")
+        [ "$n_experts" -gt 1 ] || continue
+        vocab=$(field_of "$model" vocab_size)
+        tokens=$(random_tokens "$n_logits" "$vocab")
+        quant=bf16
+        compile_all "$model" bf16 && logits_mode "$work/all-$target" "$(name_of "$model") bf16 $target" \
+            "$work/all-host" "$n_experts"
+        rm -rf "$work/all"*
+
+        name=$(name_of "$model") vocab=96 quant=f16
+        tokens=$(random_tokens "$n_long" $vocab)
+        sed "s/\"vocab_size\": *[0-9]*/\"vocab_size\": $vocab/" "$model" >"$work/$name.json"
+        step "compile $name, $vocab tokens, for $target" "$mossc" compile "$work/$name.json" --weights random:1 \
+            --quant f16 --target "$target" --experts-per-token "$n_experts" -o "$work/all-$target" &&
+            gpu_step "$name, logits of $n_long tokens" "$work/all-$target" run --no-verify --tokens "$tokens" \
+                --logits "$work/prompt.f32" &&
+            logits_run "$work/all-$target" "$name f16 $target" "$n_experts" "$n_long tokens by 512" \
+                "$work/prompt.f32" "by default" --chunk 512
+        rm -rf "$work/all"*
+        return
+    done
+}
+stage_logits() {
+    each logits_one
+    for target in $targets; do
+        logits_more
+    done
+}
+
+# prove WHAT COMMAND...: its last line goes to the page.
+prove() {
+    what=$1 verdict=failed
+    shift
+    step "$what" "$@" >"$work/said" && verdict=passed
+    echo "$what|$verdict|$(tail -n 1 "$work/said" "$work/words" 2>/dev/null |
+        sed -e '/^==> /d' -e '/^$/d' -e 's/^=* //' -e q)" |
+        tee -a "$work/proof"
+}
+prove_sanitized() {
+    if ! command -v compute-sanitizer >/dev/null; then
+        fail "no compute-sanitizer: it comes with the CUDA toolkit"
+        return
+    fi
+    step "compile mossnet-8x8m for $target" "$mossc" compile "$root/models/mossnet-8x8m.json" --weights random:1 \
+        --quant f16 --target "$target" -o "$work/small-$target" || return
+    # A table for fewer barriers overflows, and then the tool fails.
+    for tool in memcheck racecheck "synccheck --num-cuda-barriers 8192"; do
+        # $tool and $RUNNER are words.
+        # shellcheck disable=SC2086
+        prove "$target: mossnet-8x8m, compute-sanitizer ${tool%% *}" compute-sanitizer --error-exitcode 9 --tool $tool \
+            ${RUNNER:-} "$work/small-$target" run --no-verify --tokens "$(random_tokens 70 256)" -n 2 --temp 0.8
+    done
+}
+stage_proof() {
+    : >"$work/proof"
+    [ -n "${MOSSC:-}" ] || cmake --build "$build" >/dev/null || { fail "the tests were not built"; return; }
+    step "the program that compares prompts" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -O1 -o "$work/prompts" \
+        "$root/tests/gpu/prompts.c" -ldl
+    for target in $targets; do
+        prove "$target: golden and random graphs against float64, f16, bf16, q8" env -C "$root" \
+            "$diff" --mossc "$mossc" --target "$target" --quant f16,bf16,q8 --threads 1 --cases 12 --jobs 8 \
+            ${RUNNER:+--runner "$RUNNER"}
+        folder=${kernels:-$work/kernels}-$target
+        case $target in a100) sm=80 ;; *) sm=90 ;; esac
+        [ -d "$folder" ] || step "checks of kernels" sh "$root/tests/gpu/on_gpu.sh" "$build" "$folder" $sm
+        prove "$target: every kernel against loops in double" sh "$folder/run.sh"
+        for model in $models; do
+            step "compile $(name_of "$model") as a library" "$mossc" compile "$model" --weights random:1 --quant f16 \
+                --target "$target" --emit lib -o "$work/library-$target.so" || continue
+            prove "$target: $(name_of "$model"), four prompts together and alone, the same bits" \
+                "$work/prompts" "$work/library-$target.so"
+        done
+        rm -f "$work/library-$target".*
+        prove_sanitized
+    done
 }
 # logits_mode ARTIFACT LABEL CPU_ARTIFACT EXPERTS
 logits_mode() {
@@ -239,8 +327,9 @@ logits_run() {
     shift 6
     gpu_step "$label, logits, $how" "$gpu" run --no-verify --tokens "$tokens" --logits "$work/found.f32" \
         --experts-per-token "$k" "$@" || return 1
-    # With q8, CPUs round what goes into a product to 8 bits, GPUs to 16. Where experts are chosen only a NaN fails.
-    case $quant$against in q8CPU) allowed=0.2 ;; *) allowed=0.02 ;; esac
+    # With q8, CPUs round what goes into a product to 8 bits, GPUs to 16; bf16 has 3 bits less than f16. Where experts
+    # are chosen only a NaN fails.
+    case $quant$against in q8CPU) allowed=0.2 ;; bf16*) allowed=0.05 ;; *) allowed=0.02 ;; esac
     [ "$k" -ge "$n_experts" ] || allowed=1e9
     step "$label, logits, $how against $against" \
         "$compare" "$work/found.f32" "$expected" "$vocab" "$allowed" >"$work/compared"
@@ -319,7 +408,7 @@ stage_profile() {
 }
 
 write_page() {
-    for figures in ceilings costs rows memory load logits failures; do
+    for figures in ceilings costs rows memory load logits proof failures; do
         touch "$work/$figures"
         set -- "$@" "$work/$figures"
     done
@@ -362,7 +451,8 @@ for stage; do
     case $stage in
     ceilings) stage_ceilings ;;
     compile) stage_compile ;;
-    logits) each logits_one ;;
+    logits) stage_logits ;;
+    proof) stage_proof ;;
     load) each load_one ;;
     prefill) each prefill_one ;;
     generate) each generate_one ;;

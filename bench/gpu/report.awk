@@ -1,4 +1,4 @@
-# The page of bench/gpu.sh; limits.awk stands before it. Also reads memory, load, logits and failures.
+# The page of bench/gpu.sh; limits.awk stands before it. Also reads memory, load, logits, proof and failures.
 
 # The last number of an option's list: last_of("-n_0_-b_1,4_-p_16,64", "-b") is 4.
 function last_of(options, name,    list) {
@@ -45,6 +45,7 @@ FILENAME ~ /logits$/ {
     logits[key] = field[6]
     next
 }
+FILENAME ~ /proof$/ { proofs[++n_proofs] = $0; next }
 FILENAME ~ /failures$/ { failures[++n_failures] = $0; next }
 
 function print_ceilings(    name, words, n, i, text) {
@@ -143,8 +144,8 @@ function print_logits(    i, part, value) {
     print "\n## Logits\n"
     print "Of a random prompt. A token's error: max |difference| / max |logit|. A router whose choice was close may"
     print "choose otherwise, and every token after sees it. So rows of models that choose say little, and those with all"
-    print "experts tell of the arithmetic: there a median of more than 0.02 is a failure. With q8, CPUs round what goes into a"
-    print "product to 8 bits, GPUs to 16; there it is 0.2 against the CPU.\n"
+    print "experts tell of the arithmetic: there a median of more than 0.02 (bf16: 0.05) is a failure. With q8, CPUs round what"
+    print "goes into a product to 8 bits, GPUs to 16; there it is 0.2 against the CPU.\n"
     print "| model | experts | computed | against | error, median | error, most | same largest logit |"
     print "|---|---:|---|---|---:|---:|---:|"
     for (i = 1; i <= n_logits; i++) {
@@ -152,6 +153,15 @@ function print_logits(    i, part, value) {
         split(logits[logits_order[i]], value, " ")
         printf "| %s | %s | %s | %s | %s | %s | %s of %s |\n", part[1], part[2], part[3], part[4], value[1], value[2],
                value[3], value[4]
+    }
+}
+function print_proofs(    i, part) {
+    if (!n_proofs)
+        return
+    print "\n## Proof\n\n| what | verdict | its words |\n|---|---|---|"
+    for (i = 1; i <= n_proofs; i++) {
+        split(proofs[i], part, "|")
+        printf "| %s | %s | %s |\n", part[1], part[2], part[3]
     }
 }
 
@@ -163,4 +173,5 @@ END {
     print_memory()
     print_loads()
     print_logits()
+    print_proofs()
 }
