@@ -116,10 +116,10 @@ static int moss_bench_generate(moss_bench *bench, const moss_bench_test *test)
     moss_bench_place(bench, 0, test->n_batch);
     for (int32_t done = 0, n; done < test->n_gen && code == MOSS_EXIT_OK; done += n) {
         n = test->n_gen - done < MOSS_SESSION_STEPS ? test->n_gen - done : MOSS_SESSION_STEPS;
-        code = moss_session_generate(&bench->session, bench->samplers, test->n_batch, next, rows, n);
+        if (moss_session_generate(&bench->session, bench->samplers, test->n_batch, next, rows, n) != MOSS_OK)
+            return moss_cli_fail_status(bench->args, &bench->session.error);
         memcpy(next, rows + (size_t)(n - 1) * (size_t)test->n_batch, (size_t)test->n_batch * sizeof *next);
-        if (code == MOSS_EXIT_OK)
-            code = moss_bench_interrupted(bench);
+        code = moss_bench_interrupted(bench);
     }
     return code;
 }

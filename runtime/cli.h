@@ -54,8 +54,9 @@ int moss_session_eval_prompts(moss_session *session, const int32_t *tokens, cons
 /* One token for each of the first n states; logits [n, vocab_size]. */
 int moss_session_eval_batch(moss_session *session, const int32_t *tokens, int32_t n);
 
-/* As moss_generate, of the first n states. A GPU is asked for MOSS_SESSION_STEPS at a time, so that text
- * still flows and Ctrl-C is heard; CPUs lose nothing by one at a time. */
+/* As moss_generate, of the first n states: its status. What is wrong is in session->error and not said yet: a line of
+ * text may have to end first. A GPU is asked for MOSS_SESSION_STEPS at a time, so that text still flows and Ctrl-C is
+ * heard; CPUs lose nothing by one at a time. */
 enum { MOSS_SESSION_STEPS = 16 };
 int32_t moss_session_steps(void);
 int moss_session_generate(moss_session *session, moss_sampler *samplers, int32_t n, const int32_t *next,

@@ -131,6 +131,15 @@ static int moss_run_emit_all(moss_generation *run, const int32_t *tokens, int32_
     return moss_cli_flush(run->args);
 }
 
+/* Ids end with a newline; a byte model's text only where a shell's prompt would stick to it. */
+static int moss_run_end_output(const moss_generation *run)
+{
+    const bool bytes = moss_program_data.vocab_size == MOSS_BYTE_VOCAB;
+    if (run->last_byte >= 0 && run->last_byte != '\n' && (!bytes || isatty(STDOUT_FILENO)))
+        putchar('\n');
+    return moss_cli_flush(run->args);
+}
+
 /* Tokens to ask for next: no more than are wanted and there is room for. */
 static int32_t moss_run_steps(const moss_generation *run)
 {
@@ -161,19 +170,13 @@ static int moss_run_generate(moss_generation *run)
                     run->args->program, (intmax_t)run->session.n_context);
             break;
         }
-        code = moss_session_generate(&run->session, &run->sampler, 1, &next, tokens, n);
+        if (moss_session_generate(&run->session, &run->sampler, 1, &next, tokens, n) != MOSS_OK) {
+            moss_run_end_output(run);
+            code = moss_cli_fail_status(run->args, &run->session.error);
+        }
     }
     run->generate_seconds = moss_seconds() - begin;
     return code;
-}
-
-/* Ids end with a newline; a byte model's text only where a shell's prompt would stick to it. */
-static int moss_run_end_output(const moss_generation *run)
-{
-    const bool bytes = moss_program_data.vocab_size == MOSS_BYTE_VOCAB;
-    if (run->last_byte >= 0 && run->last_byte != '\n' && (!bytes || isatty(STDOUT_FILENO)))
-        putchar('\n');
-    return moss_cli_flush(run->args);
 }
 
 static void moss_run_summarise_rate(const char *what, int64_t n, double seconds)

@@ -199,9 +199,8 @@ int32_t moss_session_steps(void)
 int moss_session_generate(moss_session *session, moss_sampler *samplers, int32_t n, const int32_t *next,
                           int32_t *tokens, int32_t n_steps)
 {
-    int status = moss_generate(session->context, session->list, n, session->mode, samplers, next, tokens, n_steps,
-                               session->scratch, &session->error);
-    return status == MOSS_OK ? MOSS_EXIT_OK : moss_cli_fail_status(session->args, &session->error);
+    return moss_generate(session->context, session->list, n, session->mode, samplers, next, tokens, n_steps,
+                         session->scratch, &session->error);
 }
 
 int moss_session_eval(moss_session *session, int32_t state, const int32_t *tokens, int32_t n,
