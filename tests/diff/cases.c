@@ -8,10 +8,11 @@
 #include "cases.h"
 #include "golden.h"
 
+#include "../../compiler/graph_read.h"
 #include "../../ir/text.h"
 
-#include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <string.h>
 
 #define N_OF(list) ((int)(sizeof (list) / sizeof (list)[0]))
@@ -317,4 +318,26 @@ int cases_make(Arena *arena, uint64_t seed, int n_random, const char *golden_dir
     for (int i = 0; i < n_golden; i++)
         (*cases)[n++] = golden_case(arena, golden_dir, names[i]);
     return n;
+}
+
+int cases_of_graph(Arena *arena, uint64_t seed, const char *path, Case **cases)
+{
+    enum { N_TOKENS = 20 };
+    Stream stream = { seed };
+    Diags *diags = diags_new(arena);
+    const Graph *graph = graph_read_file(arena, diags, path);
+    if (!graph) {
+        Text words = { 0 };
+        diags_print(diags, &words);
+        fputs(words.data, stderr);
+        text_free(&words);
+        return -1;
+    }
+    *cases = arena_array(arena, Case, 1);
+    **cases = (Case){
+        .name = arena_printf(arena, "graph-%s", graph->name), .graph_path = path, .weights = "random:1",
+        .seed = stream_next(&stream), .n_tokens = N_TOKENS,
+        .tokens = draw_tokens(arena, &stream, N_TOKENS, (int)graph->vocab_size),
+    };
+    return 1;
 }

@@ -39,5 +39,7 @@ double stream_uniform(Stream *stream);           /* uniform in [-1, 1) */
 
 /* `golden_dir` NULL: no golden cases. -1 when it is given and holds none. */
 int cases_make(Arena *arena, uint64_t seed, int n_random, const char *golden_dir, Case **cases);
+/* One case: a graph from a file, with random weights. -1, and why on stderr, when it cannot be read. */
+int cases_of_graph(Arena *arena, uint64_t seed, const char *path, Case **cases);
 
 #endif

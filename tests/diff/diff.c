@@ -28,6 +28,7 @@ static const char usage_text[] =
     "  --cases N         random graphs (default: 32)\n"
     "  --seed N          of the random graphs (default: 1)\n"
     "  --golden DIR      golden folders (default: tests/data/golden_logits; \"\": none)\n"
+    "  --graph FILE      only this graph, with random weights\n"
     "  --filter TEXT     only checks whose target/quant/case contains TEXT\n"
     "  --threads N[,N]   thread counts (default: 1,2,3)\n"
     "  --runner CMD      runs artifacts of another processor family, e.g. qemu-aarch64\n"
@@ -43,7 +44,7 @@ enum { MAX_NAMES = 16, MAX_JOBS = 64, LINE = 2048 };
 typedef struct { const char *name[MAX_NAMES]; int n; } Names;
 
 typedef struct {
-    const char *mossc, *golden, *filter, *runner, *work, *show;
+    const char *mossc, *golden, *graph, *filter, *runner, *work, *show;
     Names targets, quants;
     int n_random, n_jobs;
     uint64_t seed;
@@ -111,6 +112,7 @@ static void parse_option(Arena *arena, int option, const char *value, Options *o
     case 'n': options->n_random = (int)parse_number(value, 0, 100000); return;
     case 's': options->seed = (uint64_t)parse_number(value, 0, INT64_MAX); return;
     case 'g': options->golden = *value ? value : NULL; return;
+    case 'G': options->graph = value; return;
     case 'f': options->filter = value; return;
     case 'T': parse_threads(arena, value, options); return;
     case 'r': options->runner = value; return;
@@ -130,8 +132,8 @@ static Options parse_options(Arena *arena, int argc, char **argv)
     static const struct option known[] = {
         { "mossc", 1, NULL, 'm' }, { "target", 1, NULL, 't' }, { "quant", 1, NULL, 'q' },
         { "rotate", 0, NULL, 'R' }, { "cases", 1, NULL, 'n' }, { "seed", 1, NULL, 's' },
-        { "golden", 1, NULL, 'g' }, { "filter", 1, NULL, 'f' }, { "threads", 1, NULL, 'T' },
-        { "runner", 1, NULL, 'r' }, { "exact", 0, NULL, 'e' }, { "jobs", 1, NULL, 'j' },
+        { "golden", 1, NULL, 'g' }, { "graph", 1, NULL, 'G' }, { "filter", 1, NULL, 'f' },
+        { "threads", 1, NULL, 'T' }, { "runner", 1, NULL, 'r' }, { "exact", 0, NULL, 'e' }, { "jobs", 1, NULL, 'j' },
         { "work", 1, NULL, 'w' }, { "keep", 0, NULL, 'k' }, { "list", 0, NULL, 'l' },
         { "show", 1, NULL, 'S' }, { "help", 0, NULL, 'h' }, { 0 }
     };
@@ -329,9 +331,10 @@ int main(int argc, char **argv)
     Options options = parse_options(arena, argc, argv);
     const char *given_work = options.work;
     Case *cases;
-    int n_cases = cases_make(arena, options.seed, options.n_random, options.golden, &cases);
+    int n_cases = options.graph ? cases_of_graph(arena, options.seed, options.graph, &cases)
+                                : cases_make(arena, options.seed, options.n_random, options.golden, &cases);
     if (n_cases < 0)
-        usage("no golden folders: run at the root of the repository, or set --golden");
+        usage(options.graph ? "--graph is not one" : "no golden folders: run at the root of the repository, or set --golden");
     if (options.show)
         return print_case(cases, n_cases, options.show);
     options.work = options.list ? "" : make_work(arena, given_work);

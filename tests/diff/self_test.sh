@@ -45,6 +45,11 @@ expect 0 none --work "$work" --filter golden-mamba_zoh --threads 1
 says "3 passed, 0 failed, 0 skipped"
 expect 1 quant --work "$work" --filter golden-mamba_zoh --threads 1     # F32 weights: rounding shows
 says "1 passed, 2 failed, 0 skipped"
+expect 0 none --work "$work" --graph docs/example.json --quant f32 --threads 1
+says "1 passed, 0 failed, 0 skipped"
+expect 1 value --work "$work" --graph docs/example.json --quant f32 --threads 1
+expect 2 none --work "$work" --graph tests/diff/self_test.sh
+says "self_test.sh:1:1: error"
 expect 1 none --work "$work" --filter no-such-check
 says "0 passed, 0 failed, 0 skipped"
 expect 0 none $small --target arm-neon --runner sh     # the artifact is a script: sh can run it
