@@ -14,9 +14,10 @@
 #   compile    the artifacts, also one for this CPU of each model and storage
 #   logits     GPU against CPU, also with all experts chosen (then no rounding makes a router choose otherwise), in
 #              bf16 too, and prompts at once, in chunks and token by token against each other; a long prompt
-#   proof      graphs of the tests against float64, every kernel against loops in double, prompts together and alone,
-#              compute-sanitizer of the CUDA toolkit
+#   proof      graphs of the tests and a period of the models' layers against float64, every kernel against loops in
+#              double, sequences together and apart, compute-sanitizer of the CUDA toolkit
 #   load       time to the first token, without and with the driver's cache of machine code
+#   scan       the scan of a layer of mossnet-8x200m+ alone
 #   prefill, generate   tokens a second in every mode of the model, and memory in use
 #   report     the page, from all figures in the folder
 #
@@ -55,7 +56,7 @@ while getopts m:q:T:p:P:n:l:L:r:s:w:o: option; do
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || set -- ceilings compile logits proof load prefill generate report
+[ $# -gt 0 ] || set -- ceilings compile logits proof load scan prefill generate report
 if [ -z "${MOSSC:-}" ]; then
     [ -d "$build" ] || cmake -S "$root" -B "$build" >/dev/null || exit 1
     cmake --build "$build" --target bench_gpu >/dev/null || exit 1
@@ -288,15 +289,26 @@ prove_sanitized() {
             ${RUNNER:-} "$work/small-$target" run --no-verify --tokens "$(random_tokens 70 256)" -n 2 --temp 0.8
     done
 }
+# prove_graphs WHAT TARGETS OPTION...: against the reference; every storage that GPUs have
+prove_graphs() {
+    what=$1 for_targets=$2
+    shift 2
+    prove "$what against float64, f16, bf16, q8" env -C "$root" "$diff" --mossc "$mossc" --target "$for_targets" \
+        --quant f16,bf16,q8 --threads 1 --jobs 8 ${RUNNER:+--runner "$RUNNER"} "$@"
+}
 stage_proof() {
     : >"$work/proof"
     [ -n "${MOSSC:-}" ] || cmake --build "$build" >/dev/null || { fail "the tests were not built"; return; }
+    # One period: the reference takes a minute of it. Both targets at once, for they share that minute's processors.
+    for model in $models; do
+        sed '0,/"repeat": *[0-9]*/s//"repeat": 1/' "$model" >"$work/period.json"
+        prove_graphs "$targets: a period of $(name_of "$model")" "$(echo "$targets" | tr ' ' ,)" \
+            --graph "$work/period.json"
+    done
     step "the program that compares prompts" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -O1 -o "$work/prompts" \
         "$root/tests/gpu/prompts.c" -ldl
     for target in $targets; do
-        prove "$target: golden and random graphs against float64, f16, bf16, q8" env -C "$root" \
-            "$diff" --mossc "$mossc" --target "$target" --quant f16,bf16,q8 --threads 1 --cases 12 --jobs 8 \
-            ${RUNNER:+--runner "$RUNNER"}
+        prove_graphs "$target: golden and random graphs" "$target" --cases 12
         folder=${kernels:-$work/kernels}-$target
         case $target in a100) sm=80 ;; *) sm=90 ;; esac
         [ -d "$folder" ] || step "checks of kernels" sh "$root/tests/gpu/on_gpu.sh" "$build" "$folder" $sm
@@ -304,7 +316,7 @@ stage_proof() {
         for model in $models; do
             step "compile $(name_of "$model") as a library" "$mossc" compile "$model" --weights random:1 --quant f16 \
                 --target "$target" --emit lib -o "$work/library-$target.so" || continue
-            prove "$target: $(name_of "$model"), four prompts together and alone, the same bits" \
+            prove "$target: $(name_of "$model"), 16 sequences together and apart, prompts and steps, the same bits" \
                 "$work/prompts" "$work/library-$target.so"
         done
         rm -f "$work/library-$target".*
@@ -369,6 +381,22 @@ generate_one() {
     done
 }
 
+# The kernel of each target as the planner chose it: the PTX of the whole model without the others.
+stage_scan() {
+    rm -rf "$work/scans"
+    mkdir "$work/scans"
+    for target in $targets; do
+        step "kernels for $target" "$mossc" compile "$root/models/mossnet-8x200m+.json" --weights random:1 --quant f16 \
+            --experts-per-token 2 --target "$target" --emit ptx -o "$work/scans/all" || continue
+        sed -n -e '1,/^\.extern/p' -e '/^\.visible \.entry scan_/,/^}/p' "$work/scans/all" >"$work/scans/$target"
+        sed -n "s/^\.visible \.entry scan_.*_bc\([0-9]*\)_st\([0-9]*\)_tt\([0-9]*\).*/scan $target $target \1 \2 \3/p" \
+            "$work/scans/$target" >>"$work/scans/list"
+    done
+    step "the program that times scans" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -O2 -o "$work/scan_bench" \
+        "$root/bench/gpu/scan_bench.c" -ldl -lm &&
+        step scan "$work/scan_bench" "$work/scans" >"$work/new" && tee "$work/scan" <"$work/new"
+}
+
 stage_products() {
     : >"$work/products"
     for model in $models; do
@@ -408,7 +436,7 @@ stage_profile() {
 }
 
 write_page() {
-    for figures in ceilings costs rows memory load logits proof failures; do
+    for figures in ceilings costs rows memory load logits proof scan failures; do
         touch "$work/$figures"
         set -- "$@" "$work/$figures"
     done
@@ -454,6 +482,7 @@ for stage; do
     logits) stage_logits ;;
     proof) stage_proof ;;
     load) each load_one ;;
+    scan) stage_scan ;;
     prefill) each prefill_one ;;
     generate) each generate_one ;;
     report) stage_report ;;

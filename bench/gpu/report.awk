@@ -1,4 +1,4 @@
-# The page of bench/gpu.sh; limits.awk stands before it. Also reads memory, load, logits, proof and failures.
+# The page of bench/gpu.sh; limits.awk stands before it. Also reads memory, load, logits, proof, scan and failures.
 
 # The last number of an option's list: last_of("-n_0_-b_1,4_-p_16,64", "-b") is 4.
 function last_of(options, name,    list) {
@@ -45,6 +45,7 @@ FILENAME ~ /logits$/ {
     logits[key] = field[6]
     next
 }
+FILENAME ~ /scan$/ { scans[++n_scans] = $0; next }
 FILENAME ~ /proof$/ { proofs[++n_proofs] = $0; next }
 FILENAME ~ /failures$/ { failures[++n_failures] = $0; next }
 
@@ -155,6 +156,25 @@ function print_logits(    i, part, value) {
                value[3], value[4]
     }
 }
+# Lines of scan_bench: "h100 32768 0.4850 ms 1234 GB/s 30 % of copy 60 % of exp ok, …"; others say what was measured.
+function print_scans(    i, part, words) {
+    if (!n_scans)
+        return
+    print "\n## The scan of a layer of mossnet-8x200m+, alone\n"
+    for (i = 1; i <= n_scans; i++)
+        if (scans[i] !~ / ms .* of copy/)
+            print scans[i]
+    print "\n| target | tokens | ms | GB/s | of a copy | of the exponentials\047 peak | against loops in double |"
+    print "|---|---:|---:|---:|---:|---:|---|"
+    for (i = 1; i <= n_scans; i++)
+        if (scans[i] ~ / ms .* of copy/) {
+            split(scans[i], part, " ")
+            words = scans[i]
+            sub(/.* of (exp|copy) */, "", words)
+            printf "| %s | %s | %s | %s | %s %% | %s %% | %s |\n", part[1], part[2], part[3], part[5], part[7], part[11],
+                   words == "" ? "–" : words
+        }
+}
 function print_proofs(    i, part) {
     if (!n_proofs)
         return
@@ -172,6 +192,7 @@ END {
     print_rates()
     print_memory()
     print_loads()
+    print_scans()
     print_logits()
     print_proofs()
 }

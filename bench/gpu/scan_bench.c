@@ -4,10 +4,11 @@
  *
  * FOLDER/list has a line "KIND FILE LABEL [BLOCK_CHANNELS STAGES TILE_TOKENS]" for each kernel: KIND norm, route,
  * group, conv1d, spread or scan; FILE the PTX of one instance for d_model 1024, 2048 channels, 16 states, 8 experts,
- * top-2, f16, and the least strides (d_model or channels; 96 for x_proj's rows, 512 for spread's). Output: a line for
- * each kernel and number of tokens (8192 and 32768) with the median time, the bytes it must move over that time and
- * their share of a copy measured in the same run; for the scan also its share of the bound that exponentials set. The
- * first number of tokens is checked against loops in double. Exit code: 0 ok, 1 a result is wrong, 3 the environment.
+ * top-2, f16, and the least strides (d_model or channels; 96 for x_proj's rows, 512 for spread's; that of a scan's z
+ * is in its name). Output: a line for each kernel and number of tokens (8192 and 32768) with the median time, the
+ * bytes it must move over that time and their share of a copy measured in the same run; for the scan also its share
+ * of the bound that exponentials set. The first number of tokens is checked against loops in double. Exit code: 0 ok,
+ * 1 a result is wrong, 3 the environment.
  *
  * Build: cc -std=c17 -O2 -D_GNU_SOURCE scan_bench.c -o scan_bench -ldl -lm
  */
@@ -137,7 +138,7 @@ static void *fetch(Address buffer, size_t len)
 
 /* ---- kernels ---- */
 
-typedef struct { Handle module, function; int n_threads; } Kernel;
+typedef struct { Handle module, function; int n_threads, z_stride; } Kernel;     /* of a scan: in its name, zs… */
 
 static Kernel load_text(const char *ptx, const char *label)
 {
@@ -151,6 +152,8 @@ static Kernel load_text(const char *ptx, const char *label)
     const size_t len = strcspn(entry + 7, "( \t\n");
     snprintf(name, sizeof name, "%.*s", (int)len, entry + 7);
     kernel.n_threads = threads ? atoi(threads + 9) : 256;
+    const char *stride = strstr(name, "_zs");
+    kernel.z_stride = stride ? atoi(stride + 3) : CHANNELS;
     TRY(cu_load(&kernel.module, ptx, 0, NULL, NULL));
     TRY(cu_function(&kernel.function, kernel.module, name));
     return kernel;
@@ -298,7 +301,7 @@ static Data make_data(void)
     Data data = {
         .x32 = make_buffer(F32, t * D_MODEL), .pairs = make_buffer(HALF, t * TOP_K * D_MODEL),
         .x16 = make_buffer(HALF, t * CHANNELS), .dt = make_buffer(DT, t * CHANNELS),
-        .bc = make_buffer(F32, t * 2 * STATES), .pairs16 = make_buffer(HALF, t * TOP_K * CHANNELS),
+        .bc = make_buffer(F32, t * 2 * STATES), .pairs16 = make_buffer(HALF, t * TOP_K * 2 * CHANNELS),
         .a = make_buffer(NEGATIVE, CHANNELS * STATES), .vector = make_buffer(F32, CHANNELS * TAPS),
         .router = make_buffer(F32, EXPERTS * CHANNELS), .proj = make_buffer(F32, t * TOP_K * X_PROJ),
         .gates = make_buffer(F32, t * TOP_K), .experts = make_empty(4 * t * TOP_K),
@@ -333,7 +336,7 @@ static int scan_shared_len(ScanBlock of)
     return of.stages * own + 4 * b;
 }
 
-static const char *check_scan(const Data *data, int n_tokens)
+static const char *check_scan(const Data *data, int n_tokens, int64_t z_stride)
 {
     static const int channels[] = { 0, 1, 7, 8, 15, 16, 1021, 2040, 2047 };
     uint16_t *y = fetch(data->out, 2 * (size_t)n_tokens * CHANNELS);
@@ -350,7 +353,7 @@ static const char *check_scan(const Data *data, int n_tokens)
                 sum += pooled(t * 2 * STATES + STATES + n) * s[n];
             }
             for (int j = 0; j < TOP_K; j++)
-                z += pooled_half((t * TOP_K + j) * CHANNELS + c);
+                z += pooled_half((t * TOP_K + j) * z_stride + c);
             compare(&worst, from_half(y[t * CHANNELS + c]), sum * z / (1 + exp(-z)));
         }
     }
@@ -373,7 +376,7 @@ static void run_scan(Data *data, Kernel kernel, const char *label, ScanBlock blo
     }
     const double elements = (double)n_tokens * CHANNELS;
     report(label, n_tokens, ms, elements * (2 + 2 + 2 * TOP_K + 2) + (double)n_tokens * 8 * STATES, elements * STATES,
-           check ? check_scan(data, n_tokens) : "");
+           check ? check_scan(data, n_tokens, kernel.z_stride) : "");
 }
 
 static const char *check_conv1d(const Data *data, int n_tokens)

@@ -24,4 +24,4 @@ GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$he
     "$work/kernels" >&2
 case $target in a100) sm=80 ;; *) sm=90 ;; esac
 LD_LIBRARY_PATH="$build/tests/fake_cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" MOSS_FAKE_CUDA_KERNELS="$work/kernels" \
-    MOSS_FAKE_CUDA_SM=$sm "$work/prompts" "$library"
+    MOSS_FAKE_CUDA_SM=$sm "$work/prompts" "$library" 6
