@@ -98,7 +98,8 @@ MOSS_API int moss_eval_prompts(moss_context *context, moss_state *const *states,
                                moss_error *error);
 
 /* One token for each of n_states >= 1 different states of equal n_context: their weights are read
- * once. Logits: [n_states, vocab], or NULL. Each result is, to the bit, what moss_eval gives. */
+ * once. Logits: [n_states, vocab], or NULL. Each result is, to the bit, what moss_eval gives; on a GPU, what any two or
+ * more states together give: one alone may take another way, which adds up in another order. */
 MOSS_API int moss_eval_batch(moss_context *context, moss_state *const *states, int32_t n_states,
                              int32_t mode, const int32_t *tokens, float *logits, moss_error *error);
 

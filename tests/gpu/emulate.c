@@ -223,6 +223,13 @@ void emulate_meet_warp(const char *what, void *operand, void (*run)(void *operan
     set_ready(warp, UINT32_MAX);
 }
 
+void emulate_order_warp(void *operands[32])
+{
+    (void)operands;
+    if (emulate_races_on)
+        races_sync_warp();
+}
+
 void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays)
 {
     if (id < 0 || id >= N_BARRIERS || n_threads < 32 || n_threads % 32 || n_threads > emulate_block->n_threads)
@@ -236,6 +243,8 @@ void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays)
         emulate_fail("%s %d a second time before all came", what, id);
     barrier->what = what;
     barrier->n_expected = n_threads;
+    if (emulate_races_on)
+        races_arrive(id);
     barrier->came[own_warp] |= own;
     if (stays)
         barrier->waits[own_warp] |= own;
@@ -246,11 +255,16 @@ void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays)
     }
     barrier->n_arrived = 0;
     for (int w = 0; w < emulate_block->n_warps; w++) {
-        for (uint32_t left = barrier->waits[w]; left; left &= left - 1)
+        for (uint32_t left = barrier->waits[w]; left; left &= left - 1) {
             emulate_block->fibers[w * 32 + __builtin_ctz(left)].waits = NULL;
+            if (emulate_races_on)
+                races_pass(id, w * 32 + __builtin_ctz(left));
+        }
         set_ready(w, barrier->waits[w]);
         barrier->waits[w] = barrier->came[w] = 0;
     }
+    if (emulate_races_on)
+        races_empty(id);
 }
 
 /* ---- async copies ---- */
@@ -262,8 +276,9 @@ void emulate_check_shared(const char *what, const void *p, int len)
         emulate_fail("%s at shared + %td, of %d bytes", what, at - begin, emulate_block->launch->shared_len);
 }
 
-static void copy_now(const Copy *copy)
+static void copy_now(Copy *copy)
 {
+    copy->done = true;
     if (copy->n_bytes)      /* nothing may come from nowhere: a null `from` */
         memcpy(copy->to, copy->from, (size_t)copy->n_bytes);
     memset(copy->to + copy->n_bytes, 0, (size_t)(copy->len - copy->n_bytes));
@@ -277,11 +292,11 @@ static void copy_async(const char *what, void *to_shared, const void *from, int 
     if (n_bytes < 0 || n_bytes > len)
         emulate_fail("%s %p: %d bytes of %d", what, to_shared, n_bytes, len);
     Fiber *fiber = &emulate_block->fibers[emulate_self.thread];
-    const Copy copy = { to_shared, from, len, n_bytes, fiber->n_groups };
-    if (draw() & 1) {
+    Copy copy = { to_shared, from, len, n_bytes, fiber->n_groups, false };
+    if (emulate_races_on)
+        races_copy_begin(to_shared, len);
+    if (draw() & 1)
         copy_now(&copy);
-        return;
-    }
     if (fiber->n_copies == fiber->max_copies) {
         fiber->max_copies = 2 * fiber->max_copies + 16;
         fiber->copies = realloc(fiber->copies, (size_t)fiber->max_copies * sizeof(Copy));
@@ -307,8 +322,13 @@ void copy_wait(int n_groups_left)
 {
     Fiber *fiber = &emulate_block->fibers[emulate_self.thread];
     int n_done = 0;
-    while (n_done < fiber->n_copies && fiber->copies[n_done].group < fiber->n_groups - n_groups_left)
-        copy_now(&fiber->copies[n_done++]);
+    for (; n_done < fiber->n_copies && fiber->copies[n_done].group < fiber->n_groups - n_groups_left; n_done++) {
+        Copy *copy = &fiber->copies[n_done];
+        if (!copy->done)
+            copy_now(copy);
+        if (emulate_races_on)
+            races_copy_end(copy->to, copy->len);
+    }
     if (n_done)
         memmove(fiber->copies, fiber->copies + n_done, (size_t)(fiber->n_copies - n_done) * sizeof(Copy));
     fiber->n_copies -= n_done;
@@ -341,6 +361,9 @@ void emulate_start_block(int b)
     emulate_self = (EmulateSelf){ 0, b % launch->grid_x, b / launch->grid_x, launch->grid_x, launch->grid_y,
                                   launch->n_threads, emulate_block->shared_space + SHARED_SPACE - shared_space };
     memset(emulate_self.shared, POISON, (size_t)shared_space);
+    if (emulate_races_on)
+        emulate_block->races = races_start(emulate_block->races, launch->n_threads, emulate_self.shared,
+                                           launch->shared_len);
     emulate_block->random = (uint64_t)(b + 1) * 0x9E3779B97F4A7C15u;
     emulate_block->n_live = emulate_block->n_threads;
     memset(emulate_block->ready, 0, sizeof emulate_block->ready);

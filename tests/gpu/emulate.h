@@ -56,7 +56,8 @@ void emulate_yield(void);
 DEVICE void barrier(void) { emulate_meet_barrier("barrier", 0, emulate_self.n_threads, true); }
 DEVICE void barrier_some(int id, int n) { emulate_meet_barrier("barrier_some", id, n, true); }
 DEVICE void barrier_arrive(int id, int n) { emulate_meet_barrier("barrier_some", id, n, false); }
-DEVICE void warp_sync(void) { emulate_meet_warp("warp_sync", NULL, NULL); }
+void emulate_order_warp(void *operands[32]);
+DEVICE void warp_sync(void) { emulate_meet_warp("warp_sync", NULL, emulate_order_warp); }
 
 int32_t emulate_shuffle(const char *what, int32_t value, int from);
 unsigned ballot(int vote);

@@ -7,6 +7,7 @@
 #define MOSS_TESTS_GPU_EMULATE_BLOCK_H
 
 #include "emulate.h"
+#include "emulate_races.h"
 #include "launch.h"
 
 #include <stdbool.h>
@@ -17,12 +18,13 @@ enum {
     SHARED_SPACE = (EMULATE_MAX_SHARED + PAGE - 1) / PAGE * PAGE,
 };
 
-typedef struct { char *to; const char *from; int len, n_bytes, group; } Copy;     /* n_bytes of len, then zeros */
+/* n_bytes of len, then zeros. done: before anybody waited for it. */
+typedef struct { char *to; const char *from; int len, n_bytes, group; bool done; } Copy;
 
 typedef struct {
     void *stack_pointer;
     const char *waits;              /* what for; NULL: ready or done */
-    Copy *copies;                   /* issued, not yet done, oldest first */
+    Copy *copies;                   /* issued, not yet waited for, oldest first */
     int n_copies, max_copies, n_groups;
 } Fiber;
 
@@ -49,6 +51,7 @@ typedef struct Block {
     void *caller;                   /* stack pointer of the OS thread */
     bool is_early;                  /* runs to dependency_wait only */
     int n_yields;                   /* since a meeting ended */
+    Races *races;
     EmulateSelf self;               /* while it pauses */
     char *stacks, *shared_space, *signal_stack;
     int n_guarded;                  /* stacks whose lowest page is no memory */

@@ -1,12 +1,14 @@
 /* The host's half of codegen/gpu/hopper.h: mbarriers, the bulk tensor copy and wgmma.
  *
  * A thread does its own part of a wgmma, half of them when they are issued and half when they are waited for. Not seen
- * here: missing fences of wgmma, registers of a wgmma that are written too early, bulk copies that have not arrived.
+ * here: missing wgmma_begin, registers of a wgmma that are written too early; and only by emulate_races.h: bulk copies
+ * that have not arrived, missing proxy fences.
  */
 #ifndef MOSS_TESTS_GPU_EMULATE_HOPPER_H
 #define MOSS_TESTS_GPU_EMULATE_HOPPER_H
 
 #include "emulate.h"
+#include "emulate_races.h"
 
 /* ---- mbarriers ---- */
 
@@ -27,17 +29,23 @@ DEVICE void emulate_mbarrier_step(EmulateMbarrier *barrier)
 {
     if (barrier->n_left > 0 || barrier->n_bytes != 0)
         return;
+    if (emulate_races_on)
+        races_mbarrier_end(barrier);
     barrier->phase ^= 1;
     barrier->n_left = barrier->n_arrivals;
 }
 DEVICE void mbarrier_init(void *barrier, int n_arrivals)
 {
+    if (emulate_races_on)
+        races_mbarrier_init(emulate_mbarrier(barrier));
     *emulate_mbarrier(barrier) = (EmulateMbarrier){ 0, (uint64_t)n_arrivals, (uint64_t)n_arrivals, 0 };
 }
 DEVICE void mbarrier_init_done(void) { }
 DEVICE void mbarrier_expect(void *barrier, int n_bytes)
 {
     EmulateMbarrier *b = emulate_mbarrier(barrier);
+    if (emulate_races_on)
+        races_mbarrier_arrive(b);
     if (b->n_left == 0)
         emulate_fail("more arrivals at an mbarrier than %d", (int)b->n_arrivals);
     b->n_bytes += n_bytes;
@@ -60,8 +68,14 @@ DEVICE void mbarrier_wait(void *barrier, int parity)
 {
     while (*(volatile uint64_t *)emulate_mbarrier(barrier) % 2 == (uint64_t)parity)
         emulate_yield();
+    if (emulate_races_on)
+        races_mbarrier_wait(barrier);
 }
-DEVICE void proxy_fence(void) { }
+DEVICE void proxy_fence(void)
+{
+    if (emulate_races_on)
+        races_proxy_fence();
+}
 
 /* ---- the bulk tensor copy ---- */
 
@@ -81,6 +95,8 @@ DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, vo
     if (row_len != 128 || shared_address(to) % 1024)
         emulate_fail("tensor_copy: rows of %d bytes to shared + %u", row_len, shared_address(to));
     emulate_check_shared("tensor_copy", to, map->box_rows * row_len);
+    if (emulate_races_on)
+        races_bulk(to, map->box_rows * row_len, emulate_mbarrier(barrier));
     for (int r = 0; r < map->box_rows; r++)
         for (int c = 0; c < map->box_columns; c++) {
             char *element = emulate_swizzled(shared_address(to) + (uint32_t)(r * row_len + c * map->element_len));
@@ -102,7 +118,7 @@ DEVICE void registers_take(void) { }
 DEVICE void registers_give_three(void) { }
 DEVICE void registers_take_three(void) { }
 DEVICE uint64_t wgmma_matrix(const void *matrix) { return shared_address(matrix) >> 4; }
-DEVICE void wgmma_begin(void) { warp_sync(); }
+DEVICE void wgmma_begin(void) { emulate_meet_warp("wgmma_begin", NULL, NULL); }
 
 DEVICE float emulate_element(uint64_t matrix, int row, int k, int act)
 {
@@ -121,8 +137,19 @@ enum { EMULATE_WGMMA_THREADS = 512, EMULATE_WGMMA_MOST = 64 };
 typedef struct { EmulateWgmma pending[EMULATE_WGMMA_MOST]; int n, n_groups, block; uint32_t random; } EmulateWgmmaQueue;
 static _Thread_local EmulateWgmmaQueue emulate_wgmma_queues[EMULATE_WGMMA_THREADS];
 
-DEVICE void emulate_wgmma_run(const EmulateWgmma *w)
+/* Its rows and columns, one lane for its warp: when it is issued, and until it is waited for. */
+DEVICE void emulate_wgmma_reads(const EmulateWgmma *w)
 {
+    if (!emulate_races_on || lane() != 0)
+        return;
+    if (w->n_columns)
+        races_read_wgmma((char *)shared() + w->a * 16 + warp() % 4 * 2048, 2048);
+    races_read_wgmma((char *)shared() + w->b * 16, (w->n_columns ? w->n_columns : 16) * 128);
+}
+
+__attribute__((noinline, unused, no_sanitize("thread"))) static void emulate_wgmma_run(const EmulateWgmma *w)
+{
+    emulate_wgmma_reads(w);
     for (int i = 0; i < (w->n_columns ? w->n_columns : 64) / 2; i++) {
         const int half = i % 4 / 2, row = warp() % 4 * 16 + lane() / 4 + half * 8;
         const int column = i / 4 * 8 + lane() % 4 * 2 + i % 2;
@@ -154,7 +181,8 @@ DEVICE void emulate_wgmma_issue(EmulateWgmma w)
     if (queue->n == EMULATE_WGMMA_MOST)
         emulate_fail("more than %d wgmma that nobody waits for", EMULATE_WGMMA_MOST);
     w.group = queue->n_groups;
-    if (queue->n == 0 && queue->random >> 31)
+    emulate_wgmma_reads(&w);
+    if (queue->n == 0 && queue->random >> 31 && !emulate_races_on)
         emulate_wgmma_run(&w);
     else
         queue->pending[queue->n++] = w;

@@ -4,6 +4,7 @@
  * Fragments lie in lanes as the PTX manual's figures for mma.m16n8k16, m16n8k32 and ldmatrix say.
  */
 #include "emulate.h"
+#include "emulate_races.h"
 
 /* ---- shuffles ---- */
 
@@ -110,6 +111,8 @@ static void matrix_load(const char *what, uint32_t r[4], const void *row, void (
 {
     emulate_check_16(what, row);
     emulate_check_shared(what, row, 16);
+    if (emulate_races_on)
+        races_read(row, 16);
     MatrixLoad load = { row, { 0 } };
     emulate_meet_warp(what, &load, run);
     memcpy(r, load.r, sizeof load.r);

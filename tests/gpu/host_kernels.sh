@@ -3,7 +3,8 @@
 #
 #   host_kernels.sh INPUT OUT.so    INPUT: a file of cases, a list of instances' names, or PTX
 #
-# GPU_CASES and EMULATOR name the built gpu_cases and libgpu_emulator.a, CC the compiler (cc); SANITIZE adds flags.
+# GPU_CASES and EMULATOR name the built gpu_cases and libgpu_emulator.a, CC the compiler (cc); SANITIZE adds flags. With
+# RACES=1 the emulator looks for races (emulate_races.h).
 # OUT.so.d keeps the objects: what did not change is not compiled again. Exit code: 0 ok, 1 a kernel does not
 # compile, 2 usage.
 set -eu
@@ -15,7 +16,7 @@ kept=$out.d
 mkdir -p "$kept/new"
 # No warnings: with parameters bound, branches not taken divide by zero; clang warns when it makes the bitcode.
 compile="${CC:-cc} -std=c17 -D_GNU_SOURCE -O2 -w -Wno-psabi -fno-strict-aliasing -ffp-contract=fast -fPIC -fvisibility=hidden \
-    ${SANITIZE:-} -I$root/codegen/gpu -I$root/tests/gpu"
+    ${SANITIZE:-} ${RACES:+-fsanitize=thread} -I$root/codegen/gpu -I$root/tests/gpu"
 
 echo "$compile" | cat - "$root"/codegen/gpu/*.h "$root"/tests/gpu/emulate*.h | cksum >"$kept/new/stamp"
 cmp -s "$kept/new/stamp" "$kept/stamp" || rm -f "$kept"/*.c "$kept"/*.o
@@ -35,4 +36,4 @@ xargs -P 2 -I{} $compile -c "$kept/{}.c" -o "$kept/{}.o" <"$kept/changed" || exi
 sed "s|.*|\"$kept/&.o\"|" "$kept/names" >"$kept/objects"
 # shellcheck disable=SC2086
 ${CC:-cc} -shared ${SANITIZE:--Wl,-z,defs} -o "$out" "@$kept/objects" -Wl,--whole-archive "$EMULATOR" -Wl,--no-whole-archive \
-    -lm -lpthread
+    -lm -lpthread -ldl
