@@ -19,7 +19,7 @@ static const SpaceParam params[] = {
 
 /* ---- rules ---- */
 
-enum { KIB = 1024, SLOT_LEN = 512, PART_LEN = 512, DECODE_WARPS = 16 };
+enum { SLOT_LEN = 512, PART_LEN = 512, DECODE_WARPS = 16 };
 typedef struct { const SearchSpace *space; const SpaceShape *shape; const SpacePoint *point; } Asked;
 
 static int value(const Asked *a, const char *name) { return a->point->value[space_param(a->space, name)]; }
@@ -29,7 +29,7 @@ static int given(const Asked *a, const char *name)
     return (int)gpu->values[template_param(gpu->template, name)];
 }
 static int up(int n, int m) { return (n + m - 1) / m; }
-static int shared_most(const Asked *a) { return (a->shape->gpu->sm >= 90 ? 227 : 163) * KIB; }
+static int shared_most(const Asked *a) { return sm_shared_most(a->shape->gpu->sm); }
 static bool is_q8(const Asked *a) { return given(a, "weight_dtype") == 3; }
 
 static int gemm_threads(const Asked *a)
@@ -70,12 +70,13 @@ static bool wgmma_tile_suits(const Asked *a)
     return columns == 96 || columns / 2 < given(a, "n_out");
 }
 
-/* Stages of tiles of 128 rows, or one more of 64. */
+/* Stages of tiles of 128 rows, or one more of 64, beside what gemm_h100.c says. */
 static bool wgmma_ring_fits(const Asked *a)
 {
     int columns = value(a, "tile_columns"), stages = value(a, "stages");
     int tiles = stages * (128 + columns), halves = (stages + 1) * (64 + columns);
-    return 128 * (tiles > halves ? tiles : halves) + 48 * stages <= 212000;
+    int room = shared_most(a) - (1024 + 8 * 2048 + 12 * (given(a, "n_experts") + 1));
+    return 128 * (tiles > halves ? tiles : halves) + 48 * stages <= (room < 212000 ? room : 212000);
 }
 
 /* A lane of scan.c holds three numbers a token and what a step takes; a quarter of the warps has 16384 registers. Whole

@@ -31,7 +31,18 @@ static bool accepts_dtypes(const Graph *graph, const DType *dtypes, TargetId tar
     return false;
 }
 
-static bool accepts_layer(const Layer *layer, TargetId target, Diags *diags)
+static bool accepts_experts(const Layer *layer, TargetId target, Diags *diags)
+{
+    int most = sm_shared_most(target_sm(target));
+    if (layer->kind != LAYER_MAMBA || gpu_route_shared_len(layer->n_experts) <= most)
+        return true;
+    diag_report(diags, DIAG_TARGET_GRAPH, &layer->at, "a mamba layer on target %s has at most %d experts, found %lld",
+                target_info(target)->name, (most - gpu_route_shared_len(0)) / (gpu_route_shared_len(1) - gpu_route_shared_len(0)),
+                (long long)layer->n_experts);
+    return false;
+}
+
+static bool accepts_attention(const Layer *layer, TargetId target, Diags *diags)
 {
     int64_t head_dim = layer->kind == LAYER_ATTENTION ? layer->attention.head_dim : 8;
     if (head_dim % 8 == 0 && head_dim <= MAX_HEAD_DIM)
@@ -45,6 +56,6 @@ bool gpu_accepts(const Graph *graph, const DType *dtypes, TargetId target, Diags
 {
     bool good = !dtypes || accepts_dtypes(graph, dtypes, target, diags);
     for (int i = 0; i < graph->n_layers; i++)
-        good &= accepts_layer(&graph->layers[i], target, diags);
+        good &= accepts_attention(&graph->layers[i], target, diags) & accepts_experts(&graph->layers[i], target, diags);
     return good;
 }

@@ -8,7 +8,7 @@
 #include <stdarg.h>
 #include <string.h>
 
-enum { ALIGN_LEN = 16, BUFFER_ALIGN_LEN = 256 };
+enum { ALIGN_LEN = 16, BUFFER_ALIGN_LEN = 256, MOST_THREADS = 1024, MOST_GRID_Y = 65535 };
 
 typedef struct {
     const Plan *plan;
@@ -62,6 +62,24 @@ static bool check_arg(const Check *c, const LaunchArg *arg)
     }
 }
 
+/* What a device of the target would refuse. Blocks that wait for each other are one a multiprocessor, for which shared
+ * memory and (min_blocks) registers must do. */
+static bool check_block(const Check *c, const Launch *launch)
+{
+    const Kernel *kernel = &c->l->kernels[launch->kernel];
+    const LaunchExtent *y = &launch->grid[1];
+    const int shared_most = sm_shared_most(target_sm(c->plan->target));
+    if (kernel->n_threads < 32 || kernel->n_threads > MOST_THREADS || kernel->n_threads % 32)
+        return fail(c, "%s has %d threads", kernel->template, kernel->n_threads);
+    if (launch->shared_len < 0 || launch->shared_len > shared_most)
+        return fail(c, "%s needs %d bytes of shared memory of %d", kernel->template, launch->shared_len, shared_most);
+    if (y->count == COUNT_ONE && (1 + y->divisor - 1) / y->divisor + y->extra > MOST_GRID_Y)
+        return fail(c, "%s has %d rows of blocks", kernel->template, y->extra + 1);
+    return !(launch->flags & LAUNCH_COOPERATIVE)
+        || (launch->grid[0].count == COUNT_RESIDENT && y->count == COUNT_ONE && y->extra == 0 && kernel->min_blocks > 0)
+        || fail(c, "%s: blocks that wait, and may not all be there", kernel->template);
+}
+
 static bool check_launch(const Check *c, const Launch *launch)
 {
     if (launch->kernel < 0 || launch->kernel >= c->l->n_kernels || launch->first_arg < 0
@@ -73,6 +91,8 @@ static bool check_launch(const Check *c, const Launch *launch)
     if (launch->grid[0].count == COUNT_RESIDENT
         && (launch->grid[0].divisor > launch->grid[0].extra || !(launch->flags & LAUNCH_COOPERATIVE)))
         return fail(c, "blocks that cannot all be there");
+    if (!check_block(c, launch))
+        return false;
     for (int i = 0; i < launch->n_args; i++)
         if (!check_arg(c, &c->l->args[launch->first_arg + i]))
             return false;

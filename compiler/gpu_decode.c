@@ -123,7 +123,7 @@ static bool serves_layer(const GpuModel *g, int index, int64_t most)
 /* Rows of 16 sequences lie in shared memory beside rings and sums. */
 static bool serves(const GpuModel *g)
 {
-    int64_t most = (g->sm >= 90 ? 227 << 10 : 163 << 10) - (112 << 10);
+    int64_t most = gpu_shared_most(g) - (112 << 10);
     bool good = ROWS * row_len(g->plan->graph->d_model) <= most;
     for (int i = 0; i < g->plan->graph->n_layers; i++)
         good = good && serves_layer(g, i, most);

@@ -23,7 +23,8 @@ static int tile_resident(const GpuModel *g, Tile t, const Product *p)
 }
 
 /* Eight warps a multiprocessor, in two blocks where it has room for both rings: while one writes its tile the other
- * multiplies. An A100 has not, and takes one block with a tile twice as wide. in_proj of 8x200M+, 8192 tokens, as sm_80
+ * multiplies. An A100 has not, and takes one block with a tile twice as wide, unless many experts' tables take the room
+ * for that. in_proj of 8x200M+, 8192 tokens, as sm_80
  * on an H200, 2026-11-23: two blocks 344 us, the wide tile 367, one block of four warps 457. */
 static Tile usual_tile(const GpuModel *g, const Product *p)
 {
@@ -35,7 +36,7 @@ static Tile usual_tile(const GpuModel *g, const Product *p)
         return (Tile){ 128, 64, 32, 4 };
     if (p->n_out <= 96 && !q8 && p->end != END_SWIGLU)
         return (Tile){ 128, 96, 48, 3 };
-    return p->n_out <= 128 || tile_resident(g, square, p) > 1 ? square : wide;
+    return p->n_out <= 128 || tile_resident(g, square, p) > 1 || tile_resident(g, wide, p) == 0 ? square : wide;
 }
 
 /* What tuning chose, unless gemm.c or a multiprocessor cannot have it. */
@@ -155,12 +156,15 @@ static int h100_ring_len(int columns, int stages)
     return 2 * H100_PIECE * (tiles > halves ? tiles : halves) + 48 * stages;
 }
 
+/* What a block has besides its ring: alignment, staging of eight warps, the list of tiles. */
+static int h100_others_len(const Product *p) { return 1024 + 8 * 2048 + 12 * ((int)p->n_experts + 1); }
+
 static H100Tile h100_tile(const GpuModel *g, const Product *p, const char *key)
 {
     int usual = p->n_out <= 96 ? 96 : p->n_out <= 128 ? 128 : 256, columns = gpu_choice(g, key, "tile_columns", usual);
     H100Tile t = { .columns = columns == 96 || columns == 128 || columns == 256 ? columns : usual };
-    int most = 7;
-    while (h100_ring_len(t.columns, most) > H100_RING_MOST)
+    int most = 7, room = gpu_shared_most(g) - h100_others_len(p);
+    while (h100_ring_len(t.columns, most) > (room < H100_RING_MOST ? room : H100_RING_MOST))
         most--;
     t.stages = gpu_choice(g, key, "stages", most);
     t.stages = t.stages < 3 || t.stages > most ? most : t.stages;
@@ -197,7 +201,7 @@ static void multiply_h100(GpuModel *g, const Product *p)
     other_args(g, p);
     rows_map(g, p);
     gpu_end(g->b, gpu_extent(COUNT_PROCESSORS, 1, 0), gpu_fixed(1), H100_THREADS,
-            1024 + h100_ring_len(tile.columns, tile.stages) + 8 * 2048 + 12 * ((int)p->n_experts + 1),
+            h100_others_len(p) + h100_ring_len(tile.columns, tile.stages),
             gpu_flags(g) | p->flags);
 }
 

@@ -88,8 +88,7 @@ void gpu_chain(GpuModel *g, const ChainRun *run);
 const char *gpu_key(const GpuModel *g, const char *template, int64_t n_in, int64_t n_out, int64_t n_experts,
                     DType dtype);
 int gpu_choice(const GpuModel *g, const char *key, const char *name, int absent);
-/* Bytes of shared memory that a block may have; 228 and 164 KiB are a multiprocessor's, one KiB of a block is taken. */
-static inline int gpu_shared_most(const GpuModel *g) { return (g->sm >= 90 ? 227 : 163) << 10; }
+static inline int gpu_shared_most(const GpuModel *g) { return sm_shared_most(g->sm); }
 
 /* ---- small things all of them say ---- */
 

@@ -3,6 +3,7 @@
  * A router leaves what it chose, and every pair's place among its expert's: nothing else groups pairs. What it counts
  * lies in one buffer for all routers of a list, which the list's first launch sets to zero.
  */
+#include "gpu_accept.h"
 #include "gpu_lower.h"
 
 #include "../ir/text.h"
@@ -136,5 +137,5 @@ void gpu_lower_route(Lowering *l, const Op *op)
     routing_args(g, r);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, r->top_k);
-    gpu_end_line(l, gpu_extent(COUNT_TOKENS, ROUTE_ROWS, 0), ROUTE_THREADS, 8192 + 192 * (int)r->n_experts, 0);
+    gpu_end_line(l, gpu_extent(COUNT_TOKENS, ROUTE_ROWS, 0), ROUTE_THREADS, gpu_route_shared_len(r->n_experts), 0);
 }

@@ -2,7 +2,8 @@
  *
  * Made by compiler/gpu_plan.c, written by codegen/gpu_file.c in the terms of runtime/gpu_program.h. Kernels and
  * their parameters are those of codegen/gpu/README.md. Invariants (compiler/gpu_check.c): buffers alive at one
- * launch do not overlap; what is read was written by an earlier launch of its list; every offset lies in its space.
+ * launch do not overlap; what is read was written by an earlier launch of its list; every offset lies in its space; no
+ * block has more threads or shared memory than a device of the target has.
  */
 #ifndef MOSSC_IR_LAUNCH_H
 #define MOSSC_IR_LAUNCH_H

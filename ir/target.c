@@ -124,6 +124,8 @@ int target_sm(TargetId id)
     return target_info(id)->family == FAMILY_GPU && sscanf(target_info(id)->features, "sm_%d", &sm) == 1 ? sm : 0;
 }
 
+int sm_shared_most(int sm) { return (sm >= 90 ? 227 : 163) << 10; }
+
 const char *target_lacks_here(TargetId id)
 {
     if (target_sm(id))

@@ -44,6 +44,9 @@ DType target_row_dtype(TargetId id);
 int target_dot_group(TargetId id);
 /* A GPU target's least compute capability, 80 or 90; 0 for a CPU. */
 int target_sm(TargetId id);
+/* Bytes of shared memory that a block may have on such a GPU; a multiprocessor has one KiB more, which one block takes
+ * beside its own. */
+int sm_shared_most(int sm);
 /* Can code for `id` run on this machine? A GPU's: is its driver installed? */
 bool target_runs_here(TargetId id);
 /* Why not, in words that follow "cannot run code for h100: "; NULL: it can. */

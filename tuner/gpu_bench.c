@@ -55,9 +55,8 @@ static const BenchKernel *find_kernel(const GpuBench *b, const char *name, const
 
 static bool add_kernel(GpuBench *b, CudaModule module, const char *name, const Kernel *kernel)
 {
-    enum { SHARED_MOST_80 = 163 << 10, SHARED_MOST_90 = 227 << 10 };
     CudaFunction function;
-    const int most = target_sm(b->base->target) >= 90 ? SHARED_MOST_90 : SHARED_MOST_80;
+    const int most = sm_shared_most(target_sm(b->base->target));
     if (!check(b, b->cuda.module_get_function(&function, module, name), name)
         || !check(b, b->cuda.function_set(function, CUDA_FUNCTION_SHARED, most), "cannot allow shared memory"))
         return false;

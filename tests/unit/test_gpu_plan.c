@@ -2,6 +2,7 @@
  * template with those parameters and arguments, where weights and states lie, memory of the large model.
  */
 #include "../../codegen/template.h"
+#include "../../compiler/gpu_accept.h"
 #include "../../ir/kernel_key.h"
 #include "models.h"
 
@@ -193,6 +194,87 @@ static void test_damaged_arguments(void)
     arena_free(arena);
 }
 
+/* A launch that a device of the target would refuse: `damaged` must be noticed, and nothing once it is gone. */
+static void expect_refused(const Plan *plan, Launch *launch, Launch damaged, const char *words)
+{
+    const Launch kept = *launch;
+    Text why = { 0 };
+    *launch = damaged;
+    CU_ASSERT_FALSE(plan_check(plan, &why));
+    CU_ASSERT_PTR_NOT_NULL(strstr(why.data, words));
+    *launch = kept;
+    text_free(&why);
+}
+
+static void damage_block(const Plan *plan, Kernel *kernel, Launch *launch, int shared_most)
+{
+    Launch damaged = *launch, kept = *launch;
+    const int n_threads = kernel->n_threads;
+    damaged.shared_len = shared_most;
+    *launch = damaged;
+    CU_ASSERT_TRUE(holds(plan, "all shared memory there is"));
+    *launch = kept;
+    damaged.shared_len++;
+    expect_refused(plan, launch, damaged, "of shared memory");
+    damaged = kept;
+    damaged.grid[1] = (LaunchExtent){ COUNT_ONE, 1, 65535 };
+    expect_refused(plan, launch, damaged, "rows of blocks");
+    kernel->n_threads = 1056;
+    expect_refused(plan, launch, kept, "threads");
+    kernel->n_threads = n_threads;
+    if (!(kept.flags & LAUNCH_COOPERATIVE))
+        return;
+    damaged = kept;
+    damaged.grid[1].extra = 1;
+    expect_refused(plan, launch, damaged, "may not all be there");
+    damaged = kept;
+    damaged.grid[0] = (LaunchExtent){ COUNT_ONE, 1, 15 };
+    expect_refused(plan, launch, damaged, "may not all be there");
+}
+
+static void test_damaged_launches(void)
+{
+    static const int shared_most[] = { 163 << 10, 227 << 10 };
+    for (int t = 0; t < 2; t++) {
+        Arena *arena = arena_new();
+        const Graph *graph = models_read(arena, UNIT_ROOT "/models/mossnet-8x8m.json");
+        Plan *plan = models_plan(arena, graph, DTYPE_F16, targets[t]);
+        Launches *l = (Launches *)plan->launches;
+        int n_cooperative = 0;
+        for (int i = 0; i < l->n_launches; i++) {
+            damage_block(plan, &l->kernels[l->launches[i].kernel], &l->launches[i], shared_most[t]);
+            n_cooperative += (l->launches[i].flags & LAUNCH_COOPERATIVE) != 0;
+        }
+        CU_ASSERT(n_cooperative > 0);
+        CU_ASSERT_TRUE(holds(plan, "mossnet-8x8m"));
+        arena_free(arena);
+    }
+}
+
+/* Lists of tiles grow with experts and need the room of other things; what has no room at all is refused in words. */
+static void test_many_experts(void)
+{
+    static const int experts[] = { 100, 127, 128, 200, 252, 253, 512, 826, 827, 1024 };
+    for (size_t i = 0; i < sizeof experts / sizeof *experts; i++) {
+        for (int t = 0; t < 2; t++) {
+            Arena *arena = arena_new();
+            char text[400];
+            snprintf(text, sizeof text,
+                "{\"format\":\"mossnet-graph/1\",\"name\":\"many\",\"vocab_size\":50,\"d_model\":256,\"experts\":%d,"
+                "\"top_k\":2,\"layers\":[{\"op\":\"mamba\"},{\"op\":\"mlp\",\"d_ff\":512}]}", experts[i]);
+            const Graph *graph = models_read_text(arena, text);
+            Diags *diags = diags_new(arena);
+            const bool fits = gpu_accepts(graph, NULL, targets[t], diags);
+            CU_ASSERT_EQUAL(fits, targets[t] == TARGET_H100 || experts[i] <= 826);
+            for (int d = 0; d < 3 && fits; d++) {
+                const Plan *plan = models_plan(arena, graph, dtypes[d], targets[t]);
+                CU_ASSERT_TRUE(holds(plan, text));
+            }
+            arena_free(arena);
+        }
+    }
+}
+
 /* ---- what is where ---- */
 
 static const WeightSlot *find_slot(const Plan *plan, int layer, const char *tensor)
@@ -361,6 +443,8 @@ static const UnitTest tests[] = {
     { "every graph on every target", test_every_graph },
     { "overlapping buffers", test_overlaps },
     { "damaged arguments", test_damaged_arguments },
+    { "damaged launches", test_damaged_launches },
+    { "many experts", test_many_experts },
     { "layouts", test_layouts },
     { "states", test_states },
     { "experts per token", test_top_k },
