@@ -16,6 +16,7 @@
 enum {
     OWN = 16, WARPS = 16, ROWS = 16, SLOT_LEN = 512, PART_LEN = 4 * 8 /* of a tile and slice */, THREADS = 512,
     MAX_EXPERTS = 32, MAX_STATE = 32, MAX_MODEL = 2048, MAX_PANELS = 2 /* of a block */,
+    MAX_PARTS = 256 /* of a sum that a warp adds up: chain.h */,
     H100_BLOCKS = 132,                       /* multiprocessors */
     CHAIN_USUAL = 0, CHAIN_NEVER = 1, CHAIN_ALWAYS = 2,      /* choices */
     ROUTE_LEN = 4 * ROWS * (MAX_EXPERTS + 1) + 4 * MAX_EXPERTS * ROWS + 4 * ROWS,    /* DecodeRoute */
@@ -121,6 +122,7 @@ static bool serves(const GpuModel *g, const Chain *c)
     const MambaLayer *m = c->m;
     int64_t each = m->dt_rank + 2 * m->d_state;
     return c->d % 16 == 0 && c->d <= MAX_MODEL && m->d_inner % (2 * OWN) == 0 && c->panels >= c->out_panels
+        && (c->routed == 0 || c->panels <= MAX_PARTS)
         && 8 * c->x_most <= THREADS && m->dt_rank % 2 == 0 && m->d_state <= MAX_STATE && c->e <= MAX_EXPERTS
         && shared_len(c) <= gpu_shared_most(g)
         && dtype_of(g, c, "x_proj.weight") == c->dtype && dtype_of(g, c, "out_proj.weight") == c->dtype

@@ -404,6 +404,27 @@ static void test_chain_blocks(void)
     }
 }
 
+/* A warp of the kernel adds up 256 parts of a sum at most: with routers, no more panels than that. */
+static void test_chain_panels(void)
+{
+    static const struct { int d_inner, experts, least, most; } cases[] = {
+        { 4096, 2, 128, 256 }, { 4224, 2, 0, 0 }, { 4224, 1, 132, 264 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        Arena *arena = arena_new();
+        char text[400];
+        snprintf(text, sizeof text,
+            "{\"format\":\"mossnet-graph/1\",\"name\":\"wide\",\"vocab_size\":50,\"d_model\":256,\"experts\":%d,"
+            "\"top_k\":1,\"layers\":[{\"op\":\"mamba\",\"d_inner\":%d},{\"op\":\"mamba\",\"d_inner\":%d}]}",
+            cases[i].experts, cases[i].d_inner, cases[i].d_inner);
+        const Plan *plan = plan_with_chain(arena, models_read_text(arena, text), DTYPE_F16, TARGET_H100, 2);
+        const LaunchExtent blocks = chain_blocks(plan);
+        CU_ASSERT_EQUAL(blocks.divisor, cases[i].least);
+        CU_ASSERT_EQUAL(blocks.extra, cases[i].most);
+        arena_free(arena);
+    }
+}
+
 /* Mamba layers that follow one another are one launch for one sequence, and the usual ones for more. */
 static void test_chain(void)
 {
@@ -450,6 +471,7 @@ static const UnitTest tests[] = {
     { "experts per token", test_top_k },
     { "layers of one sequence in one launch", test_chain },
     { "blocks of that launch", test_chain_blocks },
+    { "panels of that launch", test_chain_panels },
     { "memory", test_memory },
 };
 
