@@ -1,10 +1,10 @@
 /* The stand-in driver: its settings, errors, device and contexts.
  *
  * MOSS_FAKE_CUDA_KERNELS=FILE.so   host renderings of the kernels, by host_kernels.sh
- * MOSS_FAKE_CUDA_SM=80|90          compute capability (90)
+ * MOSS_FAKE_CUDA_SM=80|90          compute capability (90), and with it shared memory as an A100 or H100 has it
  * MOSS_FAKE_CUDA_VERSION=N         of the driver (13000)
  * MOSS_FAKE_CUDA_MEMORY=N          bytes of device memory (16 GB)
- * MOSS_FAKE_CUDA_PROCESSORS=N      multiprocessors (5)
+ * MOSS_FAKE_CUDA_PROCESSORS=N      multiprocessors (5; an A100 has 108, an H100 132)
  * MOSS_FAKE_CUDA_LEAKS=1           abort when the context goes while memory, streams, … still live
  * MOSS_FAKE_CUDA_FAULT=WHAT        no-device; old-driver; no-memory:N, the Nth allocation fails;
  *                                  no-pinned:N, that of pinned memory; ptx, the module is refused with a
@@ -55,6 +55,10 @@ long fake_setting(const char *name, long otherwise)
     return text ? atol(text) : otherwise;
 }
 
+int fake_sm(void) { return (int)fake_setting("MOSS_FAKE_CUDA_SM", 90); }
+int fake_processors(void) { return (int)fake_setting("MOSS_FAKE_CUDA_PROCESSORS", 5); }
+int fake_shared_most(void) { return (fake_sm() >= 90 ? 227 : 163) << 10; }
+
 void fake_lose_device(void) { is_lost = true; }
 bool fake_is_lost(void) { return is_lost; }
 
@@ -84,6 +88,7 @@ static const struct { int code; const char *name, *words; } errors[] = {
     { FAKE_INVALID_PTX, "CUDA_ERROR_INVALID_PTX", "a PTX JIT compilation failed" },
     { FAKE_INVALID_HANDLE, "CUDA_ERROR_INVALID_HANDLE", "invalid resource handle" },
     { FAKE_NOT_FOUND, "CUDA_ERROR_NOT_FOUND", "named symbol not found" },
+    { FAKE_OUT_OF_RESOURCES, "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", "too many resources requested for launch" },
     { FAKE_LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED", "unspecified launch failure" },
     { FAKE_TOO_LARGE, "CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE", "too many blocks in cooperative launch" },
     { FAKE_CAPTURE_UNSUPPORTED, "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED",
@@ -145,18 +150,17 @@ CUDA_API cuDeviceGetAttribute(int *value, int attribute, int device)
 {
     enum { WARP = 10, CLOCK = 13, PROCESSORS = 16, L2 = 38, MAJOR = 75, MINOR = 76, SHARED_SM = 81, COOPERATIVE = 95,
            SHARED_BLOCK = 97 };
-    const int sm = (int)fake_setting("MOSS_FAKE_CUDA_SM", 90);
     (void)device;
     switch (attribute) {
     case WARP:         return *value = 32, FAKE_OK;
     case CLOCK:        return *value = 1980000, FAKE_OK;
-    case PROCESSORS:   return *value = (int)fake_setting("MOSS_FAKE_CUDA_PROCESSORS", 5), FAKE_OK;
+    case PROCESSORS:   return *value = fake_processors(), FAKE_OK;
     case L2:           return *value = 50 << 20, FAKE_OK;
-    case MAJOR:        return *value = sm / 10, FAKE_OK;
-    case MINOR:        return *value = sm % 10, FAKE_OK;
-    case SHARED_SM:    return *value = sm >= 90 ? 228 << 10 : 164 << 10, FAKE_OK;
+    case MAJOR:        return *value = fake_sm() / 10, FAKE_OK;
+    case MINOR:        return *value = fake_sm() % 10, FAKE_OK;
+    case SHARED_SM:    return *value = fake_shared_most() + 1024, FAKE_OK;
     case COOPERATIVE:  return *value = 1, FAKE_OK;
-    case SHARED_BLOCK: return *value = sm >= 90 ? 227 << 10 : 163 << 10, FAKE_OK;
+    case SHARED_BLOCK: return *value = fake_shared_most(), FAKE_OK;
     default:           return fake_misuse(FAKE_INVALID_VALUE, "cuDeviceGetAttribute(%d) is not here", attribute);
     }
 }

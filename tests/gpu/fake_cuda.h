@@ -19,7 +19,7 @@
 enum {
     FAKE_OK = 0, FAKE_INVALID_VALUE = 1, FAKE_OUT_OF_MEMORY = 2, FAKE_NOT_INITIALIZED = 3, FAKE_NO_DEVICE = 100,
     FAKE_INVALID_CONTEXT = 201, FAKE_INVALID_PTX = 218, FAKE_INVALID_HANDLE = 400, FAKE_NOT_FOUND = 500,
-    FAKE_NOT_READY = 600, FAKE_LAUNCH_FAILED = 719, FAKE_TOO_LARGE = 720, FAKE_CAPTURE_UNSUPPORTED = 900,
+    FAKE_NOT_READY = 600, FAKE_OUT_OF_RESOURCES = 701, FAKE_LAUNCH_FAILED = 719, FAKE_TOO_LARGE = 720, FAKE_CAPTURE_UNSUPPORTED = 900,
     FAKE_MAX_ARGS = 64,
 };
 
@@ -31,6 +31,10 @@ int fake_misuse(int code, const char *format, ...) __attribute__((format(printf,
 int fake_fault(const char *name);
 /* Whole numbers of the environment. */
 long fake_setting(const char *name, long otherwise);
+/* The device: compute capability, multiprocessors, bytes of shared memory that a block may have at most. */
+int fake_sm(void);
+int fake_processors(void);
+int fake_shared_most(void);
 /* Every call takes the lock, then asks this: may this thread go on? 0, or the error. */
 int fake_enter(void);
 void fake_leave(void);

@@ -1,7 +1,8 @@
 /* The stand-in driver's modules: entries of a PTX text, found again as host renderings, and launches.
  *
  * The text is not compiled; its directives are read, so that a launch beyond .maxntid, an entry
- * without a rendering, or one with other parameters than the rendering's is refused.
+ * without a rendering, or one with other parameters than the rendering's is refused. How many registers a
+ * thread has is not known: what counts is what the directives promise, whatever the assembler does.
  */
 #include "fake_cuda.h"
 
@@ -16,7 +17,8 @@ typedef struct FakeFunction {
     char *name;
     KernelCall *call;
     const int *arg_lens;           /* 0 at the end */
-    int max_threads, shared_most;  /* .maxntid, 0: none; what cuFuncSetAttribute allowed */
+    int max_threads, min_blocks;   /* .maxntid, .minnctapersm, 0: none */
+    int shared_most;               /* what cuFuncSetAttribute allowed */
 } FakeFunction;
 
 struct FakeModule { FakeFunction *functions; };
@@ -26,6 +28,7 @@ enum {
     SHARED_MOST = 8,                                  /* of a function */
     COOPERATIVE = 2, PROGRAMMATIC = 6,                /* attributes of a launch */
     SHARED_WITHOUT_ASKING = 48 << 10,
+    REGISTERS = 65536, MOST_OF_THREAD = 256, THREADS = 2048, BLOCKS = 32,     /* of a multiprocessor */
 };
 
 static void *kernels;                                 /* the library */
@@ -57,13 +60,20 @@ static int count_params(const char *p, const char *end)
     return n;
 }
 
+/* The number after a directive between p and end, 0: there is none. */
+static int read_directive(const char *p, const char *end, const char *name)
+{
+    const char *at = strstr(p, name);
+    return at && at < end ? atoi(at + strlen(name)) : 0;
+}
+
 /* Reads the entry at p, "NAME(", into *function; a text that says what is wrong, or NULL. */
 static const char *read_entry(const char *p, FakeFunction *function)
 {
     static char problem[700];
     char symbol[600];
     const size_t len = strcspn(p, "( \t\n");
-    const char *list_end = strchr(p, ')'), *body = strchr(p, '{'), *bound = strstr(p, ".maxntid ");
+    const char *list_end = strchr(p, ')'), *body = strchr(p, '{');
     if (!list_end || !body)
         return "an entry without a body";
     function->name = strndup(p, len);
@@ -74,7 +84,8 @@ static const char *read_entry(const char *p, FakeFunction *function)
     snprintf(problem, sizeof problem, "no host rendering of %s", function->name);
     if (!function->call || !function->arg_lens)
         return problem;
-    function->max_threads = bound && bound < body ? atoi(bound + strlen(".maxntid ")) : 0;
+    function->max_threads = read_directive(p, body, ".maxntid ");
+    function->min_blocks = read_directive(p, body, ".minnctapersm ");
     int n_args = 0;
     while (function->arg_lens[n_args])
         n_args++;
@@ -171,8 +182,7 @@ CUDA_API cuModuleGetFunction(FakeFunction **function, FakeModule *module, const 
 CUDA_API cuFuncSetAttribute(FakeFunction *function, int attribute, int value)
 {
     int result = fake_enter();
-    const int most = fake_setting("MOSS_FAKE_CUDA_SM", 90) >= 90 ? 227 << 10 : 163 << 10;
-    if (!result && attribute == SHARED_MOST && value >= 0 && value <= most)
+    if (!result && attribute == SHARED_MOST && value >= 0 && value <= fake_shared_most())
         function->shared_most = value > SHARED_WITHOUT_ASKING ? value : SHARED_WITHOUT_ASKING;
     else if (!result)
         result = fake_misuse(FAKE_INVALID_VALUE, "%s: attribute %d = %d", function->name, attribute, value);
@@ -190,13 +200,23 @@ typedef struct {
     uint32_t n_attributes;
 } FakeConfig;
 
-/* Blocks that fit on the device at once. */
-static uint64_t resident_blocks(const FakeConfig *config)
+static uint64_t least(uint64_t a, uint64_t b) { return a < b ? a : b; }
+
+/* Blocks of so many threads for which a multiprocessor has registers. */
+static uint64_t blocks_by_registers(const FakeFunction *function, uint32_t threads)
 {
-    const uint64_t shared = 228 << 10, of_block = config->shared_len + 1024u;
-    const uint64_t by_shared = shared / of_block, by_threads = 2048 / config->block[0];
-    const uint64_t each = by_shared < by_threads ? by_shared : by_threads;
-    return (each < 32 ? each : 32) * (uint64_t)fake_setting("MOSS_FAKE_CUDA_PROCESSORS", 5);
+    const uint64_t surely = REGISTERS / MOST_OF_THREAD / threads;       /* .maxntid alone promises one block */
+    const uint64_t promised = (uint64_t)(function->min_blocks ? function->min_blocks : function->max_threads != 0);
+    return surely > promised ? surely : promised;
+}
+
+/* Blocks that fit on the device at once. A KiB of each is the driver's. */
+static uint64_t resident_blocks(const FakeConfig *config, const FakeFunction *function)
+{
+    const uint64_t threads = config->block[0];
+    const uint64_t by_shared = (uint64_t)(fake_shared_most() + 1024) / (config->shared_len + 1024u);
+    const uint64_t each = least(least(by_shared, THREADS / threads), blocks_by_registers(function, config->block[0]));
+    return least(each, BLOCKS) * (uint64_t)fake_processors();
 }
 
 static int check_config(const FakeConfig *config, const FakeFunction *function, bool cooperative)
@@ -209,10 +229,13 @@ static int check_config(const FakeConfig *config, const FakeFunction *function, 
     if (function->max_threads && threads > (uint32_t)function->max_threads)
         return fake_misuse(FAKE_INVALID_VALUE, "%s: %u threads, its .maxntid is %d", function->name, threads,
                            function->max_threads);
+    if (blocks_by_registers(function, threads) == 0)
+        return fake_misuse(FAKE_OUT_OF_RESOURCES, "%s: %u threads, and no .maxntid says that registers do",
+                           function->name, threads);
     if (config->shared_len > (uint32_t)function->shared_most)
         return fake_misuse(FAKE_INVALID_VALUE, "%s: %u bytes of shared memory, %d are allowed", function->name,
                            config->shared_len, function->shared_most);
-    if (cooperative && (uint64_t)grid[0] * grid[1] > resident_blocks(config))
+    if (cooperative && (uint64_t)grid[0] * grid[1] > resident_blocks(config, function))
         return fake_misuse(FAKE_TOO_LARGE, "%s: %u blocks at once", function->name, grid[0] * grid[1]);
     return FAKE_OK;
 }

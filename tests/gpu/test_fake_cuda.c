@@ -212,6 +212,41 @@ static void refusals(void)
     EXPECT(cuModuleLoadDataEx(&other, "nonsense", 0, NULL, NULL) == 218);
 }
 
+/* add, cooperatively. */
+static int launch_together(uint32_t n_blocks, uint32_t n_threads, uint32_t shared_len)
+{
+    struct { int32_t id, pad; int32_t on, unused[15]; } attribute = { 2, 0, 1, { 0 } };
+    struct { uint32_t grid[3], block[3], shared_len; void *stream, *attributes; uint32_t n_attributes; } config
+        = { { n_blocks, 1, 1 }, { n_threads, 1, 1 }, shared_len, stream, &attribute, 1 };
+    void *args[] = { &x };
+    return cuLaunchKernelEx(&config, add, args, NULL);
+}
+
+/* What a block may have, and how many are there at once: of those with 100 KB so many a multiprocessor. */
+static void check_shared(int most, uint32_t of_100_kb)
+{
+    enum { N_PROCESSORS = 3, PEEK_THREADS = 288 };
+    void *args[] = { &seen, &x };
+    setenv("MOSS_FAKE_CUDA_PROCESSORS", "3", 1);
+    prepare();
+    EXPECT(!cuFuncSetAttribute(add, 8, most) && cuFuncSetAttribute(add, 8, most + 1) == 1);
+    EXPECT(launch_together(1, 32, (uint32_t)most + 1) == 1);
+    EXPECT(!launch_together(N_PROCESSORS, 32, (uint32_t)most));
+    EXPECT(launch_together(N_PROCESSORS + 1, 32, (uint32_t)most) == 720);
+    EXPECT(!launch_together(N_PROCESSORS * of_100_kb, 32, 100 << 10));
+    EXPECT(launch_together(N_PROCESSORS * of_100_kb + 1, 32, 100 << 10) == 720);
+    EXPECT(!launch_together(N_PROCESSORS * 2, 128, 0));               /* registers, if a thread has 255 */
+    EXPECT(launch_together(N_PROCESSORS * 2 + 1, 128, 0) == 720);
+    EXPECT(!cuLaunchKernel(peek, 1, 1, 1, 256, 1, 1, 0, stream, args, NULL));
+    EXPECT(cuLaunchKernel(peek, 1, 1, 1, PEEK_THREADS, 1, 1, 0, stream, args, NULL) == 701);
+}
+static void shared_80(void)
+{
+    setenv("MOSS_FAKE_CUDA_SM", "80", 1);
+    check_shared(163 << 10, 1);
+}
+static void shared_90(void) { check_shared(227 << 10, 2); }
+
 static void leaks(void)
 {
     prepare();
@@ -239,6 +274,8 @@ static void order(void)
 static void misuse(void)
 {
     CU_ASSERT_EQUAL(child_status(refusals, NULL), 0);
+    CU_ASSERT_EQUAL(child_status(shared_80, NULL), 0);
+    CU_ASSERT_EQUAL(child_status(shared_90, NULL), 0);
     CU_ASSERT_TRUE(WIFSIGNALED(child_status(leaks, NULL)));
     CU_ASSERT_TRUE(WIFSIGNALED(child_status(written_behind, NULL)));
 }
