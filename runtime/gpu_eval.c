@@ -155,7 +155,7 @@ static int moss_gpu_run_pass(moss_context *context, const moss_gpu_prompts *prom
 
 static int moss_gpu_run_prompts(moss_context *context, moss_gpu_prompts *prompts, moss_error *error)
 {
-    int status = MOSS_OK;
+    int status = moss_gpu_slots_take_all(context, prompts->states, prompts->n_states, error);
     while (prompts->first < prompts->n_states && status == MOSS_OK) {
         moss_gpu_pass pass = moss_gpu_next_pass(prompts);
         status = moss_gpu_run_pass(context, prompts, &pass, error);
@@ -210,7 +210,7 @@ static int moss_gpu_step(moss_context *context, moss_state *const *states, int32
                          const int32_t *tokens, float *logits, moss_error *error)
 {
     moss_gpu_group group;
-    int status = MOSS_OK;
+    int status = moss_gpu_slots_take_all(context, states, n_states, error);
     for (int32_t done = 0; done < n_states && status == MOSS_OK; done += group.n) {
         status = moss_gpu_begin_group(context, &group, states + done, n_states - done, NULL, tokens + done, error);
         const moss_gpu_call call = { group.n, group.n, logits ? group.n : 0, mode, false, MOSS_GPU_NEXT_HOST };
@@ -297,7 +297,7 @@ static int moss_gpu_generate(moss_context *context, moss_state *const *states, i
                              moss_error *error)
 {
     moss_gpu_group group;
-    int status = MOSS_OK;
+    int status = moss_gpu_slots_take_all(context, states, n_states, error);
     for (int32_t first = 0; first < n_states && status == MOSS_OK; first += group.n) {
         status = moss_gpu_begin_group(context, &group, states + first, n_states - first, samplers + first, next + first,
                                       error);

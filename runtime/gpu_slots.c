@@ -138,6 +138,15 @@ int moss_gpu_slots_take(moss_context *context, moss_state *const *states, int32_
     return status;
 }
 
+int moss_gpu_slots_take_all(moss_context *context, moss_state *const *states, int32_t n_states, moss_error *error)
+{
+    int32_t slot;
+    int status = MOSS_OK;
+    for (int32_t i = 0; i < n_states && status == MOSS_OK; i++)
+        status = moss_slot_take(context, states[i], &slot, error);
+    return status;
+}
+
 void moss_gpu_slot_advance(moss_context *context, int32_t slot, moss_state *state, int32_t n_tokens)
 {
     state->position += n_tokens;

@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MOST = 18 };        /* more states than go through the lists together, and than have places */
+
 static void test_states_stay(void)
 {
     Fixture fixture;
@@ -126,6 +128,47 @@ static void test_slots_run_out(void)
     fixture_close(&fixture);
 }
 
+/* A call that is refused has changed no state, also where those it would refuse come after the first sixteen. */
+static void check_untouched(Fixture *fixture, moss_state **states, int32_t n, float *scratch)
+{
+    int32_t tokens[MOST] = { 0 }, lens[MOST], out[MOST];
+    moss_sampler samplers[MOST];
+    for (int32_t i = 0; i < n; i++) {
+        lens[i] = 1;
+        moss_sampler_init(&samplers[i], 0, 0, 1, 0, 0);
+    }
+    moss_error *error = &fixture->error;
+    moss_context *context = fixture->context;
+    CU_ASSERT_EQUAL(moss_eval_batch(context, states, n, 0, tokens, NULL, error), MOSS_ERROR_STATE);
+    CU_ASSERT_EQUAL(moss_eval_prompts(context, states, n, 0, 0, tokens, lens, NULL, error), MOSS_ERROR_STATE);
+    CU_ASSERT_EQUAL(moss_generate(context, states, n, 0, samplers, tokens, out, 1, scratch, error), MOSS_ERROR_STATE);
+    for (int32_t i = 0; i < n; i++)
+        CU_ASSERT_EQUAL(moss_state_position(states[i]), 0);
+}
+
+static void test_refused_late(void)
+{
+    Fixture fixture;
+    moss_state *states[MOST];
+    float *scratch = block_new((MOST + 2) * FAKE_VOCAB * sizeof *scratch);
+    fake_reset();
+    CU_ASSERT_EQUAL_FATAL(fixture_open(&fixture, MOST - 1, 0), MOSS_OK);
+    for (int i = 0; i < MOST; i++)
+        states[i] = state_new(0);
+    check_untouched(&fixture, states, MOST, scratch);
+    CU_ASSERT(words_in(&fixture.error, "all 17 places"));
+    moss_state *fresh = states[MOST - 2], *stale = state_copy(fresh);        /* which is on the device by now */
+    states[MOST - 2] = stale;
+    check_untouched(&fixture, states, MOST - 1, scratch);
+    CU_ASSERT(words_in(&fixture.error, "without moss_state_sync"));
+    states[MOST - 2] = fresh;
+    CU_ASSERT_EQUAL(moss_eval_batch(fixture.context, states, MOST - 1, 0, (int32_t[MOST]){ 0 }, NULL, NULL), MOSS_OK);
+    for (int i = 0; i < MOST; i++)
+        free(states[i]);
+    free(stale), free(scratch);
+    fixture_close(&fixture);
+}
+
 /* Slots have one length at a time; it changes when none is used. */
 static void test_other_contexts_length(void)
 {
@@ -154,6 +197,7 @@ static const UnitTest tests[] = {
     { "states fork and roll back", test_states_fork_and_roll_back },
     { "stale copies are refused", test_stale_copies },
     { "places for states run out", test_slots_run_out },
+    { "refused late, nothing changed", test_refused_late },
     { "states of another length", test_other_contexts_length },
 };
 
