@@ -25,7 +25,10 @@ int fake_enter(const char *name, bool needs_context)
 {
     int result = 0;
     pthread_mutex_lock(&device_lock);
+    const int call = strcmp(name, "cuCtxPushCurrent_v2") == 0 ? 0 : ++device.n_calls;
     if (device.fails && strcmp(device.fails, name) == 0 && device.fail_after-- <= 0)
+        result = device.fail_code;
+    if (call && device.fails_at && (call == device.fails_at || (device.stays_broken && call > device.fails_at)))
         result = device.fail_code;
     pthread_mutex_unlock(&device_lock);
     if (needs_context && fake_depth < 1)

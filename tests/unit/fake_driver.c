@@ -8,8 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Each function begins so: fails if told to, and must have a context where the driver needs one. */
+/* Each function begins so: fails if told to, and must have a context where the driver needs one. What frees something
+ * frees it and then fails. */
 #define ENTER(name) do { int result_ = fake_enter(name, true); if (result_) return result_; } while (0)
+#define ENTER_ANYWHERE(name) do { int result_ = fake_enter(name, false); if (result_) return result_; } while (0)
 
 /* ---- graphs ---- */
 
@@ -46,18 +48,21 @@ static int fake_init(unsigned flags)
 
 static int fake_device_get_count(int *n)
 {
+    ENTER_ANYWHERE("cuDeviceGetCount");
     *n = fake_device()->n_devices;
     return 0;
 }
 
 static int fake_device_get(int *id, int ordinal)
 {
+    ENTER_ANYWHERE("cuDeviceGet");
     *id = 40 + ordinal;
     return 0;
 }
 
 static int fake_device_get_name(char *name, int len, int id)
 {
+    ENTER_ANYWHERE("cuDeviceGetName");
     snprintf(name, (size_t)len, "Fake %d", id);
     return 0;
 }
@@ -65,6 +70,7 @@ static int fake_device_get_name(char *name, int len, int id)
 static int fake_device_get_attribute(int *value, int attribute, int id)
 {
     (void)id;
+    ENTER_ANYWHERE("cuDeviceGetAttribute");
     *value = attribute == MOSS_CU_DEVICE_MAJOR ? fake_device()->capability / 10
            : attribute == MOSS_CU_DEVICE_MINOR ? fake_device()->capability % 10
            : attribute == MOSS_CU_DEVICE_PROCESSORS ? FAKE_PROCESSORS : fake_device()->shared_most;
@@ -73,16 +79,17 @@ static int fake_device_get_attribute(int *value, int attribute, int id)
 
 static int fake_context_retain(moss_cu_context *context, int id)
 {
+    ENTER_ANYWHERE("cuDevicePrimaryCtxRetain");
     *context = (moss_cu_context)(uintptr_t)id;
     fake_count(&fake_device()->n_live, 1);
-    return fake_enter("cuDevicePrimaryCtxRetain", false);
+    return 0;
 }
 
 static int fake_context_release(int id)
 {
     (void)id;
     fake_count(&fake_device()->n_live, -1);
-    return 0;
+    return fake_enter("cuDevicePrimaryCtxRelease_v2", false);
 }
 
 static int fake_context_push(moss_cu_context context)
@@ -119,7 +126,8 @@ static int fake_memory_alloc(moss_cu_pointer *memory, size_t len)
 static int fake_memory_free(moss_cu_pointer memory)
 {
     fake_queue_run();
-    return fake_memory_delete((void *)(uintptr_t)memory);
+    const int result = fake_memory_delete((void *)(uintptr_t)memory);
+    return result ? result : fake_enter("cuMemFree_v2", true);
 }
 
 static int fake_pinned_alloc(void **memory, size_t len, unsigned flags)
@@ -132,7 +140,8 @@ static int fake_pinned_alloc(void **memory, size_t len, unsigned flags)
 static int fake_pinned_free(void *memory)
 {
     fake_queue_run();
-    return fake_memory_delete(memory);
+    const int result = fake_memory_delete(memory);
+    return result ? result : fake_enter("cuMemFreeHost", true);
 }
 
 static int fake_copy_to_device(moss_cu_pointer to, const void *from, size_t len, moss_cu_stream stream)
@@ -193,7 +202,7 @@ static int fake_stream_destroy(moss_cu_stream stream)
 {
     free(stream);
     fake_count(&fake_device()->n_live, -1);
-    return 0;
+    return fake_enter("cuStreamDestroy_v2", true);
 }
 
 static int fake_stream_wait(moss_cu_stream stream)
@@ -216,9 +225,14 @@ static int fake_capture_begin(moss_cu_stream stream, int mode)
 static int fake_capture_end(moss_cu_stream stream, moss_cu_graph *graph)
 {
     (void)stream;
-    *graph = capturing;
+    const int result = fake_enter("cuStreamEndCapture", true);
+    if (result) {
+        free(capturing);
+        fake_count(&fake_device()->n_live, -1);
+    }
+    *graph = result ? NULL : capturing;
     capturing = NULL;
-    return 0;
+    return result;
 }
 
 static int fake_event_create(moss_cu_event *event, unsigned flags)
@@ -234,20 +248,20 @@ static int fake_event_destroy(moss_cu_event event)
 {
     free(event);
     fake_count(&fake_device()->n_live, -1);
-    return 0;
+    return fake_enter("cuEventDestroy_v2", true);
 }
 
 static int fake_event_record(moss_cu_event event, moss_cu_stream stream)
 {
     (void)event, (void)stream;
-    return 0;
+    return fake_enter("cuEventRecord", true);
 }
 
 static int fake_event_wait(moss_cu_event event)
 {
     (void)event;
     fake_queue_run();
-    return 0;
+    return fake_enter("cuEventSynchronize", true);
 }
 
 static int fake_module_load(moss_cu_module *module, const void *text, unsigned n_options, int *options, void **values)
@@ -268,7 +282,7 @@ static int fake_module_unload(moss_cu_module module)
 {
     free(module);
     fake_count(&fake_device()->n_live, -1);
-    return 0;
+    return fake_enter("cuModuleUnload", true);
 }
 
 static int fake_module_get_function(moss_cu_function *function, moss_cu_module module, const char *name)
@@ -285,6 +299,7 @@ static int fake_module_get_function(moss_cu_function *function, moss_cu_module m
 static int fake_function_set(moss_cu_function function, int attribute, int value)
 {
     const int kernel = (int)(uintptr_t)function - 1;
+    ENTER("cuFuncSetAttribute");
     return attribute == MOSS_CU_FUNCTION_SHARED && value == fake_kernel_shared_len(kernel) ? 0 : 1;
 }
 
@@ -331,7 +346,7 @@ static int fake_graph_destroy(moss_cu_graph graph)
 {
     free(graph);
     fake_count(&fake_device()->n_live, -1);
-    return 0;
+    return fake_enter("cuGraphDestroy", true);
 }
 
 static int fake_graph_launch(moss_cu_graph_exec exec, moss_cu_stream stream)
@@ -348,7 +363,7 @@ static int fake_graph_exec_destroy(moss_cu_graph_exec exec)
 {
     free(exec);
     fake_count(&fake_device()->n_live, -1);
-    return 0;
+    return fake_enter("cuGraphExecDestroy", true);
 }
 
 static int fake_map_encode(void *map, int type, unsigned rank, void *address, const uint64_t *dims,
@@ -356,6 +371,7 @@ static int fake_map_encode(void *map, int type, unsigned rank, void *address, co
                            int swizzle, int promotion, int fill)
 {
     (void)promotion;
+    ENTER("cuTensorMapEncodeTiled");
     if (type != 1 || rank != 2 || !fake_memory_has(address, 100 * 128, false) || dims[0] != 64 || dims[1] != 100
         || strides[0] != 128 || box[0] != 64 || box[1] != 8 || steps[0] != 1 || steps[1] != 1 || interleave
         || swizzle != 3 || fill || (uintptr_t)map % 64)

@@ -35,8 +35,11 @@ typedef struct {
     const char *lacks;               /* symbol that the library has not */
     const char *fails;               /* symbol that returns fail_code, from its fail_after-th call on */
     int fail_code, fail_after;
+    int fails_at;                    /* the call, of n_calls, that returns fail_code; 0: none */
+    bool stays_broken;               /* so do those after it */
     const char *ptx_log;             /* not NULL: the PTX is refused with these words */
     /* what was done */
+    int n_calls;                     /* of functions that can fail where a context can be entered */
     int n_allocs, n_live;            /* of the device and pinned; those not freed, of all things made */
     int n_captures, n_replays, n_states_up, n_states_down, n_maps;
     int n_launches;                  /* captured or not */
