@@ -177,18 +177,7 @@ int gpu_chain_len(const GpuModel *g, int first)
 static void weight(GpuModel *g, const Chain *c, const char *tensor)
 {
     const WeightSlot *slot = gpu_try_slot(c->layer->block, tensor);
-    if (slot)
-        gpu_weights(g->b, c->layer->weights_offset + slot->offset);
-    else
-        gpu_null(g->b);
-}
-
-static void weight_at(GpuModel *g, int64_t offset)
-{
-    if (offset >= 0)
-        gpu_weights(g->b, offset);
-    else
-        gpu_null(g->b);
+    gpu_weights_or_null(g, slot ? c->layer->weights_offset + slot->offset : -1);
 }
 
 static void params(GpuModel *g, const Chain *c)
@@ -233,8 +222,8 @@ void gpu_chain(GpuModel *g, const ChainRun *run)
     gpu_scratch(g->b, turns, 0, ACCESS_UPDATE);
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++)
         weight(g, &c, tensors[i]);
-    weight_at(g, run->next_norm);
-    weight_at(g, run->next_router);
+    gpu_weights_or_null(g, run->next_norm);
+    gpu_weights_or_null(g, run->next_router);
     for (size_t i = 0; i < sizeof states / sizeof *states; i++)
         gpu_state(g->b, c.layer->state_offset + state_slot(c.layer->block, states[i])->offset, 0);
     gpu_special(g->b, ARG_SLOTS);

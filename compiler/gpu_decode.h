@@ -42,12 +42,10 @@ const WeightSlot *decode_slot(const Decoder *d, const char *tensor);         /* 
 int decode_dtype(const GpuModel *g, const WeightSlot *slot);                 /* as kernels count them */
 void decode_weight(const Decoder *d, const char *tensor);
 void decode_weight_or_null(const Decoder *d, const char *tensor, bool is);
-void decode_offset_or_null(GpuModel *g, int64_t offset);                     /* negative: null */
 void decode_scales(GpuModel *g, const WeightSlot *slot, int64_t block_offset);
 void decode_matrix(const Decoder *d, const char *tensor);                    /* weights, scales */
 void decode_state(const Decoder *d, const char *name);
 void decode_rows_and_top_k(const Decoder *d);
-void decode_scratch_or_null(GpuModel *g, const LaunchBuffer *buffer, LaunchAccess access);
 void decode_next_args(const Decoder *d);
 void decode_end(const Decoder *d, LaunchExtent x, LaunchExtent y, int n_threads, int64_t shared_len, int flags);
 

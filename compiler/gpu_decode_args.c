@@ -34,17 +34,9 @@ void decode_weight_or_null(const Decoder *d, const char *tensor, bool is)
         gpu_null(d->g->b);
 }
 
-void decode_offset_or_null(GpuModel *g, int64_t offset)
-{
-    if (offset >= 0)
-        gpu_weights(g->b, offset);
-    else
-        gpu_null(g->b);
-}
-
 void decode_scales(GpuModel *g, const WeightSlot *slot, int64_t block_offset)
 {
-    decode_offset_or_null(g, slot->scales ? block_offset + slot->offset + slot->scales : -1);
+    gpu_weights_or_null(g, slot->scales ? block_offset + slot->offset + slot->scales : -1);
 }
 
 void decode_matrix(const Decoder *d, const char *tensor)
@@ -112,16 +104,8 @@ void decode_rows_and_top_k(const Decoder *d)
     gpu_top_k(d->g, d->top_k);
 }
 
-void decode_scratch_or_null(GpuModel *g, const LaunchBuffer *buffer, LaunchAccess access)
-{
-    if (buffer)
-        gpu_scratch(g->b, buffer, 0, access);
-    else
-        gpu_null(g->b);
-}
-
 void decode_next_args(const Decoder *d)
 {
-    decode_offset_or_null(d->g, d->after.norm);
-    decode_offset_or_null(d->g, d->after.router);
+    gpu_weights_or_null(d->g, d->after.norm);
+    gpu_weights_or_null(d->g, d->after.router);
 }

@@ -78,7 +78,7 @@ static void emit_in(Decoder *d, const MambaShape *s, const Channels *to)
     gpu_scratch(g->b, to->xh, 0, ACCESS_WRITE);
     gpu_scratch(g->b, to->xc, 0, ACCESS_WRITE);
     gpu_scratch(g->b, to->z, 0, ACCESS_WRITE);
-    decode_scratch_or_null(g, to->ssm_logits, ACCESS_WRITE);
+    gpu_buffer_or_null(g, to->ssm_logits, ACCESS_WRITE);
     gpu_scratch(g->b, d->x, 0, ACCESS_READ);
     gpu_scratch(g->b, d->sums, 0, ACCESS_READ);
     decode_weight(d, "norm.weight");
@@ -112,9 +112,9 @@ static void emit_x(Decoder *d, const MambaShape *s, const Channels *c)
     gpu_param(g->b, "n_parts", s->in_blocks);
     decode_product_params(g, s->x_slices, s->x_group, ring);
     gpu_scratch(g->b, c->xp, 0, ACCESS_WRITE);
-    decode_scratch_or_null(g, c->gates, ACCESS_WRITE);
+    gpu_buffer_or_null(g, c->gates, ACCESS_WRITE);
     gpu_scratch(g->b, c->xh, 0, ACCESS_READ);
-    decode_scratch_or_null(g, c->ssm_logits, ACCESS_READ);
+    gpu_buffer_or_null(g, c->ssm_logits, ACCESS_READ);
     decode_matrix(d, "x_proj.weight");
     decode_rows_and_top_k(d);
     decode_end(d, gpu_fixed((int)e * up(n_out, 8) + (e > 1)), gpu_fixed(1), 32 * s->x_slices,
@@ -140,9 +140,9 @@ static void emit_scan(Decoder *d, const MambaShape *s, const Channels *c)
     gpu_param(g->b, "tiles", s->scan_tiles);
     gpu_param(g->b, "n_slices", SLICES);
     gpu_scratch(g->b, c->y, 0, ACCESS_WRITE);
-    decode_scratch_or_null(g, c->out_logits, ACCESS_WRITE);
+    gpu_buffer_or_null(g, c->out_logits, ACCESS_WRITE);
     gpu_scratch(g->b, c->xp, 0, ACCESS_READ);
-    decode_scratch_or_null(g, c->gates, ACCESS_READ);
+    gpu_buffer_or_null(g, c->gates, ACCESS_READ);
     gpu_scratch(g->b, c->xc, 0, ACCESS_READ);
     gpu_scratch(g->b, c->z, 0, ACCESS_READ);
     decode_matrix(d, "dt_proj.weight");

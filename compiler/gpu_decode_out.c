@@ -40,8 +40,8 @@ void decode_emit_out(Decoder *d, const Out *o)
     gpu_scratch(g->b, d->x, 0, ACCESS_UPDATE);
     gpu_scratch(g->b, d->next, 0, ACCESS_WRITE);
     gpu_scratch(g->b, o->attended ? o->attended->sums : o->rows, 0, ACCESS_READ);
-    decode_scratch_or_null(g, o->attended ? o->attended->peaks : NULL, ACCESS_READ);
-    decode_scratch_or_null(g, routed ? o->logits : NULL, ACCESS_READ);
+    gpu_buffer_or_null(g, o->attended ? o->attended->peaks : NULL, ACCESS_READ);
+    gpu_buffer_or_null(g, routed ? o->logits : NULL, ACCESS_READ);
     decode_matrix(d, o->tensor);
     decode_next_args(d);
     decode_rows_and_top_k(d);

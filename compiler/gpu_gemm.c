@@ -91,21 +91,13 @@ static void out_and_in(GpuModel *g, const Product *p)
     gpu_rows(g, &p->in, ACCESS_READ);
 }
 
-static void weights_or_null(GpuModel *g, bool there, int64_t offset)
-{
-    if (there)
-        gpu_weights(g->b, offset);
-    else
-        gpu_null(g->b);
-}
-
 /* What follows the weights. */
 static void other_args(GpuModel *g, const Product *p)
 {
     const Routing *r = p->routing;
     bool grouped = p->n_experts > 1, mixed = p->bias_kind == BIAS_MIXED;
-    weights_or_null(g, p->slot->scales != 0, p->weights_offset + p->slot->offset + p->slot->scales);
-    weights_or_null(g, p->bias_kind != BIAS_NONE, p->bias_offset);
+    gpu_weights_or_null(g, p->slot->scales ? p->weights_offset + p->slot->offset + p->slot->scales : -1);
+    gpu_weights_or_null(g, p->bias_kind != BIAS_NONE ? p->bias_offset : -1);
     const LaunchBuffer *buffers[] = { grouped ? r->slots : NULL, grouped ? r->totals : NULL,
                                       grouped || mixed ? r->chosen : NULL, p->gated || mixed ? r->gates : NULL };
     for (int i = 0; i < 4; i++) {

@@ -115,14 +115,6 @@ void gpu_end_line(const Lowering *l, LaunchExtent x, int n_threads, int shared_l
     gpu_end(l->g->b, x, gpu_fixed(1), n_threads, shared_len, gpu_flags(l->g) | flags);
 }
 
-void gpu_buffer_or_null(GpuModel *g, const LaunchBuffer *buffer, LaunchAccess access)
-{
-    if (buffer)
-        gpu_scratch(g->b, buffer, 0, access);
-    else
-        gpu_null(g->b);
-}
-
 /* ---- embedding ---- */
 
 static void lower_embed(Lowering *l, const Op *op)

@@ -41,7 +41,6 @@ Product gpu_new_product(const Lowering *l, const Op *op);
 /* Arguments of the launch being said. */
 void gpu_weight_arg(const Lowering *l, const Value *weight);
 void gpu_state_arg(const Lowering *l, const Value *state);
-void gpu_buffer_or_null(GpuModel *g, const LaunchBuffer *buffer, LaunchAccess access);
 /* Where the rows of each sequence end; null where every row is a sequence. */
 void gpu_ends_arg(const Lowering *l);
 /* A grid of one dimension. */

@@ -36,6 +36,22 @@ void gpu_rows(GpuModel *g, const Rows *rows, LaunchAccess access)
     gpu_scratch(g->b, rows->buffer, rows->column * rows->element_len, access);
 }
 
+void gpu_buffer_or_null(GpuModel *g, const LaunchBuffer *buffer, LaunchAccess access)
+{
+    if (buffer)
+        gpu_scratch(g->b, buffer, 0, access);
+    else
+        gpu_null(g->b);
+}
+
+void gpu_weights_or_null(GpuModel *g, int64_t offset)
+{
+    if (offset >= 0)
+        gpu_weights(g->b, offset);
+    else
+        gpu_null(g->b);
+}
+
 static Rows new_rows(GpuModel *g, const char *name, int64_t n_rows, int64_t n_columns, int element_len)
 {
     int64_t stride = gpu_stride(n_columns);

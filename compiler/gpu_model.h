@@ -97,6 +97,9 @@ void gpu_top_k(GpuModel *g, TopK top_k);          /* the argument */
 TopK gpu_layer_top_k(const Plan *plan, const Layer *layer);
 int64_t gpu_most_pairs(const GpuModel *g, TopK top_k);
 void gpu_rows(GpuModel *g, const Rows *rows, LaunchAccess access);
+/* Arguments that may be there: buffer NULL, offset negative: they are not. */
+void gpu_buffer_or_null(GpuModel *g, const LaunchBuffer *buffer, LaunchAccess access);
+void gpu_weights_or_null(GpuModel *g, int64_t offset);
 /* New rows in scratch: of tokens, or of pairs. */
 Rows gpu_new_rows(GpuModel *g, const char *name, int64_t n_columns, int element_len);
 Rows gpu_new_pairs(GpuModel *g, const char *name, int64_t n_columns, int element_len, TopK top_k);

@@ -98,8 +98,8 @@ static void print_maps(const Launches *l, Text *out)
         const TensorMap *m = &l->maps[i];
         text_printf(out, "  map%-3d %s%s+%lld: %lld x %lld of %d bytes, stride %lld, box %d x %d, swizzle %d\n", i,
                     launch_arg_text(m->base), m->buffer ? m->buffer->name : "", (long long)m->offset,
-                    (long long)m->n_rows, (long long)m->n_columns, m->element_len, (long long)m->row_stride, m->box_rows, m->box_columns,
-                    m->swizzle);
+                    (long long)m->n_rows, (long long)m->n_columns, m->element_len, (long long)m->row_stride,
+                    m->box_rows, m->box_columns, m->swizzle);
     }
 }
 

@@ -103,8 +103,8 @@ MOSS_INTERNAL int moss_gpu_upload(moss_gpu_model *model, int verify,
 MOSS_INTERNAL int moss_gpu_slots_make(moss_context *context, int64_t n_context, moss_error *error);
 MOSS_INTERNAL int moss_gpu_slots_take(moss_context *context, moss_state *const *states, int32_t n, int32_t *slots,
                                       moss_error *error);
-/* The same for any number of states, before a call that goes through them by parts: if one has no place or is stale, none
- * has been advanced. */
+/* The same for any number of states, before a call that goes through them by parts: if one has no place or is stale,
+ * none has been advanced. */
 MOSS_INTERNAL int moss_gpu_slots_take_all(moss_context *context, moss_state *const *states, int32_t n_states,
                                           moss_error *error);
 /* The device has run n_tokens through the state in this slot. */

@@ -1,7 +1,7 @@
 /* Decode: the rows of the tokens, and what the first layer's norm and router need of them.
  *
- * A block makes 8 columns of x. Grid: d_model / 8; a warp a row, up to 16. weights [vocab][k],
-     q8: times scales [vocab].
+ * A block makes 8 columns of x. Grid: d_model / 8; a warp a row, up to 16. weights [vocab][k], q8: times scales
+ * [vocab].
  */
 PARAM(d_model, n) PARAM(weight_dtype, w) PARAM(act, a) PARAM(next_experts, ne)
 

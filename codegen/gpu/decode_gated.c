@@ -1,8 +1,8 @@
 /* Decode: RMSNorm, router, gate and up of the chosen experts, silu(gate) · up, an act row for each pair.
  *
- * Weights are interleaved (layout device_pairs). Grid: x ceil(n_out / (4 · tiles)),
-    y: the active experts are dealt out
- * to these; threads: 32 · n_slices · a divisor of tiles. parts holds the logits (n_experts > 1) and the sum of squares.
+ * Weights are interleaved (layout device_pairs). Grid: x ceil(n_out / (4 · tiles)), y: the active experts are dealt
+ * out to these; threads: 32 · n_slices · a divisor of tiles. parts holds the logits (n_experts > 1) and the sum of
+ * squares.
  */
 PARAM(n_in, i) PARAM(n_out, o) PARAM(n_experts, e) PARAM(weight_dtype, w) PARAM(act, a) PARAM(n_parts, np)
 PARAM(tiles, m) PARAM(n_slices, ks) PARAM(group, g) PARAM(ring, r) FPARAM(eps, eps)

@@ -1,8 +1,8 @@
 /* What routers end with: the choice of experts from logits in shared memory, and the pairs' places by expert.
  *
  * A block has rows of tokens. Its pairs get places behind those of blocks that came before, by a counter of each
- * expert; within an expert pairs lie in any order, which no result depends on. `chosen` [E][rows of the block] says which of a
- * row's experts e is: 0, none, else 1 + its place among them. Everything is uniform in a warp.
+ * expert; within an expert pairs lie in any order, which no result depends on. `chosen` [E][rows of the block] says
+ * which of a row's experts e is: 0, none, else 1 + its place among them. Everything is uniform in a warp.
  */
 #ifndef MOSSC_CODEGEN_GPU_ROUTING_H
 #define MOSSC_CODEGEN_GPU_ROUTING_H

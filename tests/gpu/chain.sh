@@ -3,9 +3,9 @@
 # and of this CPU.
 #
 #   tests/gpu/chain.sh BUILD MOSSC
-# docs/example.json has eight panels: a device of eight multiprocessors, or more (an A100 has 108), has a block for each, on one of seven or
-# six some blocks have two, and five are too few. Sums are in another order in each of the three, so the seed is one whose
-# largest logits are clear ones.
+# docs/example.json has eight panels: a device of eight multiprocessors, or more (an A100 has 108), has a block for
+# each, on one of seven or six some blocks have two, and five are too few. Sums are in another order in each of the
+# three, so the seed is one whose largest logits are clear ones.
 what="NO LAYERS ARE RUN by one launch"
 . "$(dirname "$0")/texts.sh"
 artifact plan --target a100 --emit plan

@@ -3,8 +3,8 @@
 #
 #   prompts.sh BUILD MOSSC TARGET     BUILD: the build folder; TARGET: a100 or h100
 #
-# The model has every kind of layer, experts, a window that prompts pass and a layer without one. The driver refuses what
-# an A100 or an H100 would refuse, and has their multiprocessors, then few, so that blocks have more than a tile each.
+# The model has every kind of layer, experts, a window that prompts pass and a layer without one. The driver refuses
+# what an A100 or an H100 would refuse, and has their multiprocessors, then few, so that blocks have more than a tile.
 set -eu
 [ $# = 3 ] || { echo "usage: prompts.sh BUILD MOSSC TARGET" >&2; exit 2; }
 build=$1 mossc=$2 target=$3

@@ -1,5 +1,5 @@
-/* Every call of the driver fails in turn, over the life of a model on the stand-in GPU (fake_gpu.h): one call alone, and
- * one with all that come after it.
+/* Every call of the driver fails in turn, over the life of a model on the stand-in GPU (fake_gpu.h): one call alone,
+ * and one with all that come after it.
  *
  * Whatever fails: nothing crashes, nothing stays allocated, what says it succeeded has the right results, and a context
  * is as if the call had not been made, or lost, in the same words for ever.
@@ -60,8 +60,8 @@ static int generate(Run *run, float temperature, moss_error *error)
     moss_sampler samplers[N];
     for (int i = 0; i < N; i++)
         moss_sampler_init(&samplers[i], temperature, 20, 1, 0, (uint64_t)i);
-    int status = moss_generate(run->fixture.context, run->states, N, 0, samplers, next, (int32_t *)run->out, N_GENERATED,
-                               run->scratch, error);
+    int status = moss_generate(run->fixture.context, run->states, N, 0, samplers, next, (int32_t *)run->out,
+                               N_GENERATED, run->scratch, error);
     if (status == MOSS_OK)
         memcpy(run->out + N_GENERATED * N * 4, samplers, sizeof samplers);
     return status;
@@ -97,8 +97,8 @@ static bool is_right(const Run *run, int step) { return memcmp(run->out, expecte
 
 static bool complain(int step, const char *what, const moss_error *error)
 {
-    printf("call %d%s, step %d: %s: '%s'\n", fake_device()->fails_at, fake_device()->stays_broken ? " and on" : "", step,
-           what, error->message);
+    printf("call %d%s, step %d: %s: '%s'\n", fake_device()->fails_at, fake_device()->stays_broken ? " and on" : "",
+           step, what, error->message);
     return false;
 }
 
