@@ -4,7 +4,8 @@
 #   prompts.sh BUILD MOSSC TARGET     BUILD: the build folder; TARGET: a100 or h100
 #
 # The model has every kind of layer, experts, a window that prompts pass and a layer without one. The driver refuses
-# what an A100 or an H100 would refuse, and has their multiprocessors, then few, so that blocks have more than a tile.
+# what an A100 or an H100 would refuse; it has few multiprocessors, so that blocks have more than a tile, and once those
+# of an A100, which no machine here has.
 set -eu
 [ $# = 3 ] || { echo "usage: prompts.sh BUILD MOSSC TARGET" >&2; exit 2; }
 build=$1 mossc=$2 target=$3
@@ -23,8 +24,8 @@ library=$(ls "$work"/*.so | head -n 1)
 grep -a -o '\.entry [a-z0-9_]*' "$library" | sed 's/\.entry //' | sort -u >"$work/names"
 GPU_CASES=$build/tests/gpu_cases EMULATOR=$build/tests/libgpu_emulator.a sh "$here/host_kernels.sh" "$work/names" \
     "$work/kernels" >&2
-case $target in a100) sm=80 processors=108 ;; *) sm=90 processors=132 ;; esac
-for n in $processors 5; do
+case $target in a100) sm=80 processors="108 5" ;; *) sm=90 processors=5 ;; esac
+for n in $processors; do
     LD_LIBRARY_PATH="$build/tests/fake_cuda${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}" \
         MOSS_FAKE_CUDA_KERNELS="$work/kernels" MOSS_FAKE_CUDA_SM=$sm MOSS_FAKE_CUDA_PROCESSORS=$n \
         "$work/prompts" "$library" 6
