@@ -289,26 +289,32 @@ prove_sanitized() {
             ${RUNNER:-} "$work/small-$target" run --no-verify --tokens "$(random_tokens 70 256)" -n 2 --temp 0.8
     done
 }
-# prove_graphs WHAT TARGETS OPTION...: against the reference; every storage that GPUs have
+# prove_graphs WHAT TARGETS QUANTS OPTION...: against the reference
 prove_graphs() {
-    what=$1 for_targets=$2
-    shift 2
-    prove "$what against float64, f16, bf16, q8" env -C "$root" "$diff" --mossc "$mossc" --target "$for_targets" \
-        --quant f16,bf16,q8 --threads 1 --jobs 8 ${RUNNER:+--runner "$RUNNER"} "$@"
+    what=$1 for_targets=$2 stored=$3
+    shift 3
+    prove "$what against float64, $stored" env -C "$root" "$diff" --mossc "$mossc" --target "$for_targets" \
+        --quant "$stored" --threads 1 --jobs 8 ${RUNNER:+--runner "$RUNNER"} "$@"
+}
+# The first period of a model's layers: the reference takes a minute of it. All targets at once, for they share that
+# minute's processors. With bf16 hardly a token is sure of its experts, so there all are chosen.
+prove_period() {
+    sed '0,/"repeat": *[0-9]*/s//"repeat": 1/' "$1" >"$work/period.json"
+    sed "s/\"top_k\": *\(\[[^]]*\]\|[0-9]*\)/\"top_k\": $(n_experts_of "$1")/" "$work/period.json" >"$work/all.json"
+    all_targets=$(echo "$targets" | tr ' ' ,)
+    prove_graphs "$targets: a period of $(name_of "$1")" "$all_targets" f16,q8 --graph "$work/period.json"
+    prove_graphs "$targets: the same, all experts," "$all_targets" bf16 --graph "$work/all.json"
 }
 stage_proof() {
     : >"$work/proof"
     [ -n "${MOSSC:-}" ] || cmake --build "$build" >/dev/null || { fail "the tests were not built"; return; }
-    # One period: the reference takes a minute of it. Both targets at once, for they share that minute's processors.
     for model in $models; do
-        sed '0,/"repeat": *[0-9]*/s//"repeat": 1/' "$model" >"$work/period.json"
-        prove_graphs "$targets: a period of $(name_of "$model")" "$(echo "$targets" | tr ' ' ,)" \
-            --graph "$work/period.json"
+        prove_period "$model"
     done
     step "the program that compares prompts" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -O1 -o "$work/prompts" \
         "$root/tests/gpu/prompts.c" -ldl
     for target in $targets; do
-        prove_graphs "$target: golden and random graphs" "$target" --cases 12
+        prove_graphs "$target: golden and random graphs" "$target" f16,bf16,q8 --cases 12
         folder=${kernels:-$work/kernels}-$target
         case $target in a100) sm=80 ;; *) sm=90 ;; esac
         [ -d "$folder" ] || step "checks of kernels" sh "$root/tests/gpu/on_gpu.sh" "$build" "$folder" $sm

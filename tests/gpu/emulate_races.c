@@ -15,7 +15,8 @@ enum {
 
 /* SYNC: the word belongs to an mbarrier. COPY: a copy_async under way. */
 typedef enum { READ, WRITE, COPY, BULK, WGMMA, SYNC } Kind;
-static const char *const kind_names[] = { "reads", "writes", "copies here", "copies here in bulk", "reads by wgmma", "" };
+static const char *const kind_names[] = { "reads", "writes", "copies here", "copies here in bulk", "reads by wgmma",
+                                          "" };
 
 typedef uint32_t Clocks[MAX_CLOCKS];     /* [thread, or what stands for the bulk copies of an mbarrier] */
 
@@ -209,7 +210,11 @@ void races_copy_end(const void *to, int len)
 /* ---- what orders ---- */
 
 void races_arrive(int barrier) { release(own_races(), own_races()->barriers[barrier]); }
-void races_pass(int barrier, int thread) { join(own_races(), own_races()->threads[thread], own_races()->barriers[barrier]); }
+void races_pass(int barrier, int thread)
+{
+    const Races *r = own_races();
+    join(r, r->threads[thread], r->barriers[barrier]);
+}
 void races_empty(int barrier) { memset(own_races()->barriers[barrier], 0, sizeof(Clocks)); }
 
 void races_sync_warp(void)
@@ -324,7 +329,11 @@ uint32_t __tsan_atomic32_fetch_add(uint32_t *p, uint32_t value, int order)
     (void)order;
     return __atomic_fetch_add(p, value, __ATOMIC_SEQ_CST);
 }
-uint64_t __tsan_atomic64_load(const uint64_t *p, int order) { return (void)order, __atomic_load_n(p, __ATOMIC_SEQ_CST); }
+uint64_t __tsan_atomic64_load(const uint64_t *p, int order)
+{
+    (void)order;
+    return __atomic_load_n(p, __ATOMIC_SEQ_CST);
+}
 void __tsan_atomic64_store(uint64_t *p, uint64_t value, int order)
 {
     (void)order;

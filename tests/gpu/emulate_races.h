@@ -1,12 +1,12 @@
 /* Races on shared memory, found by what orders accesses and not by luck: for kernels compiled with -fsanitize=thread.
  *
- * The compiler then calls emulate_races.c before every load and store; here is what the emulator tells it besides. Every
- * thread has a vector clock. What orders, as in the PTX memory model: barriers of the block or of some warps, warp_sync,
- * mbarriers (arrivals and bytes of bulk copies before those who wait), copy_wait for the copies of one's own. Not: shuffles,
- * votes, ldmatrix, mma, one warp's threads by themselves, or that something happened to come first. A copy_async writes
- * from its issue to its copy_wait, a bulk copy until its mbarrier's phase has ended, a wgmma reads until it is waited for.
- * What ordinary code or copy_async wrote and wgmma reads needs a proxy_fence by either side in between.
- * Not seen: global memory; registers of wgmma; reads beyond the last four of a word.
+ * The compiler then calls emulate_races.c before every load and store; here is what the emulator tells it besides.
+ * Every thread has a vector clock. What orders, as in the PTX memory model: barriers of the block or of some warps,
+ * warp_sync, mbarriers (arrivals and bytes of bulk copies before those who wait), copy_wait for the copies of one's
+ * own. Not: shuffles, votes, ldmatrix, mma, one warp's threads by themselves, or that something happened to come first.
+ * A copy_async writes from its issue to its copy_wait, a bulk copy until its mbarrier's phase has ended, a wgmma reads
+ * until it is waited for. What ordinary code or copy_async wrote and wgmma reads needs a proxy_fence by either side in
+ * between. Not seen: global memory; registers of wgmma; mbarrier_init_done; reads before the last few of a word.
  * Without such kernels emulate_races_on stays false and nothing here costs anything.
  */
 #ifndef MOSS_TESTS_GPU_EMULATE_RACES_H

@@ -15,8 +15,8 @@ root=$(cd "$(dirname "$0")/../.." && pwd)
 kept=$out.d
 mkdir -p "$kept/new"
 # No warnings: with parameters bound, branches not taken divide by zero; clang warns when it makes the bitcode.
-compile="${CC:-cc} -std=c17 -D_GNU_SOURCE -O2 -w -Wno-psabi -fno-strict-aliasing -ffp-contract=fast -fPIC -fvisibility=hidden \
-    ${SANITIZE:-} ${RACES:+-fsanitize=thread} -I$root/codegen/gpu -I$root/tests/gpu"
+compile="${CC:-cc} -std=c17 -D_GNU_SOURCE -O2 -w -Wno-psabi -fno-strict-aliasing -ffp-contract=fast -fPIC \
+    -fvisibility=hidden ${SANITIZE:-} ${RACES:+-fsanitize=thread} -I$root/codegen/gpu -I$root/tests/gpu"
 
 echo "$compile" | cat - "$root"/codegen/gpu/*.h "$root"/tests/gpu/emulate*.h | cksum >"$kept/new/stamp"
 cmp -s "$kept/new/stamp" "$kept/stamp" || rm -f "$kept"/*.c "$kept"/*.o
@@ -35,5 +35,5 @@ done <"$kept/names" >"$kept/changed"
 xargs -P 2 -I{} $compile -c "$kept/{}.c" -o "$kept/{}.o" <"$kept/changed" || exit 1
 sed "s|.*|\"$kept/&.o\"|" "$kept/names" >"$kept/objects"
 # shellcheck disable=SC2086
-${CC:-cc} -shared ${SANITIZE:--Wl,-z,defs} -o "$out" "@$kept/objects" -Wl,--whole-archive "$EMULATOR" -Wl,--no-whole-archive \
-    -lm -lpthread -ldl
+${CC:-cc} -shared ${SANITIZE:--Wl,-z,defs} -o "$out" "@$kept/objects" \
+    -Wl,--whole-archive "$EMULATOR" -Wl,--no-whole-archive -lm -lpthread -ldl
