@@ -24,8 +24,8 @@ static int tile_resident(const GpuModel *g, Tile t, const Product *p)
 
 /* Eight warps a multiprocessor, in two blocks where it has room for both rings: while one writes its tile the other
  * multiplies. An A100 has not, and takes one block with a tile twice as wide, unless many experts' tables take the room
- * for that. in_proj of 8x200M+, 8192 tokens, as sm_80
- * on an H200, 2026-11-23: two blocks 344 us, the wide tile 367, one block of four warps 457. */
+ * for that. in_proj of 8x200M+, 8192 tokens, as sm_80 on an H200, 2026-11-23: two blocks 344 us, the wide tile 367, one
+ * block of four warps 457. */
 static Tile usual_tile(const GpuModel *g, const Product *p)
 {
     const Tile square = { 128, 128, 64, 3 }, wide = { 128, 256, 64, 3 };

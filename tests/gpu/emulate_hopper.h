@@ -10,6 +10,9 @@
 #include "emulate.h"
 #include "emulate_races.h"
 
+/* Its accesses are not the thread's own: emulate_races.h is told of them in other words. */
+#define EMULATE_APART __attribute__((noinline, unused, no_sanitize("thread"))) static
+
 /* ---- mbarriers ---- */
 
 typedef struct {
@@ -89,7 +92,7 @@ _Static_assert(sizeof(tensor_map) == 128, "as long as the driver's");
 
 DEVICE void *emulate_swizzled(uint32_t address) { return (char *)shared() + (address ^ (address >> 3 & 0x70)); }
 
-DEVICE void tensor_copy(void *to, const tensor_map *map, int column, int row, void *barrier)
+EMULATE_APART void tensor_copy(void *to, const tensor_map *map, int column, int row, void *barrier)
 {
     const int row_len = map->box_columns * map->element_len;
     if (row_len != 128 || shared_address(to) % 1024)
@@ -147,7 +150,7 @@ DEVICE void emulate_wgmma_reads(const EmulateWgmma *w)
     races_read_wgmma((char *)shared() + w->b * 16, (w->n_columns ? w->n_columns : 16) * 128);
 }
 
-__attribute__((noinline, unused, no_sanitize("thread"))) static void emulate_wgmma_run(const EmulateWgmma *w)
+EMULATE_APART void emulate_wgmma_run(const EmulateWgmma *w)
 {
     emulate_wgmma_reads(w);
     for (int i = 0; i < (w->n_columns ? w->n_columns : 64) / 2; i++) {

@@ -317,6 +317,12 @@ void *__tsan_memcpy(void *to, const void *from, size_t len)
     access(to, len, WRITE, __builtin_return_address(0));
     return memcpy(to, from, len);
 }
+void *__tsan_memmove(void *to, const void *from, size_t len)
+{
+    access(from, len, READ, __builtin_return_address(0));
+    access(to, len, WRITE, __builtin_return_address(0));
+    return memmove(to, from, len);
+}
 void *__tsan_memset(void *to, int value, size_t len)
 {
     access(to, len, WRITE, __builtin_return_address(0));
