@@ -11,8 +11,6 @@
 
 typedef TemplateBinding Binding;
 
-enum { MAX_NAMES = 512 };
-
 /* The instance's name; its text is rendered the first time. */
 static const char *instance(Writer *w, const char *name, const Binding *bindings, int n)
 {
@@ -26,10 +24,8 @@ static const char *instance(Writer *w, const char *name, const Binding *bindings
         if (strcmp(w->names[i], text.data) == 0)
             found = w->names[i];
     if (!found) {
-        if (!w->names)
-            w->names = arena_array(w->arena, const char *, MAX_NAMES);
-        if (w->n_names == MAX_NAMES)
-            BUG("more than %d kernels", MAX_NAMES);
+        if (w->n_names == w->max_names)
+            w->names = arena_grow(w->arena, w->names, sizeof *w->names, &w->max_names);
         found = w->names[w->n_names++] = arena_strdup(w->arena, text.data);
         template_render(template, values, &w->kernels);
         text_printf(&w->kernels, "\n");

@@ -12,14 +12,14 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { MAX_KERNELS = 512, MAX_WORKERS = 16 };
+enum { MAX_WORKERS = 16 };
 
 static const char shared_line[] = ".extern .shared .align 128 .b8 shared_memory[];";
 
 struct Ptx {
     Arena *arena;
-    int sm, n_kernels;
-    PtxKernel kernels[MAX_KERNELS];
+    int sm, n_kernels, max_kernels;
+    PtxKernel *kernels;
     atomic_int next;                /* the first kernel no worker has taken */
 };
 
@@ -64,8 +64,8 @@ const char *ptx_instance(Ptx *ptx, const char *name, const TemplateBinding *bind
             BUG("%s has %d threads, and %d as well", kernel.name, other->n_threads, n_threads);
         return other->name;
     }
-    if (ptx->n_kernels == MAX_KERNELS)
-        BUG("more than %d kernels", MAX_KERNELS);
+    if (ptx->n_kernels == ptx->max_kernels)
+        ptx->kernels = arena_grow(ptx->arena, ptx->kernels, sizeof *ptx->kernels, &ptx->max_kernels);
     ptx->kernels[ptx->n_kernels++] = kernel;
     return kernel.name;
 }

@@ -223,14 +223,8 @@ static bool scan_word(Scan *scan)
 
 static int record_add(Scan *scan, size_t key, int parent, int index)
 {
-    if (scan->n_records == scan->n_capacity) {
-        int capacity = scan->n_capacity ? 2 * scan->n_capacity : 256;
-        JsonRecord *records = arena_array(scan->arena, JsonRecord, (size_t)capacity);
-        if (scan->n_records)
-            memcpy(records, scan->records, (size_t)scan->n_records * sizeof *records);
-        scan->records = records;
-        scan->n_capacity = capacity;
-    }
+    if (scan->n_records == scan->n_capacity)
+        scan->records = arena_grow(scan->arena, scan->records, sizeof *scan->records, &scan->n_capacity);
     scan->records[scan->n_records] = (JsonRecord){ scan->at, key, parent, index };
     return scan->current = scan->n_records++;
 }

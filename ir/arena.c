@@ -88,6 +88,14 @@ void *arena_alloc_array(Arena *arena, size_t size, size_t count)
     return arena_alloc(arena, len);
 }
 
+void *arena_grow(Arena *arena, const void *array, size_t size, int *room)
+{
+    const int n = *room;
+    *room = n ? 2 * n : 16;
+    void *grown = arena_alloc_array(arena, size, (size_t)*room);
+    return n ? memcpy(grown, array, size * (size_t)n) : grown;
+}
+
 char *arena_strndup(Arena *arena, const char *text, size_t len)
 {
     char *copy = arena_alloc(arena, len + 1);

@@ -21,6 +21,8 @@ void *arena_alloc(Arena *arena, size_t len);
 /* An array of `count` zeroed elements; overflow of the product is an environment error. */
 #define arena_array(arena, type, count) ((type *)arena_alloc_array((arena), sizeof(type), (count)))
 void *arena_alloc_array(Arena *arena, size_t size, size_t count);
+/* A copy of `array`, *room elements, all in use, with room for twice as many (16 at first, of NULL). */
+void *arena_grow(Arena *arena, const void *array, size_t size, int *room);
 #define arena_one(arena, type) arena_array(arena, type, 1)
 
 char *arena_strdup(Arena *arena, const char *text);

@@ -55,6 +55,13 @@ static void test_names(void)
     CU_ASSERT_STRING_EQUAL(template->name, "embed");
     CU_ASSERT_EQUAL(values[template_param(template, "d_model")], 512);
     CU_ASSERT_PTR_NULL(template_parse_name_gpu(arena, "embed_n512_w1", values));
+    for (int n = 1; n <= 600; n++) {
+        const TemplateBinding embed[] = { { "weight_dtype", 2 }, { "d_model", n }, { "act", 2 } };
+        ptx_instance(ptx, "embed", embed, 3, 128, 0);
+    }
+    CU_ASSERT_EQUAL(ptx_n_kernels(ptx), 602);
+    CU_ASSERT_PTR_EQUAL(ptx_kernel_name(ptx, 0), name);
+    CU_ASSERT_STRING_EQUAL(ptx_kernel_name(ptx, 601), "embed_n600_w2_a2");
     ptx_close(ptx);
     arena_free(arena);
 }
