@@ -116,8 +116,7 @@ static bool serves_layer(const GpuModel *g, int index, int64_t most)
         return true;
     DType q = gpu_try_slot(block, "q_proj.weight")->dtype;
     return q == gpu_try_slot(block, "k_proj.weight")->dtype && q == gpu_try_slot(block, "v_proj.weight")->dtype
-        && l->attention.head_dim <= MAX_HEAD_DIM
-            && ROWS * row_len(l->attention.n_heads * l->attention.head_dim) <= most;
+        && ROWS * row_len(l->attention.n_heads * l->attention.head_dim) <= most;
 }
 
 /* Rows of 16 sequences lie in shared memory beside rings and sums. */

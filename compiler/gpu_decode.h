@@ -11,7 +11,7 @@
 #include "plan_model.h"
 
 enum {
-    ROWS = 16, MAX_EXPERTS = 32, MAX_HEAD_DIM = 256, WARPS = 16, SLOT_LEN = 512, MAX_GROUP = 8,
+    ROWS = 16, MAX_EXPERTS = 32, WARPS = 16, SLOT_LEN = 512, MAX_GROUP = 8,
     ROUTE_LEN = 4 * ROWS * (MAX_EXPERTS + 1) + 4 * MAX_EXPERTS * ROWS + 4 * ROWS,    /* DecodeRoute */
     PART_LEN = 4 * ROWS * 8,           /* sums of one tile and slice */
 };
