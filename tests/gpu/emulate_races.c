@@ -96,9 +96,9 @@ static _Noreturn void fail_race(const Races *r, uint32_t offset, const Slot *bef
         snprintf(who, sizeof who, "thread %d", before->thread);
     else
         snprintf(who, sizeof who, "some thread");
-    emulate_fail("a race at shared + %u: it %s at %s, and %s %s at %s; %s (addr2line -ie names the lines)", offset,
-                 kind_names[now->kind], place_text(places[0], now->place), who, kind_names[before->kind],
-                 place_text(places[1], before->place), lacks);
+    emulate_fail("a race at shared + %u, %s: it %s, %s %s; addr2line -ie names the lines: %s %s", offset, lacks,
+                 kind_names[now->kind], who, kind_names[before->kind], place_text(places[0], now->place),
+                 place_text(places[1], before->place));
 }
 
 static bool is_write(int kind) { return kind == WRITE || kind == COPY || kind == BULK; }

@@ -242,7 +242,7 @@ static void barriers(void)
     expect(write_after_read_call, "nothing orders them");
 }
 static void warps(void) { expect(warp_call, "nothing orders them"); }
-static void bytes(void) { expect(bytes_call, "it writes at "); }
+static void bytes(void) { expect(bytes_call, "it writes, thread "); }
 static void copies(void)
 {
     expect(copy_wait_call, "nobody waited for the copy");
@@ -255,9 +255,9 @@ static void mbarriers(void)
 }
 static void wgmma(void)
 {
-    expect(bulk_call, "copies here in bulk at ");
+    expect(bulk_call, "copies here in bulk");
     expect(proxy_call, "no proxy_fence is between them");
-    expect(wgmma_wait_call, " reads by wgmma at ");
+    expect(wgmma_wait_call, " reads by wgmma");
 }
 
 static const UnitTest tests[] = {
