@@ -70,7 +70,9 @@ $(tune one.db 24) >one.out 2>one.err || fail "one process: $(tail -3 one.err)"
 says '24 trials, 0 of them' one
 mpirun_here -n 4 $(tune four.db 24) >four.out 2>four.err || fail "four ranks: $(tail -5 four.err)"
 says '24 trials, 0 of them' four
-says '3 workers' four
+for rank in 1 2 3; do
+    says "rank $rank (" four
+done
 [ "$(points four.db)" = "$(points one.db)" ] || fail "four ranks tried other points than one process"
 # What they measured is the same search: one process has nothing left to do.
 $(tune four.db 24) >more.out 2>more.err || fail "going on alone: $(tail -3 more.err)"
