@@ -243,7 +243,8 @@ void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays)
         emulate_fail("%s %d a second time before all came", what, id);
     barrier->what = what;
     barrier->n_expected = n_threads;
-    if (emulate_races_on)
+    const bool orders = emulate_races_on && !same_meeting(what, "wgmma_wait");
+    if (orders)
         races_arrive(id);
     barrier->came[own_warp] |= own;
     if (stays)
@@ -257,13 +258,13 @@ void emulate_meet_barrier(const char *what, int id, int n_threads, bool stays)
     for (int w = 0; w < emulate_block->n_warps; w++) {
         for (uint32_t left = barrier->waits[w]; left; left &= left - 1) {
             emulate_block->fibers[w * 32 + __builtin_ctz(left)].waits = NULL;
-            if (emulate_races_on)
+            if (orders)
                 races_pass(id, w * 32 + __builtin_ctz(left));
         }
         set_ready(w, barrier->waits[w]);
         barrier->waits[w] = barrier->came[w] = 0;
     }
-    if (emulate_races_on)
+    if (orders)
         races_empty(id);
 }
 

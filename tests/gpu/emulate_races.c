@@ -8,6 +8,7 @@
 
 enum {
     N_SLOTS = 4,               /* accesses remembered of a word */
+    N_FENCES = 16,
     MAX_MBARRIERS = 512, MAX_BULK = 32 /* of them wait for bulk copies */,
     MAX_CLOCKS = EMULATE_MAX_THREADS + MAX_BULK,
     ANY_BYTE = 15,
@@ -32,6 +33,7 @@ struct Races {
     uint32_t shared_len, random;
     Clocks *threads;                     /* [n_threads] */
     Clocks *fences;                      /* of each thread, when it last called proxy_fence */
+    uint32_t own_fences[EMULATE_MAX_THREADS][N_FENCES];     /* its own clock at the last few */
     Clocks barriers[N_BARRIERS];
     Mbarrier mbarriers[MAX_MBARRIERS];
     Word words[EMULATE_MAX_SHARED / 4 + 1];
@@ -70,6 +72,7 @@ Races *races_start(Races *kept, int n_threads, const char *shared, int shared_le
     r->shared_len = (uint32_t)shared_len;
     memset(r->threads, 0, (size_t)n_threads * sizeof *r->threads);
     memset(r->fences, 0, (size_t)n_threads * sizeof *r->fences);
+    memset(r->own_fences, 0, (size_t)n_threads * sizeof *r->own_fences);
     memset(r->barriers, 0, sizeof r->barriers);
     memset(r->words, 0, ((size_t)shared_len / 4 + 1) * sizeof *r->words);
     for (int t = 0; t < n_threads; t++)
@@ -109,10 +112,16 @@ static bool covers(const Slot *now, const Slot *before)
     return !(before->bytes & ~now->bytes) && (is_write(now->kind) || !is_write(before->kind));
 }
 
+/* By this thread since, or by the writer, as far as this thread knows of it. */
 static bool is_fenced(const Races *r, const Slot *before)
 {
     const int writer = before->thread;
-    return before->clock <= r->fences[emulate_self.thread][writer] || before->clock <= r->fences[writer][writer];
+    bool fenced = before->clock <= r->fences[emulate_self.thread][writer];
+    for (int i = 0; i < N_FENCES; i++) {
+        const uint32_t clock = r->own_fences[writer][i];
+        fenced |= before->clock <= clock && clock <= own_clocks(r)[writer];
+    }
+    return fenced;
 }
 
 static void check_slot(const Races *r, uint32_t offset, const Slot *before, const Slot *now)
@@ -121,7 +130,7 @@ static void check_slot(const Races *r, uint32_t offset, const Slot *before, cons
         return;
     if (before->kind == COPY)
         fail_race(r, offset, before, now, "nobody waited for the copy");
-    if (before->thread != now->thread && own_clocks(r)[before->thread] < before->clock)
+    if (before->thread != emulate_self.thread && own_clocks(r)[before->thread] < before->clock)
         fail_race(r, offset, before, now, "nothing orders them");
     if (now->kind == WGMMA && before->kind == WRITE && !is_fenced(r, before))
         fail_race(r, offset, before, now, "no proxy_fence is between them");
@@ -182,12 +191,25 @@ static void access(const void *p, size_t len, Kind kind, const void *instruction
 }
 
 void races_read(const void *from, int len) { access(from, (size_t)len, READ, __builtin_return_address(0)); }
-void races_read_wgmma(const void *from, int len) { access(from, (size_t)len, WGMMA, __builtin_return_address(0)); }
+/* The four warps of a group wait as one: who hears of its first thread's wait has heard of all. */
+void races_read_wgmma(const void *from, int len)
+{
+    Races *r = own_races();
+    Slot now = own_slot(r, WGMMA, __builtin_return_address(0));
+    now.thread = (uint16_t)(emulate_self.thread / 128 * 128);
+    now.clock = r->threads[now.thread][now.thread];
+    touch(r, from, len, now);
+}
+
 void races_proxy_fence(void)
 {
     Races *r = own_races();
-    memcpy(r->fences[emulate_self.thread], own_clocks(r), (size_t)r->n_clocks * sizeof(uint32_t));
-    own_clocks(r)[emulate_self.thread]++;
+    const int thread = emulate_self.thread;
+    const uint32_t clock = own_clocks(r)[thread]++;
+    memmove(r->own_fences[thread] + 1, r->own_fences[thread], (N_FENCES - 1) * sizeof clock);
+    r->own_fences[thread][0] = clock;
+    memcpy(r->fences[thread], own_clocks(r), (size_t)r->n_clocks * sizeof clock);
+    r->fences[thread][thread] = clock;
 }
 
 /* ---- copies ---- */

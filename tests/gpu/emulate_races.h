@@ -6,7 +6,8 @@
  * own. Not: shuffles, votes, ldmatrix, mma, one warp's threads by themselves, or that something happened to come first.
  * A copy_async writes from its issue to its copy_wait, a bulk copy until its mbarrier's phase has ended, a wgmma reads
  * until it is waited for. What ordinary code or copy_async wrote and wgmma reads needs a proxy_fence by either side in
- * between. Not seen: global memory; registers of wgmma; mbarrier_init_done; reads before the last few of a word.
+ * between. Not seen: global memory; registers of wgmma; mbarrier_init_done; reads before the last few of a word; what
+ * lanes other than the first of a warp lack before a wgmma; bytes of an mbarrier that are used for something else.
  * Without such kernels emulate_races_on stays false and nothing here costs anything.
  */
 #ifndef MOSS_TESTS_GPU_EMULATE_RACES_H

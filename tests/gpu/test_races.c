@@ -172,6 +172,44 @@ static void proxy_call(void *const *args)
     DATA->out[thread_x()] = sums[0];
 }
 
+/* The same, and the fence comes after the writer has told. */
+static void late_fence_call(void *const *args)
+{
+    char *const rows = (char *)shared();
+    float sums[32] = { 0 };
+    for (int i = thread_x(); i < BOX_LEN / 4; i += N_THREADS)
+        ((uint32_t *)rows)[i] = 0;
+    if (RIGHT)
+        proxy_fence();
+    barrier();
+    if (!RIGHT && thread_x() >= 128)
+        proxy_fence();
+    barrier_some(1 + warp() / 4, 128);
+    if (thread_x() < 128) {
+        wgmma_begin();
+        wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
+        wgmma_commit();
+        wgmma_wait(sums, 64);
+    }
+    DATA->out[thread_x()] = sums[0];
+}
+
+/* A wait for wgmma is no barrier for what else its threads do. */
+static void wgmma_barrier_call(void *const *args)
+{
+    char *const rows = (char *)shared();
+    float *const shared_floats = (float *)(rows + BOX_LEN);
+    float sums[32] = { 0 };
+    wgmma_begin();
+    wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
+    wgmma_commit();
+    shared_floats[thread_x()] = 1;
+    wgmma_wait(sums, 64);
+    if (RIGHT)
+        barrier();
+    DATA->out[thread_x()] = shared_floats[(thread_x() + 32) % 128 + thread_x() / 128 * 128];
+}
+
 /* Rows are still read when they are written again. */
 static void wgmma_wait_call(void *const *args)
 {
@@ -257,6 +295,8 @@ static void wgmma(void)
 {
     expect(bulk_call, "copies here in bulk");
     expect(proxy_call, "no proxy_fence is between them");
+    expect(late_fence_call, "no proxy_fence is between them");
+    expect(wgmma_barrier_call, "nothing orders them");
     expect(wgmma_wait_call, " reads by wgmma");
 }
 
