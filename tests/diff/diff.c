@@ -334,7 +334,8 @@ int main(int argc, char **argv)
     int n_cases = options.graph ? cases_of_graph(arena, options.seed, options.graph, &cases)
                                 : cases_make(arena, options.seed, options.n_random, options.golden, &cases);
     if (n_cases < 0)
-        usage(options.graph ? "--graph is not one" : "no golden folders: run at the root of the repository, or set --golden");
+        usage(options.graph ? "--graph is not one"
+                            : "no golden folders: run at the root of the repository, or set --golden");
     if (options.show)
         return print_case(cases, n_cases, options.show);
     options.work = options.list ? "" : make_work(arena, given_work);

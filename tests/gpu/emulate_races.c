@@ -30,7 +30,7 @@ typedef struct { uint32_t offset, init_clock; int init_thread, bulk; Clocks gath
 struct Races {
     int n_threads, n_bulk, n_clocks, n_mbarriers;
     const char *shared;
-    uint32_t shared_len, random;
+    uint32_t random;
     Clocks *threads;                     /* [n_threads] */
     Clocks *fences;                      /* of each thread, when it last called proxy_fence */
     uint32_t own_fences[EMULATE_MAX_THREADS][N_FENCES];     /* its own clock at the last few */
@@ -69,7 +69,6 @@ Races *races_start(Races *kept, int n_threads, const char *shared, int shared_le
     r->n_clocks = n_threads + MAX_BULK;
     r->n_mbarriers = r->n_bulk = 0;
     r->shared = shared;
-    r->shared_len = (uint32_t)shared_len;
     memset(r->threads, 0, (size_t)n_threads * sizeof *r->threads);
     memset(r->fences, 0, (size_t)n_threads * sizeof *r->fences);
     memset(r->own_fences, 0, (size_t)n_threads * sizeof *r->own_fences);
@@ -333,18 +332,13 @@ CALLS(1) CALLS(2) CALLS(4) CALLS(8) CALLS(16)
 
 void __tsan_read_range(void *p, size_t len) { access(p, len, READ, __builtin_return_address(0)); }
 void __tsan_write_range(void *p, size_t len) { access(p, len, WRITE, __builtin_return_address(0)); }
-void *__tsan_memcpy(void *to, const void *from, size_t len)
-{
-    access(from, len, READ, __builtin_return_address(0));
-    access(to, len, WRITE, __builtin_return_address(0));
-    return memcpy(to, from, len);
-}
 void *__tsan_memmove(void *to, const void *from, size_t len)
 {
     access(from, len, READ, __builtin_return_address(0));
     access(to, len, WRITE, __builtin_return_address(0));
     return memmove(to, from, len);
 }
+void *__tsan_memcpy(void *to, const void *from, size_t len) { return __tsan_memmove(to, from, len); }
 void *__tsan_memset(void *to, int value, size_t len)
 {
     access(to, len, WRITE, __builtin_return_address(0));

@@ -134,6 +134,21 @@ static void init_call(void *const *args)
 
 enum { BOX_LEN = 64 * 128 };
 
+/* By ordinary stores of the whole block. */
+static void clear(char *rows)
+{
+    for (int i = thread_x(); i < BOX_LEN / 4; i += N_THREADS)
+        ((uint32_t *)rows)[i] = 0;
+}
+
+/* Rows with themselves: asked for, not waited for. */
+static void multiply(float *sums, char *rows)
+{
+    wgmma_begin();
+    wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
+    wgmma_commit();
+}
+
 /* A bulk copy of 64 rows, then a product of them with themselves. */
 static void bulk_call(void *const *args)
 {
@@ -148,9 +163,7 @@ static void bulk_call(void *const *args)
     }
     if (RIGHT)
         mbarrier_wait(full, 0);
-    wgmma_begin();
-    wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
-    wgmma_commit();
+    multiply(sums, rows);
     wgmma_wait(sums, 64);
     DATA->out[thread_x()] = sums[0];
 }
@@ -160,14 +173,11 @@ static void proxy_call(void *const *args)
 {
     char *const rows = (char *)shared();
     float sums[32] = { 0 };
-    for (int i = thread_x(); i < BOX_LEN / 4; i += N_THREADS)
-        ((uint32_t *)rows)[i] = 0;
+    clear(rows);
     if (RIGHT)
         proxy_fence();
     barrier();
-    wgmma_begin();
-    wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
-    wgmma_commit();
+    multiply(sums, rows);
     wgmma_wait(sums, 64);
     DATA->out[thread_x()] = sums[0];
 }
@@ -177,8 +187,7 @@ static void late_fence_call(void *const *args)
 {
     char *const rows = (char *)shared();
     float sums[32] = { 0 };
-    for (int i = thread_x(); i < BOX_LEN / 4; i += N_THREADS)
-        ((uint32_t *)rows)[i] = 0;
+    clear(rows);
     if (RIGHT)
         proxy_fence();
     barrier();
@@ -186,9 +195,7 @@ static void late_fence_call(void *const *args)
         proxy_fence();
     barrier_some(1 + warp() / 4, 128);
     if (thread_x() < 128) {
-        wgmma_begin();
-        wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
-        wgmma_commit();
+        multiply(sums, rows);
         wgmma_wait(sums, 64);
     }
     DATA->out[thread_x()] = sums[0];
@@ -200,9 +207,7 @@ static void wgmma_barrier_call(void *const *args)
     char *const rows = (char *)shared();
     float *const shared_floats = (float *)(rows + BOX_LEN);
     float sums[32] = { 0 };
-    wgmma_begin();
-    wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
-    wgmma_commit();
+    multiply(sums, rows);
     shared_floats[thread_x()] = 1;
     wgmma_wait(sums, 64);
     if (RIGHT)
@@ -215,13 +220,10 @@ static void wgmma_wait_call(void *const *args)
 {
     char *const rows = (char *)shared();
     float sums[32] = { 0 };
-    for (int i = thread_x(); i < BOX_LEN / 4; i += N_THREADS)
-        ((uint32_t *)rows)[i] = 0;
+    clear(rows);
     proxy_fence();
     barrier();
-    wgmma_begin();
-    wgmma_piece(sums, 64, wgmma_matrix(rows), wgmma_matrix(rows), 0, 2);
-    wgmma_commit();
+    multiply(sums, rows);
     if (RIGHT)
         wgmma_wait(sums, 64);
     barrier();
