@@ -14,8 +14,11 @@
 #   compile    the artifacts, also one for this CPU of each model and storage
 #   logits     GPU against CPU, also with all experts chosen (then no rounding makes a router choose otherwise), in
 #              bf16 too, and prompts at once, in chunks and token by token against each other; a long prompt
-#   proof      graphs of the tests and a period of the models' layers against float64, every kernel against loops in
-#              double, sequences together and apart, compute-sanitizer of the CUDA toolkit
+#   layers     the models' layers against float64
+#   graphs     golden and random graphs of the tests against float64
+#   kernels    every kernel against loops in double
+#   sequences  16 sequences together and apart
+#   sanitizer  compute-sanitizer of the CUDA toolkit
 #   load       time to the first token, without and with the driver's cache of machine code
 #   scan       the scan of a layer of mossnet-8x200m+ alone
 #   prefill, generate   tokens a second in every mode of the model, and memory in use
@@ -56,7 +59,8 @@ while getopts m:q:T:p:P:n:l:L:r:s:w:o: option; do
     esac
 done
 shift $((OPTIND - 1))
-[ $# -gt 0 ] || set -- ceilings compile logits proof load scan prefill generate report
+[ $# -gt 0 ] || set -- ceilings compile logits layers graphs kernels sequences sanitizer load scan prefill generate \
+    report
 if [ -z "${MOSSC:-}" ]; then
     [ -d "$build" ] || cmake -S "$root" -B "$build" >/dev/null || exit 1
     cmake --build "$build" --target bench_gpu >/dev/null || exit 1
@@ -270,55 +274,51 @@ prove() {
     what=$1 verdict=failed
     shift
     step "$what" "$@" >"$work/said" && verdict=passed
-    echo "$what|$verdict|$(tail -n 1 "$work/said" "$work/words" 2>/dev/null |
+    [ $verdict = passed ] || cat "$work/said" "$work/words" >&2
+    echo "$stage: $what|$verdict|$(tail -n 1 "$work/said" "$work/words" 2>/dev/null |
         sed -e '/^==> /d' -e '/^$/d' -e 's/^=* //' -e q)" |
         tee -a "$work/proof"
-}
-prove_sanitized() {
-    if ! command -v compute-sanitizer >/dev/null; then
-        fail "no compute-sanitizer: it comes with the CUDA toolkit"
-        return
-    fi
-    step "compile mossnet-8x8m for $target" "$mossc" compile "$root/models/mossnet-8x8m.json" --weights random:1 \
-        --quant f16 --target "$target" -o "$work/small-$target" || return
-    # A table for fewer barriers overflows, and then the tool fails.
-    for tool in memcheck racecheck "synccheck --num-cuda-barriers 8192"; do
-        # $tool and $RUNNER are words.
-        # shellcheck disable=SC2086
-        prove "$target: mossnet-8x8m, compute-sanitizer ${tool%% *}" compute-sanitizer --error-exitcode 9 --tool $tool \
-            ${RUNNER:-} "$work/small-$target" run --no-verify --tokens "$(random_tokens 70 256)" -n 2 --temp 0.8
-    done
 }
 # prove_graphs WHAT TARGETS QUANTS OPTION...: against the reference
 prove_graphs() {
     what=$1 for_targets=$2 stored=$3
     shift 3
+    [ -n "${MOSSC:-}" ] || cmake --build "$build" --target diff >/dev/null || { fail "diff was not built"; return; }
     prove "$what against float64, $stored" env -C "$root" "$diff" --mossc "$mossc" --target "$for_targets" \
         --quant "$stored" --threads 1 --jobs 8 ${RUNNER:+--runner "$RUNNER"} "$@"
 }
-# The first period of a model's layers: the reference takes a minute of it. All targets at once, for they share that
-# minute's processors. With bf16 hardly a token is sure of its experts, so there all are chosen.
-prove_period() {
-    sed '0,/"repeat": *[0-9]*/s//"repeat": 1/' "$1" >"$work/period.json"
-    sed "s/\"top_k\": *\(\[[^]]*\]\|[0-9]*\)/\"top_k\": $(n_experts_of "$1")/" "$work/period.json" >"$work/all.json"
+# A layer of each kind as in the model, and a whole period of the layers with all experts: the reference looks for
+# tokens that are sure of their experts everywhere, of which five routers leave hardly any, and in bf16 one. All targets
+# at once, for the reference takes minutes of processors, on which they share.
+stage_layers() {
     all_targets=$(echo "$targets" | tr ' ' ,)
-    prove_graphs "$targets: a period of $(name_of "$1")" "$all_targets" f16,q8 --graph "$work/period.json"
-    prove_graphs "$targets: the same, all experts," "$all_targets" bf16 --graph "$work/all.json"
-}
-stage_proof() {
-    : >"$work/proof"
-    [ -n "${MOSSC:-}" ] || cmake --build "$build" >/dev/null || { fail "the tests were not built"; return; }
     for model in $models; do
-        prove_period "$model"
+        name=$(name_of "$model")
+        sed 's/"repeat": *[0-9]*/"repeat": 1/' "$model" >"$work/layers.json"
+        sed -e '0,/"repeat": *[0-9]*/s//"repeat": 1/' \
+            -e "s/\"top_k\": *\(\[[^]]*\]\|[0-9]*\)/\"top_k\": $(n_experts_of "$model")/" "$model" >"$work/period.json"
+        prove_graphs "$targets: a layer of each kind of $name" "$all_targets" f16,q8 --graph "$work/layers.json"
+        prove_graphs "$targets: a period of $name, all experts," "$all_targets" bf16 --graph "$work/period.json"
     done
-    step "the program that compares prompts" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -O1 -o "$work/prompts" \
-        "$root/tests/gpu/prompts.c" -ldl
+}
+stage_graphs() {
     for target in $targets; do
         prove_graphs "$target: golden and random graphs" "$target" f16,bf16,q8 --cases 12
+    done
+}
+stage_kernels() {
+    for target in $targets; do
         folder=${kernels:-$work/kernels}-$target
         case $target in a100) sm=80 ;; *) sm=90 ;; esac
-        [ -d "$folder" ] || step "checks of kernels" sh "$root/tests/gpu/on_gpu.sh" "$build" "$folder" $sm
+        [ -d "$folder" ] || { cmake --build "$build" >/dev/null &&
+            step "checks of kernels" sh "$root/tests/gpu/on_gpu.sh" "$build" "$folder" $sm; } || continue
         prove "$target: every kernel against loops in double" sh "$folder/run.sh"
+    done
+}
+stage_sequences() {
+    step "the program that compares prompts" "${CC:-cc}" -std=c17 -D_GNU_SOURCE -O1 -o "$work/prompts" \
+        "$root/tests/gpu/prompts.c" -ldl || return
+    for target in $targets; do
         for model in $models; do
             step "compile $(name_of "$model") as a library" "$mossc" compile "$model" --weights random:1 --quant f16 \
                 --target "$target" --emit lib -o "$work/library-$target.so" || continue
@@ -326,7 +326,21 @@ stage_proof() {
                 "$work/prompts" "$work/library-$target.so"
         done
         rm -f "$work/library-$target".*
-        prove_sanitized
+    done
+}
+stage_sanitizer() {
+    command -v compute-sanitizer >/dev/null || { fail "no compute-sanitizer: it comes with the CUDA toolkit"; return; }
+    for target in $targets; do
+        small=$work/small-$target
+        step "compile mossnet-8x8m for $target" "$mossc" compile "$root/models/mossnet-8x8m.json" --weights random:1 \
+            --quant f16 --target "$target" -o "$small" || continue
+        # A table for fewer barriers overflows, and then the tool fails.
+        for tool in memcheck racecheck "synccheck --num-cuda-barriers 8192"; do
+            # $tool and $RUNNER are words.
+            # shellcheck disable=SC2086
+            prove "$target: mossnet-8x8m, compute-sanitizer ${tool%% *}" compute-sanitizer --error-exitcode 9 \
+                --tool $tool ${RUNNER:-} "$small" run --no-verify --tokens "$(random_tokens 70 256)" -n 2 --temp 0.8
+        done
     done
 }
 # logits_mode ARTIFACT LABEL CPU_ARTIFACT EXPERTS
@@ -478,15 +492,19 @@ stage_report() {
     cp "$work/page" "$result"
 }
 
-touch "$work/failures"
+touch "$work/failures" "$work/proof"
 for stage; do
     # A stage done again starts clean.
-    sed -i "/^$stage: /d" "$work/failures"
+    sed -i "/^$stage: /d" "$work/failures" "$work/proof"
     case $stage in
     ceilings) stage_ceilings ;;
     compile) stage_compile ;;
     logits) stage_logits ;;
-    proof) stage_proof ;;
+    layers) stage_layers ;;
+    graphs) stage_graphs ;;
+    kernels) stage_kernels ;;
+    sequences) stage_sequences ;;
+    sanitizer) stage_sanitizer ;;
     load) each load_one ;;
     scan) stage_scan ;;
     prefill) each prefill_one ;;

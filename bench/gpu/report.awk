@@ -46,7 +46,7 @@ FILENAME ~ /logits$/ {
     next
 }
 FILENAME ~ /scan$/ { scans[++n_scans] = $0; next }
-FILENAME ~ /proof$/ { proofs[++n_proofs] = $0; next }
+FILENAME ~ /proof$/ { sub(/^[a-z]*: /, ""); proofs[++n_proofs] = $0; next }
 FILENAME ~ /failures$/ { failures[++n_failures] = $0; next }
 
 function print_ceilings(    name, words, n, i, text) {
