@@ -11,7 +11,7 @@
 #include <string.h>
 
 static const char help[] =
-    "gpu_cases list FILE         lines \"line instance template key=value …\", what check.c reads\n"
+    "gpu_cases list FILE         lines \"line instance template key=value …\", what check.c reads; threads= in each\n"
     "gpu_cases c FILE FOLDER     FOLDER/INSTANCE.c for every instance, its name on stdout\n"
     "gpu_cases ptx FILE SM       one PTX with all of them; \"threads=N\" after '|' is the launch bound (256)\n";
 
@@ -20,7 +20,7 @@ enum { MAX_WORDS = 64, HOST_SM = 90 };
 typedef struct {
     int line;
     const char *name;                          /* of the instance */
-    const char *settings;                      /* "key=value …", of both sides of the '|' */
+    const char *settings;                      /* "key=value …", of both sides of the '|', and threads= */
     const Template *template;
     double values[TEMPLATE_MAX_PARAMS];
     int n_threads;
@@ -80,12 +80,14 @@ static void add_line(Cases *of, int line, const char *text)
     const char *extra = bar ? bar + 1 : "";
     if (bar)
         *bar = '\0';
-    const char *settings = arena_printf(of->arena, "%s %s", strchr(words, ' ') ? strchr(words, ' ') + 1 : "", extra);
+    const char *threads = strstr(extra, " threads="), *params = strchr(words, ' ') ? strchr(words, ' ') + 1 : "";
+    const int n_threads = threads ? atoi(threads + strlen(" threads=")) : 256;
+    const char *settings = arena_printf(of->arena, threads ? "%s %s" : "%s %s threads=%d", params, extra, n_threads);
     const char *name = strtok_r(words, " \t", &save);
     if (!name)
         return;
     Case *new = add(of);
-    *new = (Case){ .line = line, .name = name, .settings = settings, .n_threads = 256 };
+    *new = (Case){ .line = line, .name = name, .settings = settings, .n_threads = n_threads };
     if ((new->template = template_parse_name_gpu(of->arena, name, new->values)))
         return;
     if (!(new->template = template_find_gpu(of->arena, name)))
@@ -109,9 +111,6 @@ static void add_line(Cases *of, int line, const char *text)
         refuse(of, line, "some parameters are missing:", text);
     template_bind(new->template, bindings, n, new->values);
     new->name = instance_name(of->arena, new->template, new->values);
-    const char *threads = strstr(extra, "threads=");
-    if (threads && (threads == extra || threads[-1] == ' '))
-        new->n_threads = atoi(threads + 8);
 }
 
 static void add_lines(Cases *of, const char *text)
@@ -144,6 +143,16 @@ static bool came_before(const Cases *of, int i)
     return false;
 }
 
+/* The launch bound of an instance is the largest of its cases. */
+static int bound_of(const Cases *of, const char *name)
+{
+    int bound = 0;
+    for (int i = 0; i < of->n; i++)
+        if (strcmp(of->cases[i].name, name) == 0 && of->cases[i].n_threads > bound)
+            bound = of->cases[i].n_threads;
+    return bound;
+}
+
 /* Files that would not change stay as they are, so that they need not be compiled again. */
 static void write_c(const Cases *of, const char *folder)
 {
@@ -172,7 +181,7 @@ static void write_ptx(const Cases *of, int sm)
         for (int p = 0; p < one->template->n_params; p++)
             bindings[p] = (TemplateBinding){ one->template->params[p].name, one->values[p] };
         if (!came_before(of, i))
-            ptx_instance(ptx, one->template->name, bindings, one->template->n_params, one->n_threads, 0);
+            ptx_instance(ptx, one->template->name, bindings, one->template->n_params, bound_of(of, one->name), 0);
     }
     Text out = { 0 }, warnings = { 0 };
     ptx_finish(ptx, &out, &warnings);

@@ -252,6 +252,8 @@ static void launch(const CheckGrid *grid, int n_args, const CheckArg *args)
         values[i] = args[i].at;
         lens[i] = args[i].len;
     }
+    if (grid->n_threads > check_param("threads"))
+        DIE("%d threads, its PTX is for %d: say threads= in its case", grid->n_threads, check_param("threads"));
     const char *wrong = on_gpu ? check_run_cuda(instance, grid, n_args, values, lens, buffers, n_buffers)
                                : check_run_host(instance, grid, n_args, values, lens, buffers, n_buffers);
     if (wrong)
