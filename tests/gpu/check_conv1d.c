@@ -60,8 +60,8 @@ static void check_conv1d(void)
     }
     check_freeze(slots);
     const int columns = (conv.n_channels + 511) / 512, shared_len = in_pairs ? 8192 : 4096;
-    CHECK_LAUNCH(sequences ? columns : check_param("blocks"), sequences ? of.n : 1, 64, shared_len, out, in, conv.weight,
-                 conv.bias, (float *)states, slots, of.ends, state_stride, of.n, conv.n_tokens,
+    CHECK_LAUNCH(sequences ? columns : check_param("blocks"), sequences ? of.n : 1, 64, shared_len, out, in,
+                 conv.weight, conv.bias, (float *)states, slots, of.ends, state_stride, of.n, conv.n_tokens,
                  in_pairs ? conv.top_k : 0);
     check_rows_act("out", out, want, conv.n_tokens, conv.n_channels, conv.out_stride, conv.act, 0x1p-20);
     for (int i = 0; i < N_SLOTS; i++) {

@@ -1,7 +1,7 @@
 /* Launches of a check on a GPU, through the driver. Input: a text of PTX.
  *
  * Every buffer has a twin on the device: all are copied there before a launch, and those that may
- * have changed back after it. Arguments that point into a buffer are translated.
+ * have changed back after it. Arguments that point into a buffer are translated, maps of matrices encoded.
  */
 #include "check_run.h"
 
@@ -21,6 +21,8 @@ static Result (*cu_launch)(void *, unsigned, unsigned, unsigned, unsigned, unsig
                            void **, void **);
 static Result (*cu_cooperative)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void *,
                                 void **);
+static Result (*cu_map)(void *, int, unsigned, void *, const uint64_t *, const uint64_t *, const uint32_t *,
+                        const uint32_t *, int, int, int, int);
 static Result (*cu_sync)(void), (*cu_error_name)(Result, const char **);
 
 static const struct { void *function; const char *name; } symbols[] = {
@@ -28,11 +30,11 @@ static const struct { void *function; const char *name; } symbols[] = {
     { &cu_set_current, "cuCtxSetCurrent" }, { &cu_load, "cuModuleLoadDataEx" }, { &cu_function, "cuModuleGetFunction" },
     { &cu_attribute, "cuFuncSetAttribute" }, { &cu_alloc, "cuMemAlloc_v2" }, { &cu_free, "cuMemFree_v2" },
     { &cu_to_device, "cuMemcpyHtoD_v2" }, { &cu_to_host, "cuMemcpyDtoH_v2" }, { &cu_launch, "cuLaunchKernel" },
-    { &cu_cooperative, "cuLaunchCooperativeKernel" }, { &cu_sync, "cuCtxSynchronize" },
-    { &cu_error_name, "cuGetErrorName" },
+    { &cu_cooperative, "cuLaunchCooperativeKernel" }, { &cu_map, "cuTensorMapEncodeTiled" },
+    { &cu_sync, "cuCtxSynchronize" }, { &cu_error_name, "cuGetErrorName" },
 };
 
-enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_LEN = 6, MAX_DYNAMIC_SHARED = 8, MAX_ARGS = 64 };
+enum { JIT_ERROR_LOG = 5, JIT_ERROR_LOG_LEN = 6, MAX_DYNAMIC_SHARED = 8, MAX_ARGS = 64, MAX_MAPS = 4 };
 
 static void *module;
 static char problem[4096];
@@ -112,6 +114,19 @@ static uint64_t translate(uint64_t value, const CheckBuffer *buffers, int n_buff
     return value;
 }
 
+/* Boxes of rows of 128 bytes, swizzled as one tile is. */
+static const char *encode(void *made, const CheckMap *map, const CheckBuffer *buffers, int n_buffers)
+{
+    enum { UINT8, UINT16, NO_INTERLEAVE = 0, SWIZZLE_128 = 3, PROMOTE_256 = 3, FILL_ZERO = 0 };
+    const uint64_t base = translate((uint64_t)(uintptr_t)map->base, buffers, n_buffers);
+    const uint64_t dims[] = { (uint64_t)map->n_columns, (uint64_t)map->n_rows };
+    const uint64_t strides[] = { (uint64_t)map->row_stride };
+    const uint32_t box[] = { (uint32_t)map->box_columns, (uint32_t)map->box_rows }, steps[] = { 1, 1 };
+    TRY(cu_map(made, map->element_len == 1 ? UINT8 : UINT16, 2, (void *)(uintptr_t)base, dims, strides, box, steps,
+               NO_INTERLEAVE, SWIZZLE_128, PROMOTE_256, FILL_ZERO));
+    return NULL;
+}
+
 const char *check_run_cuda(const char *instance, const CheckGrid *grid, int n_args, const void *const *args,
                            const size_t *arg_lens, CheckBuffer *buffers, int n_buffers)
 {
@@ -125,13 +140,21 @@ const char *check_run_cuda(const char *instance, const CheckGrid *grid, int n_ar
             return wrong;
     }
     uint64_t pointers[MAX_ARGS];
+    CheckMap maps[MAX_MAPS];
     void *there[MAX_ARGS];
+    int n_maps = 0;
     for (int i = 0; i < n_args; i++) {
         there[i] = (void *)args[i];
         if (arg_lens[i] == sizeof pointers[i]) {
             memcpy(&pointers[i], args[i], sizeof pointers[i]);
             pointers[i] = translate(pointers[i], buffers, n_buffers);
             there[i] = &pointers[i];
+        } else if (arg_lens[i] == sizeof *maps) {
+            const char *wrong = n_maps == MAX_MAPS ? "more maps than room for them"
+                              : encode(&maps[n_maps], args[i], buffers, n_buffers);
+            if (wrong)
+                return wrong;
+            there[i] = &maps[n_maps++];
         }
     }
     const unsigned x = (unsigned)grid->grid_x, y = (unsigned)grid->grid_y, threads = (unsigned)grid->n_threads;

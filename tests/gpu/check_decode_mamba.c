@@ -172,8 +172,8 @@ static void check_scan(void)
     const float *scales = w.scales;
     uint8_t *states = (uint8_t *)state;
     early((const void *[]){ bias, a, d, router, states, slots.slots }, 6);
-    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, xp, gates, xc, z,
-        w.weights, scales, bias, a, d, router, states, slots.slots, slots.stride, n_rows);
+    CHECK_LAUNCH(blocks, 1, 32 * check_param("tiles") * check_param("n_slices"), SHARED_LEN, y, logits, xp, gates, xc,
+        z, w.weights, scales, bias, a, d, router, states, slots.slots, slots.stride, n_rows);
     check_rows_act("y", y, want_y, n_rows, c, y_stride, act, loose[dtype]);
     if (router)
         check_rows_f32("logits", logits, want_logits, 1, n_rows * n_experts * blocks, n_rows * n_experts * blocks,

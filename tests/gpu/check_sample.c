@@ -1,4 +1,4 @@
-/* sample_weigh and sample_draw: tokens, generators, history and positions as runtime/sampler.c makes them, to the bit. */
+/* sample_weigh and sample_draw: tokens, generators, history and positions to the bit as of runtime/sampler.c. */
 #define moss_program_data sample_declared_const   /* as program.h does; here the vocabulary changes */
 #include "../../runtime/program.h"
 #undef moss_program_data
