@@ -39,10 +39,10 @@
 #define ROW_HOPELESS 0.25
 
 /* A GPU rounds every activation to 16 bits, a unit being half of their last place. A logit may be off by 16 units of
- * the largest, or by 8 times what rounding the embedding to such units does (measured: 1 to 3 times); a choice of
+ * the largest, or by 4 times what rounding the embedding to such units does (measured: 1 to 3 times); a choice of
  * experts is settled with a lead of 24 units. */
 #define GPU_UNITS 16
-#define GPU_CONDITION_FACTOR 8
+#define GPU_CONDITION_FACTOR 4
 #define GPU_LEAD_UNITS 24
 #define GPU_HOPELESS 0.25
 

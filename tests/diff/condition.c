@@ -10,7 +10,8 @@
 
 #include <math.h>
 
-enum { TRIES = 3 };
+/* Changes of many values tell the same whatever they are; of few, only many tries find the worst. */
+enum { MIN_TRIES = 3, MAX_TRIES = 32, CHANGED_VALUES = 4096 };
 
 static double change_of_try(Arena *arena, const Ref *ref, int mode, const int32_t *tokens,
                             int n_tokens, const double *logits, double unit, Stream *stream)
@@ -36,8 +37,9 @@ double condition_measure(Arena *arena, const Ref *ref, int mode, const int32_t *
 {
     Stream stream = { 1 };
     ArenaMark mark = arena_mark(arena);
+    const int64_t n_values = n_tokens * ref->d_model;
     double worst = 0;
-    for (int i = 0; i < TRIES; i++)
+    for (int i = 0; i < MIN_TRIES || (i < MAX_TRIES && i * n_values < CHANGED_VALUES); i++)
         worst = fmax(worst, change_of_try(arena, ref, mode, tokens, n_tokens, logits, unit, &stream));
     arena_release(arena, mark);
     return worst;
