@@ -34,11 +34,13 @@ static bool accepts_dtypes(const Graph *graph, const DType *dtypes, TargetId tar
 static bool accepts_experts(const Layer *layer, TargetId target, Diags *diags)
 {
     int most = sm_shared_most(target_sm(target));
-    int fixed = gpu_route_shared_len(0), each = gpu_route_shared_len(1) - fixed;
-    if (layer->kind != LAYER_MAMBA || gpu_route_shared_len(layer->n_experts) <= most)
+    int64_t n = layer->n_experts;
+    if (layer->kind != LAYER_MAMBA || gpu_route_shared_len(1, n) <= most)
         return true;
-    diag_report(diags, DIAG_TARGET_GRAPH, &layer->at, "a mamba layer on target %s has at most %d experts, found %lld",
-                target_info(target)->name, (most - fixed) / each, (long long)layer->n_experts);
+    while (gpu_route_shared_len(1, n) > most)
+        n--;
+    diag_report(diags, DIAG_TARGET_GRAPH, &layer->at, "a mamba layer on target %s has at most %lld experts, found "
+                "%lld", target_info(target)->name, (long long)n, (long long)layer->n_experts);
     return false;
 }
 

@@ -12,7 +12,10 @@ bool gpu_accepts(const Graph *graph, const DType *dtypes, TargetId target, Diags
 /* How a GPU stores a tensor when `quant` was asked for. */
 DType gpu_dtype(const TensorSpec *spec, DType quant);
 
-/* Shared memory of a block of the kernel route, which of all kernels grows most with experts. */
-static inline int gpu_route_shared_len(int64_t n_experts) { return 8192 + 192 * (int)n_experts; }
+/* Shared memory of a block of the kernel route (see there), which of all kernels needs most for experts. */
+static inline int gpu_route_shared_len(int stages, int64_t n_experts)
+{
+    return 65536 * stages + 16384 + (n_experts > 256 ? 96 : 192) * (int)n_experts;
+}
 
 #endif

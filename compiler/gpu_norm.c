@@ -8,7 +8,7 @@
 
 #include "../ir/text.h"
 
-enum { NORM_ROWS = 2, NORM_WARPS = 12, ROUTE_ROWS = 32, ROUTE_THREADS = 256 };
+enum { NORM_ROWS = 2, NORM_WARPS = 12, ROUTE_THREADS = 512, ROUTE_MOST_STAGES = 3 };
 
 /* ---- what routers leave ---- */
 
@@ -126,16 +126,20 @@ void gpu_lower_route(Lowering *l, const Op *op)
     if (in.element_len != 2 || in.pairs)
         BUG("@%s routes rows that are no activations of tokens", l->block->name);
     const Routing *r = new_routing(l, op, op->result[0]);
+    int stages = ROUTE_MOST_STAGES;
+    while (stages > 1 && gpu_route_shared_len(stages, r->n_experts) > gpu_shared_most(g))
+        stages--;
     gpu_begin(g->b, "route", l->layer);
     gpu_param(g->b, "n_in", (double)gpu_columns(op->operand[0]));
     gpu_param(g->b, "in_stride", (double)in.stride);
     gpu_param(g->b, "act", g->act);
     gpu_param(g->b, "n_experts", (double)r->n_experts);
     gpu_param(g->b, "renormalize", (double)op_int(op, ATTR_RENORMALIZE, 0));
+    gpu_param(g->b, "stages", stages);
     gpu_rows(g, &in, ACCESS_READ);
     gpu_weight_arg(l, op->operand[1]);
     routing_args(g, r);
     gpu_count(g->b, COUNT_TOKENS);
     gpu_top_k(g, r->top_k);
-    gpu_end_line(l, gpu_extent(COUNT_TOKENS, ROUTE_ROWS, 0), ROUTE_THREADS, gpu_route_shared_len(r->n_experts), 0);
+    gpu_end_line(l, gpu_extent(COUNT_PROCESSORS, 1, 0), ROUTE_THREADS, gpu_route_shared_len(stages, r->n_experts), 0);
 }

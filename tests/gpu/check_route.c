@@ -13,7 +13,8 @@ static void check_route(void)
             row[i] = check_act_value(in[t * in_stride + i], act);
         route_want(&route, row, t);
     }
-    CHECK_LAUNCH((n_tokens + 31) / 32, 1, 256, 8192 + 192 * n_experts, in, route.router, route.experts, route.gates,
+    const int shared_len = 65536 * check_param("stages") + 16384 + (n_experts > 256 ? 96 : 192) * n_experts;
+    CHECK_LAUNCH(check_param("blocks"), 1, 512, shared_len, in, route.router, route.experts, route.gates,
                  route.slots, route.totals, n_tokens, route.top_k);
     route_compare(&route);
 }
