@@ -359,9 +359,9 @@ logits_run() {
     shift 6
     gpu_step "$label, logits, $how" "$gpu" run --no-verify --tokens "$tokens" --logits "$work/found.f32" \
         --experts-per-token "$k" "$@" || return 1
-    # With q8, CPUs round what goes into a product to 8 bits, GPUs to 16; bf16 has 3 bits less than f16. Where experts
-    # are chosen only a NaN fails.
-    case $quant$against in q8CPU) allowed=0.2 ;; bf16*) allowed=0.05 ;; *) allowed=0.02 ;; esac
+    # With q8, CPUs round what goes into a product to 8 bits, GPUs to 16 (in the reference that alone moves the logits
+    # of Mamba-500M by 0.28); bf16 has 3 bits less than f16. Where experts are chosen only a NaN fails.
+    case $quant$against in q8CPU) allowed=0.4 ;; bf16*) allowed=0.05 ;; *) allowed=0.02 ;; esac
     [ "$k" -ge "$n_experts" ] || allowed=1e9
     step "$label, logits, $how against $against" \
         "$compare" "$work/found.f32" "$expected" "$vocab" "$allowed" >"$work/compared"
