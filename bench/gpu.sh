@@ -279,11 +279,13 @@ prove() {
         sed -e '/^==> /d' -e '/^$/d' -e 's/^=* //' -e q)" |
         tee -a "$work/proof"
 }
+# built TARGET: in the build folder, however long that takes
+built() { cmake --build "$build" --target "$1" >/dev/null || { fail "$1: not built"; return 1; }; }
 # prove_graphs WHAT TARGETS QUANTS OPTION...: against the reference
 prove_graphs() {
     what=$1 for_targets=$2 stored=$3
     shift 3
-    [ -n "${MOSSC:-}" ] || cmake --build "$build" --target diff >/dev/null || { fail "diff was not built"; return; }
+    [ -n "${MOSSC:-}" ] || built diff || return
     prove "$what against float64, $stored" env -C "$root" "$diff" --mossc "$mossc" --target "$for_targets" \
         --quant "$stored" --threads 1 --jobs 8 ${RUNNER:+--runner "$RUNNER"} "$@"
 }
@@ -310,7 +312,7 @@ stage_kernels() {
     for target in $targets; do
         folder=${kernels:-$work/kernels}-$target
         case $target in a100) sm=80 ;; *) sm=90 ;; esac
-        [ -d "$folder" ] || { cmake --build "$build" >/dev/null &&
+        [ -d "$folder" ] || { built all &&
             step "checks of kernels" sh "$root/tests/gpu/on_gpu.sh" "$build" "$folder" $sm; } || continue
         prove "$target: every kernel against loops in double" sh "$folder/run.sh"
     done

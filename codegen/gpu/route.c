@@ -74,7 +74,8 @@ DEVICE void route_fetch(uint8_t *ring, const act_t *in, RouteFetch *next)
         const act_t *const from = in + (int64_t)(next->row + at) * in_stride + column;
         UNROLL
         for (int i = 0; i < ROUTE_ROWS; i += 2)
-            copy_async16(route_place(ring, next->slot, at + i, unit), from + i * in_stride, i < left ? 2 * n_columns : 0);
+            copy_async16(route_place(ring, next->slot, at + i, unit), from + i * in_stride,
+                         i < left ? 2 * n_columns : 0);
         next->slot = next->slot + 1 == stages ? 0 : next->slot + 1;
         if (++next->piece == route_pieces()) {
             next->piece = 0;

@@ -1,8 +1,8 @@
 /* gpu_cases: the instances that a file of cases or a text of PTX names, as C, as PTX, as a list.
  *
  * Input: a file of lines "template param=value … | key=value …" ('#' starts a comment), or a text with
- * ".entry NAME(", whose names are read back by the templates' grammar; a line may be such a name too. Invariant: an instance that
- * comes twice is rendered once. Exit code: 0 ok, 1 the file is wrong, 2 usage, 3 the environment.
+ * ".entry NAME(", whose names are read back by the templates' grammar; a line may be such a name too. Invariant: an
+ * instance that comes twice is rendered once. Exit code: 0 ok, 1 the file is wrong, 2 usage, 3 the environment.
  */
 #include "../../codegen/ptx.h"
 

@@ -4,6 +4,7 @@
  * have changed back after it. Arguments that point into a buffer are translated, maps of matrices encoded.
  */
 #include "check_run.h"
+#include "emulate_map.h"
 
 #include <dlfcn.h>
 #include <stdio.h>
@@ -114,8 +115,8 @@ static uint64_t translate(uint64_t value, const CheckBuffer *buffers, int n_buff
     return value;
 }
 
-/* Boxes of rows of 128 bytes, swizzled as one tile is. */
-static const char *encode(void *made, const CheckMap *map, const CheckBuffer *buffers, int n_buffers)
+/* The driver's map, of boxes with rows of 128 bytes that lie swizzled, as emulate_hopper.h has them. */
+static const char *encode(void *made, const EmulateMap *map, const CheckBuffer *buffers, int n_buffers)
 {
     enum { UINT8, UINT16, NO_INTERLEAVE = 0, SWIZZLE_128 = 3, PROMOTE_256 = 3, FILL_ZERO = 0 };
     const uint64_t base = translate((uint64_t)(uintptr_t)map->base, buffers, n_buffers);
@@ -140,7 +141,7 @@ const char *check_run_cuda(const char *instance, const CheckGrid *grid, int n_ar
             return wrong;
     }
     uint64_t pointers[MAX_ARGS];
-    CheckMap maps[MAX_MAPS];
+    EmulateMap maps[MAX_MAPS];
     void *there[MAX_ARGS];
     int n_maps = 0;
     for (int i = 0; i < n_args; i++) {

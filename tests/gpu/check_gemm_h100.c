@@ -1,16 +1,16 @@
 /* gemm_h100: weights and, of dense products, rows come by bulk tensor copies. */
 #include "check_gemm.h"
-#include "check_run.h"
+#include "emulate_map.h"
 
 static void check_gemm_h100(void)
 {
     const int tile_columns = check_param("tile_columns"), stages = check_param("stages");
     GemmCheck c = gemm_make(check_param("act"));
     const int64_t k = (c.n_in + 63) / 64 * 64;
-    const CheckMap map = { .base = c.weights.weights, .n_rows = (int64_t)c.n_experts * c.n_out, .n_columns = k,
+    const EmulateMap map = { .base = c.weights.weights, .n_rows = (int64_t)c.n_experts * c.n_out, .n_columns = k,
         .row_stride = 2 * k, .element_len = 2, .box_columns = 64,
         .box_rows = tile_columns == 256 ? 128 : tile_columns };
-    const CheckMap rows = { .base = c.in, .n_rows = c.in_pairs ? c.n_rows : c.n_tokens, .n_columns = c.n_in,
+    const EmulateMap rows = { .base = c.in, .n_rows = c.in_pairs ? c.n_rows : c.n_tokens, .n_columns = c.n_in,
         .row_stride = 2 * (int64_t)c.in_stride, .element_len = 2, .box_rows = 64, .box_columns = 64 };
     const float *scales = NULL;
     const int tiles_len = stages * 128 * (128 + tile_columns), halves_len = (stages + 1) * 128 * (64 + tile_columns);

@@ -16,15 +16,6 @@ typedef struct {
     uint64_t on_device;          /* address of `begin` there, 0: not yet */
 } CheckBuffer;
 
-/* A matrix for bulk tensor copies, an argument by value, as emulate_hopper.h has it. A GPU's driver makes its own. */
-typedef struct {
-    _Alignas(64) const void *base;
-    int64_t n_rows, n_columns, row_stride;       /* bytes */
-    int32_t element_len, box_rows, box_columns;
-    char unused[84];
-} CheckMap;
-_Static_assert(sizeof(CheckMap) == 128, "as long as the driver's");
-
 /* Each returns NULL or what is wrong. args[i] points to the i-th argument, arg_lens[i] bytes. */
 const char *check_open_host(const char *library);
 const char *check_run_host(const char *instance, const CheckGrid *grid, int n_args, const void *const *args,

@@ -8,6 +8,7 @@
 #define MOSS_TESTS_GPU_EMULATE_HOPPER_H
 
 #include "emulate.h"
+#include "emulate_map.h"
 #include "emulate_races.h"
 
 /* Its accesses are not the thread's own: emulate_races.h is told of them in other words. */
@@ -82,13 +83,7 @@ DEVICE void proxy_fence(void)
 
 /* ---- the bulk tensor copy ---- */
 
-typedef struct {
-    _Alignas(64) const char *base;
-    int64_t n_rows, n_columns, row_stride;      /* bytes */
-    int32_t element_len, box_rows, box_columns;
-    char unused[84];
-} tensor_map;
-_Static_assert(sizeof(tensor_map) == 128, "as long as the driver's");
+typedef EmulateMap tensor_map;
 
 DEVICE void *emulate_swizzled(uint32_t address) { return (char *)shared() + (address ^ (address >> 3 & 0x70)); }
 
@@ -104,8 +99,8 @@ EMULATE_APART void tensor_copy(void *to, const tensor_map *map, int column, int 
         for (int c = 0; c < map->box_columns; c++) {
             char *element = emulate_swizzled(shared_address(to) + (uint32_t)(r * row_len + c * map->element_len));
             if (row + r < map->n_rows && column + c < map->n_columns)
-                memcpy(element, map->base + (row + r) * map->row_stride + (int64_t)(column + c) * map->element_len,
-                       (size_t)map->element_len);
+                memcpy(element, (const char *)map->base + (row + r) * map->row_stride
+                       + (int64_t)(column + c) * map->element_len, (size_t)map->element_len);
             else
                 memset(element, 0, (size_t)map->element_len);
         }

@@ -1,21 +1,13 @@
 /* The stand-in driver's tensor maps: what emulate_hopper.h's tensor_copy reads, after the driver's checks. */
 #include "fake_cuda.h"
-
-/* As emulate_hopper.h has it. */
-typedef struct {
-    _Alignas(64) const char *base;
-    int64_t n_rows, n_columns, row_stride;      /* bytes */
-    int32_t element_len, box_rows, box_columns;
-    char unused[84];
-} TensorMap;
-_Static_assert(sizeof(TensorMap) == 128, "as long as the driver's");
+#include "emulate_map.h"
 
 static int refuse(const char *what, long value)
 {
     return fake_misuse(FAKE_INVALID_VALUE, "a tensor map: %s %ld", what, value);
 }
 
-CUDA_API cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, void *address, const uint64_t *dims,
+CUDA_API cuTensorMapEncodeTiled(EmulateMap *map, int type, unsigned rank, void *address, const uint64_t *dims,
                                 const uint64_t *strides, const uint32_t *box, const uint32_t *steps, int interleave,
                                 int swizzle, int promotion, int fill)
 {
@@ -36,7 +28,7 @@ CUDA_API cuTensorMapEncodeTiled(TensorMap *map, int type, unsigned rank, void *a
         return refuse("columns", (long)dims[0]);
     if (!fake_is_device((uint64_t)(uintptr_t)address, (dims[1] - 1) * strides[0] + dims[0] * (uint64_t)element_len))
         return refuse("beyond an allocation, rows", (long)dims[1]);
-    *map = (TensorMap){ .base = address, .n_rows = (int64_t)dims[1], .n_columns = (int64_t)dims[0],
+    *map = (EmulateMap){ .base = address, .n_rows = (int64_t)dims[1], .n_columns = (int64_t)dims[0],
         .row_stride = (int64_t)strides[0], .element_len = element_len, .box_rows = (int32_t)box[1],
         .box_columns = (int32_t)box[0] };
     return FAKE_OK;
